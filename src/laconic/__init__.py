@@ -1,0 +1,24 @@
+"""Laconic: compressed gradients with error feedback for PyTorch. Say less, learn the same."""
+
+from laconic.compressors import AdaptiveRandom as AdaptiveRandom
+from laconic.compressors import BiasedRounding as BiasedRounding
+from laconic.compressors import Cast as Cast
+from laconic.compressors import Compressor as Compressor
+from laconic.compressors import Constants as Constants
+from laconic.compressors import ExponentialDithering as ExponentialDithering
+from laconic.compressors import Identity as Identity
+from laconic.compressors import NaturalCompression as NaturalCompression
+from laconic.compressors import NaturalDithering as NaturalDithering
+from laconic.compressors import RandK as RandK
+from laconic.compressors import RandomDithering as RandomDithering
+from laconic.compressors import RandomSparsification as RandomSparsification
+from laconic.compressors import ScaledSign as ScaledSign
+from laconic.compressors import Sparsifier as Sparsifier
+from laconic.compressors import Ternary as Ternary
+from laconic.compressors import TopK as TopK
+from laconic.compressors import UnbiasedRounding as UnbiasedRounding
+from laconic.layout import Layout as Layout
+from laconic.layout import Segment as Segment
+from laconic.messages import Message as Message
+
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,227 @@
+"""Grids of levels: what quantised values are rounded to, and how many symbols that takes.
+
+A code is a sign times a level number; level 0 is the value 0. Levels are computed by repeated
+multiplication or division in float64 and then rounded to the accumulation dtype, never by a power
+function, so that they are the same numbers on every platform.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+_MAX_LEVELS = 1 << 20
+
+
+@runtime_checkable
+class Grid(Protocol):
+    """Levels for codes: tag and parameters describe it on the wire."""
+
+    @property
+    def tag(self) -> int:
+        """The kind of grid, a small number."""
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """What the kind needs to be built again."""
+
+    def levels(self, dtype: torch.dtype) -> Tensor:
+        """The positive levels, ascending: float32 or float64 (L,) on the CPU."""
+
+    def symbols(self, dtype: torch.dtype) -> int:
+        """Number of codes that can stand in one row."""
+
+    def window(self, dtype: torch.dtype) -> int | None:
+        """How many levels below a row's largest may stand in that row; None: all."""
+
+
+@dataclass(frozen=True)
+class GeometricGrid:
+    """Increasing positive levels that repeat geometrically towards 0 and infinity.
+
+    The given levels a_1 < ... < a_K are one period: with r = a_K / a_1 the grid is {a_j r^m}, m over all
+    integers, cut to what the dtype can hold. ``(1, 2)`` gives the powers of two, ``(1, 1.25, 1.5, 1.75, 2)``
+    floating-point numbers with two fraction bits. Above the largest level values saturate.
+
+    A row's codes span at most ``2^w - 1`` levels, 2^w being the largest power of two up to the number of
+    levels; what lies lower rounds to 0 or to the lowest level of the span. For powers of two in float32
+    that is 255 levels, 8 bits: what is lost lies below 2^-254 of the row's largest number.
+    """
+
+    period: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is not an increasing sequence of at least two positive finite levels."""
+        p = self.period
+        if len(p) < 2 or not all(math.isfinite(a) and a > 0 for a in p):
+            raise ValueError(f"a grid needs at least two positive finite levels, got {p}")
+        if any(b <= a for a, b in zip(p, p[1:], strict=False)):
+            raise ValueError(f"the levels of a grid must increase, got {p}")
+        if 1500 * math.log(2) / math.log(p[-1] / p[0]) * (len(p) - 1) > _MAX_LEVELS:
+            raise ValueError(f"the grid {p} is too fine: it has over 2^20 levels; use larger steps")
+
+    @property
+    def tag(self) -> int:
+        """1."""
+        return 1
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """The period's levels."""
+        return self.period
+
+    def levels(self, dtype: torch.dtype) -> Tensor:
+        """All positive levels that ``dtype`` can hold, ascending."""
+        return _geometric_levels(self.period, dtype)
+
+    def window(self, dtype: torch.dtype) -> int | None:
+        """How many levels a row may span."""
+        return 2 ** int(math.log2(len(self.levels(dtype)) + 1)) - 1
+
+    def symbols(self, dtype: torch.dtype) -> int:
+        """Zero, and every level of a row's span with either sign."""
+        window = self.window(dtype)
+        assert window is not None
+        return 2 * window + 1
+
+
+@dataclass(frozen=True)
+class ExponentialLevels:
+    """The levels ``base^(1-count), ..., 1/base, 1`` of exponential dithering."""
+
+    base: float
+    count: int
+
+    @property
+    def tag(self) -> int:
+        """2."""
+        return 2
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """Base and number of levels."""
+        return (self.base, float(self.count))
+
+    def levels(self, dtype: torch.dtype) -> Tensor:
+        """The levels, ascending to 1."""
+        return _exponential_levels(self.base, self.count, dtype)
+
+    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
+        """None: every level may stand beside every other."""
+        return None
+
+    def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
+        """Zero and each level with either sign."""
+        return 2 * self.count + 1
+
+
+@dataclass(frozen=True)
+class UniformLevels:
+    """The levels ``1/count, 2/count, ..., 1`` of random dithering."""
+
+    count: int
+
+    @property
+    def tag(self) -> int:
+        """3."""
+        return 3
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """Number of levels."""
+        return (float(self.count),)
+
+    def levels(self, dtype: torch.dtype) -> Tensor:
+        """The levels, ascending to 1."""
+        return torch.arange(1, self.count + 1, dtype=dtype) / self.count
+
+    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
+        """None: every level may stand beside every other."""
+        return None
+
+    def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
+        """Zero and each level with either sign."""
+        return 2 * self.count + 1
+
+
+@dataclass(frozen=True)
+class Signs:
+    """The one level 1 with a sign, never 0: one bit a value."""
+
+    @property
+    def tag(self) -> int:
+        """4."""
+        return 4
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """None."""
+        return ()
+
+    def levels(self, dtype: torch.dtype) -> Tensor:
+        """The level 1."""
+        return torch.ones(1, dtype=dtype)
+
+    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
+        """None: there is one level."""
+        return None
+
+    def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
+        """Plus and minus."""
+        return 2
+
+
+def grid_of(tag: int, parameters: tuple[float, ...]) -> Grid:
+    """The grid that a tag and parameters describe; ValueError where they describe none."""
+    if tag == 1:
+        return GeometricGrid(parameters)
+    if tag == 2 and len(parameters) == 2 and 1 < parameters[0] and 1 <= parameters[1] <= _MAX_LEVELS:
+        return ExponentialLevels(parameters[0], int(parameters[1]))
+    if tag == 3 and len(parameters) == 1 and 1 <= parameters[0] <= _MAX_LEVELS:
+        return UniformLevels(int(parameters[0]))
+    if tag == 4 and not parameters:
+        return Signs()
+    raise ValueError(f"no grid has tag {tag} and parameters {parameters}")
+
+
+@cache
+def level_table(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The values of codes 0, 1, ..., L on a device: 0, then the grid's levels."""
+    levels = grid.levels(dtype)
+    return torch.cat((torch.zeros(1, dtype=dtype), levels)).to(device)
+
+
+@cache
+def _geometric_levels(period: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    info = torch.finfo(dtype)
+    # Beside the dtype's range, so that rounding to it decides what survives at either end.
+    low, high = info.smallest_normal * info.eps / 2, info.max
+    ratio = period[-1] / period[0]
+    if period[0] == 1.0:
+        ratio = period[-1]
+    found: set[float] = set()
+    for first in period[:-1]:
+        level = first
+        while 0.0 < level <= high:
+            found.add(level)
+            level *= ratio
+        level = first / ratio
+        while low <= level:
+            if level <= high:
+                found.add(level)
+            if level / ratio == level:
+                break
+            level /= ratio
+    levels = torch.tensor(sorted(found), dtype=torch.float64).to(dtype).unique()
+    return levels[(levels > 0) & torch.isfinite(levels)]
+
+
+@cache
+def _exponential_levels(base: float, count: int, dtype: torch.dtype) -> Tensor:
+    levels = [1.0]
+    for _ in range(count - 1):
+        levels.append(levels[-1] / base)
+    return torch.tensor(levels[::-1], dtype=torch.float64).to(dtype)

@@ -1,0 +1,179 @@
+"""Counter-based randomness: every draw is a pure function of where it is used.
+
+Philox-4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
+maps a 128-bit counter and a 64-bit key to four 32-bit words. The counter says where the draw is used
+(coordinate, segment, node, round), the key says by whom (seed and purpose). Nothing is stateful, so
+resuming, batching, threads and devices cannot change a draw.
+"""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+SHARED = 0xFFFFFFFF
+"""The node number of draws that all nodes make alike."""
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+# Twelve rounds leave a bias of some percent on triples at d = 5 and 6; at twenty, a chi-squared test on 10^6
+# permutations finds none.
+_FEISTEL_ROUNDS = 20
+
+
+class Purpose(IntEnum):
+    """What a draw decides; two purposes never share a key."""
+
+    SELECTION = 1
+    ROUNDING = 2
+    PERMUTATION = 3
+    COIN = 4
+
+
+def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    # The int64 product wraps modulo 2^64, which keeps all 64 bits of the unsigned product.
+    product = b * a
+    return (product >> 32) & _MASK, product & _MASK
+
+
+def philox4x32(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ten rounds of Philox-4x32 on words held in int64 tensors that broadcast together.
+
+    Args:
+        counter: four int64 tensors with values in [0, 2^32).
+        key: two int64 tensors with values in [0, 2^32).
+
+    Returns:
+        Four int64 tensors of the broadcast shape, values in [0, 2^32).
+
+    Example:
+        >>> zero = torch.zeros((), dtype=torch.int64)
+        >>> [f"{int(w):08x}" for w in philox4x32((zero,) * 4, (zero,) * 2)]
+        ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        hi0, lo0 = _multiply(_MULTIPLIERS[0], c0)
+        hi1, lo1 = _multiply(_MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The draws of one place: a seed, a round, a node (or :data:`SHARED`) and a segment.
+
+    ``seed`` and ``node`` may be integer tensors that broadcast to the leading dimensions of what is
+    compressed: a batch of simulated nodes then draws exactly what each node would draw alone.
+
+    Args:
+        seed: 64 bits; negative numbers are taken modulo 2^64.
+        round: the round, in [0, 2^32).
+        node: the node, in [0, 2^32).
+        segment: the segment's index in its layout, in [0, 2^32).
+
+    Example:
+        >>> one = Stream(seed=7, round=3, node=2).uniform(5, Purpose.ROUNDING)
+        >>> batch = Stream(seed=7, round=3, node=torch.arange(4)).uniform(5, Purpose.ROUNDING)
+        >>> batch.shape, torch.equal(batch[2], one)
+        (torch.Size([4, 5]), True)
+    """
+
+    seed: int | Tensor
+    round: int = 0
+    node: int | Tensor = 0
+    segment: int = 0
+
+    def at(self, segment: int) -> "Stream":
+        """The same place in another segment."""
+        return replace(self, segment=segment)
+
+    def shared(self) -> "Stream":
+        """The same place for all nodes alike."""
+        return replace(self, node=SHARED)
+
+    def _key(self, purpose: Purpose, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        seed = self.seed
+        if not isinstance(seed, Tensor):
+            wrapped = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+            seed = torch.tensor(wrapped, dtype=torch.int64)
+        seed = seed.to(device)
+        words = (torch.tensor(v, device=device) for v in (int(purpose), step, 0, 0))
+        c0, c1, c2, c3 = words
+        k0, k1, _, _ = philox4x32((c0, c1, c2, c3), (seed & _MASK, (seed >> 32) & _MASK))
+        return k0, k1
+
+    def _blocks(
+        self, index: Tensor, purpose: Purpose, step: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        device = index.device
+        node = self.node if isinstance(self.node, Tensor) else torch.tensor(self.node)
+        node = node.to(device)
+        k0, k1 = self._key(purpose, step, device)
+        segment = torch.tensor(self.segment, device=device)
+        round_ = torch.tensor(self.round, device=device)
+        return philox4x32((index, segment, node[..., None], round_), (k0[..., None], k1[..., None]))
+
+    def words(
+        self, count: int, purpose: Purpose, device: torch.device | str = "cpu", step: int = 0
+    ) -> Tensor:
+        """One 32-bit word for each of ``count`` coordinates.
+
+        Coordinate c takes word c mod 4 of the block at counter c // 4.
+
+        Returns:
+            int64 (..., count) with values in [0, 2^32); leading dimensions are those of seed and node.
+        """
+        blocks = torch.arange((count + 3) // 4, device=device)
+        words = torch.stack(torch.broadcast_tensors(*self._blocks(blocks, purpose, step)), dim=-1)
+        return words.flatten(-2)[..., :count]
+
+    def uniform(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
+        """``count`` numbers w / 2^32, w the words: float64 (..., count) in [0, 1), exact multiples of 2^-32."""
+        return self.words(count, purpose, device).to(torch.float64) * 2.0**-32
+
+    def coin(self, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
+        """One number of 53 random bits a row: float64 (...) in [0, 1)."""
+        words = self.words(2, purpose, device)
+        return ((words[..., 0] << 21) | (words[..., 1] >> 11)).to(torch.float64) * 2.0**-53
+
+    def permuted(self, d: int, k: int, device: torch.device | str = "cpu") -> Tensor:
+        """The first k images of a keyed permutation of [0, d).
+
+        The permutation is a Feistel network on pairs (l, r) with l < ceil(sqrt d), that adds a keyed
+        function of one half to the other; images outside [0, d) walk on until they fall inside. So
+        any image is known without the others, in time independent of d.
+
+        Returns:
+            int64 (..., k), distinct along the last dimension, in the permutation's order.
+        """
+        rows = int(d**0.5)
+        while rows * rows < d:
+            rows += 1
+        columns = -(-d // rows)
+        position = torch.arange(k, device=device)
+        shape = self._blocks(position, Purpose.PERMUTATION)[0].shape
+        position = self._feistel(position.expand(shape), rows, columns)
+        while bool((outside := position >= d).any()):
+            position = torch.where(outside, self._feistel(position, rows, columns), position)
+        return position
+
+    def _feistel(self, position: Tensor, rows: int, columns: int) -> Tensor:
+        left, right = position // columns, position % columns
+        for step in range(_FEISTEL_ROUNDS):
+            if step % 2 == 0:
+                left = (left + self._wide(right, step)) % rows
+            else:
+                right = (right + self._wide(left, step)) % columns
+        return left * columns + right
+
+    def _wide(self, half: Tensor, step: int) -> Tensor:
+        # 62 bits, so that the remainder by up to 2^16 favours no value by more than 2^-46.
+        high, low, _, _ = self._blocks(half, Purpose.PERMUTATION, step)
+        return ((high >> 1) << 31) | (low >> 1)

@@ -1,0 +1,133 @@
+"""The frozen description of the flat vector that a sender works on."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor
+
+Rule = Literal["compress", "exact"]
+"""What a segment's numbers meet: the compressor, or none at all."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of the flat vector, compressed on its own.
+
+    Args:
+        name: unique in its layout; for a parameter, its fully qualified name.
+        shape: the shape of the tensor that lies here.
+        offset: where it starts in the flat vector, in elements.
+        rule: "compress", or "exact" for what must travel whole.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    rule: Rule = "compress"
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
+
+    @property
+    def end(self) -> int:
+        """One past the last element."""
+        return self.offset + self.numel
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An ordered tuple of segments that cover [0, d) without gaps.
+
+    Selection, scales, flags and rounding happen segment by segment. Nothing computed may depend on how
+    segments are grouped for sending, so a layout knows nothing of buckets.
+
+    Raises:
+        ValueError: where the segments do not follow each other, a name is used twice, a segment is
+            empty, or a rule is unknown.
+
+    Example:
+        >>> layout = Layout.of({"weight": (3, 4), "bias": (3,)}, exact=["bias"])
+        >>> layout.d, [(s.name, s.offset, s.rule) for s in layout.segments]
+        (15, [('weight', 0, 'compress'), ('bias', 12, 'exact')])
+        >>> Layout.flat(15).digest == layout.digest
+        False
+    """
+
+    segments: tuple[Segment, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the segments cover [0, d) once."""
+        if not self.segments:
+            raise ValueError("a layout needs at least one segment")
+        names = set()
+        offset = 0
+        for segment in self.segments:
+            if segment.name in names:
+                raise ValueError(f"the segment name {segment.name!r} is used twice; names must be unique")
+            if segment.numel < 1:
+                raise ValueError(f"segment {segment.name!r} is empty; leave it out")
+            if segment.offset != offset:
+                raise ValueError(
+                    f"segment {segment.name!r} starts at {segment.offset}, but the one before it ends at "
+                    f"{offset}; Layout.of computes the offsets"
+                )
+            if segment.rule not in ("compress", "exact"):
+                raise ValueError(f"unknown rule {segment.rule!r} of segment {segment.name!r}")
+            names.add(segment.name)
+            offset = segment.end
+
+    @classmethod
+    def flat(cls, d: int) -> "Layout":
+        """One segment of d elements: the simulator's vector, or one global Top-k over a model."""
+        return cls((Segment("x", (d,), 0),))
+
+    @classmethod
+    def of(
+        cls, shapes: Mapping[str, Iterable[int] | Tensor], *, exact: Iterable[str] = ()
+    ) -> "Layout":
+        """A segment for each name, in the mapping's order.
+
+        Args:
+            shapes: name to shape, or to a tensor of that shape, as ``dict(model.named_parameters())``.
+            exact: names of the segments that travel whole.
+        """
+        whole = set(exact)
+        if unknown := whole - set(shapes):
+            raise ValueError(f"exact names {sorted(unknown)} are not among the segments {list(shapes)}")
+        segments: list[Segment] = []
+        offset = 0
+        for name, value in shapes.items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else tuple(value)
+            segments.append(Segment(name, shape, offset, "exact" if name in whole else "compress"))
+            offset = segments[-1].end
+        return cls(tuple(segments))
+
+    @classmethod
+    def like(cls, layout_or_like: "Layout | Tensor | int") -> "Layout":
+        """The layout itself, or one segment as long as a tensor's last dimension, or of d elements."""
+        if isinstance(layout_or_like, Layout):
+            return layout_or_like
+        if isinstance(layout_or_like, Tensor):
+            if layout_or_like.dim() == 0:
+                raise ValueError("a tensor that stands for a layout needs a last dimension, shape (..., d)")
+            return cls.flat(layout_or_like.shape[-1])
+        return cls.flat(layout_or_like)
+
+    @property
+    def d(self) -> int:
+        """Length of the flat vector."""
+        return self.segments[-1].end
+
+    @cached_property
+    def digest(self) -> int:
+        """32 bits of a hash of names, shapes and rules: travels in every frame."""
+        text = "\n".join(f"{s.name!r} {s.shape} {s.rule}" for s in self.segments)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

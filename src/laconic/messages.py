@@ -1,0 +1,248 @@
+"""What travels, as tensors: the coordinates that a compressor kept, segment by segment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.grids import Grid, level_table
+from laconic.kernels import scatter_add_
+from laconic.sizes import Accounting, message_bits
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64; float32 for float32, float16 and bfloat16; TypeError for anything else."""
+    if dtype == torch.float64:
+        return torch.float64
+    if dtype in (torch.float32, torch.float16, torch.bfloat16):
+        return torch.float32
+    raise TypeError(f"laconic works on float16, bfloat16, float32 and float64 tensors, not on {dtype}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was kept of one segment, for a batch of rows.
+
+    Without a grid ``values`` are the kept numbers themselves. With one they are codes, and the number
+    is ``sign(code) * fl(level(|code|) * scale)``. Either is multiplied by ``factor`` when decoded.
+
+    Args:
+        d: length of the segment.
+        values: (..., k): numbers of a floating-point dtype, or int32 codes of ``grid``.
+        dtype: dtype of the numbers; the accumulation dtype where they are codes.
+        positions: int64 (..., k), ascending in [0, d); None where all are kept (k = d). Where the
+            number kept varies by row, places that are not used stand last and hold d.
+        count: int64 (..., 1), how many places are used; None where all are.
+        grid: the levels of codes, or None.
+        scale: (..., 1) in the accumulation dtype, or None.
+        factor: what decoded numbers are multiplied by.
+        seeded: whether the positions follow from shared randomness, so that they carry no information.
+    """
+
+    d: int
+    values: Tensor
+    dtype: torch.dtype
+    positions: Tensor | None = None
+    count: Tensor | None = None
+    grid: Grid | None = None
+    scale: Tensor | None = None
+    factor: float = 1.0
+    seeded: bool = False
+
+    @property
+    def batch(self) -> torch.Size:
+        """The leading dimensions."""
+        return self.values.shape[:-1]
+
+    @property
+    def k(self) -> int:
+        """Number of places in a row."""
+        return self.values.shape[-1]
+
+    def decode(self) -> Tensor:
+        """The kept numbers: (..., k) in the accumulation dtype."""
+        if self.grid is None:
+            numbers = self.values.to(accumulation_dtype(self.dtype))
+        else:
+            magnitude = level_table(self.grid, self.dtype, self.values.device)[self.values.abs()]
+            if self.scale is not None:
+                magnitude = magnitude * self.scale
+            numbers = torch.where(self.values < 0, -magnitude, magnitude)
+        return numbers if self.factor == 1.0 else numbers * self.factor
+
+    def add_to(self, out: Tensor, weight: float | Tensor) -> None:
+        """``out <- fl(out + fl(weight * number))`` in place; out is (..., d) and at least as wide."""
+        numbers = self.decode().to(out.dtype)
+        if not (isinstance(weight, float) and weight == 1.0):
+            numbers = numbers * weight
+        if self.positions is None:
+            out += numbers
+        elif self.count is None:
+            scatter_add_(out, self.positions.unsqueeze(-2), numbers.unsqueeze(-2))
+        else:
+            wide = torch.nn.functional.pad(out, (0, 1))
+            scatter_add_(wide, self.positions.unsqueeze(-2), numbers.unsqueeze(-2))
+            out.copy_(wide[..., :-1])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors, by field; each is (..., something)."""
+        fields = {
+            "values": self.values,
+            "positions": self.positions,
+            "count": self.count,
+            "scale": self.scale,
+        }
+        return {name: tensor for name, tensor in fields.items() if tensor is not None}
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one node, or each node of a batch, sends in one round.
+
+    Args:
+        parts: one for each segment of the layout, in its order.
+        replaces: bool (...), for methods that say which of two things the message is (EF21+: "this
+            replaces the memory" instead of "add this to it"); None for all others. One bit a row.
+        round: the sender's round.
+        digest: the layout's 32-bit digest, 0 where there is none.
+
+    Example:
+        >>> import laconic
+        >>> message = laconic.TopK(2).compress(torch.tensor([[1.0, -5.0, 2.0, 0.5], [9.0, 1.0, 0.0, 3.0]]))
+        >>> message.dense()
+        tensor([[ 0., -5.,  2.,  0.],
+                [ 9.,  0.,  0.,  3.]])
+        >>> out = torch.zeros(4)
+        >>> for one in message.unbind():
+        ...     one.add_to(out, weight=0.5)
+        >>> out
+        tensor([ 4.5000, -2.5000,  1.0000,  1.5000])
+    """
+
+    parts: tuple[Part, ...]
+    replaces: Tensor | None = None
+    round: int = 0
+    digest: int = 0
+
+    @property
+    def batch(self) -> torch.Size:
+        """The leading dimensions: empty for one node's message."""
+        return self.parts[0].batch
+
+    @property
+    def d(self) -> int:
+        """Length of the vector that the message stands for."""
+        return sum(part.d for part in self.parts)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of ``dense()``: float64 if any part is, else float32."""
+        dtypes = [accumulation_dtype(part.dtype) for part in self.parts]
+        return reduce(torch.promote_types, dtypes)
+
+    @property
+    def nbytes(self) -> int:
+        """Exact size in bytes once packed; of a batch, the sum over its messages."""
+        return int(message_bits(self, "wire").sum()) // 8
+
+    def bits(self, accounting: Accounting) -> Tensor:
+        """Size of each row's message in bits: int64 (...); see :mod:`laconic.sizes` for the accountings."""
+        return message_bits(self, accounting)
+
+    def dense(self) -> Tensor:
+        """The decoded vector, zeros where nothing was kept: (..., d) in the accumulation dtype."""
+        out = torch.zeros(*self.batch, self.d, dtype=self.dtype, device=self.parts[0].values.device)
+        self.add_to(out)
+        return out
+
+    def add_to(self, out: Tensor, weight: float | Tensor = 1.0) -> None:
+        """``out <- fl(out + fl(weight * decoded))`` in place, with no dense tensor in between.
+
+        Args:
+            out: (..., d) with the message's leading dimensions, float32 or float64.
+            weight: a number, or a tensor that broadcasts to (..., 1).
+
+        Raises:
+            ValueError: where out has another shape.
+            TypeError: where out is narrower than the message's numbers.
+        """
+        if out.shape != (*self.batch, self.d):
+            raise ValueError(
+                f"the message decodes to shape {(*self.batch, self.d)}, but out has shape {tuple(out.shape)}"
+            )
+        if torch.promote_types(out.dtype, self.dtype) != out.dtype:
+            raise TypeError(
+                f"adding {self.dtype} numbers to a {out.dtype} tensor would round them; "
+                f"accumulate in {self.dtype} and convert at the end"
+            )
+        offset = 0
+        for part in self.parts:
+            part.add_to(out[..., offset : offset + part.d], weight)
+            offset += part.d
+
+    def scaled(self, factor: float) -> "Message":
+        """The message of ``factor`` times the decoded vector."""
+        return replace(self, parts=tuple(replace(p, factor=p.factor * factor) for p in self.parts))
+
+    def unbind(self) -> tuple["Message", ...]:
+        """The messages of a batch, one for each index of the last leading dimension (the nodes).
+
+        Raises:
+            ValueError: for the message of a single node.
+        """
+        if not self.batch:
+            raise ValueError("this is one node's message already; unbind() takes a batch apart")
+        return tuple(self._node(j) for j in range(self.batch[-1]))
+
+    def _node(self, node: int) -> "Message":
+        def of_node(part: Part) -> Part:
+            changed: dict[str, Any] = {name: t[..., node, :] for name, t in part.tensors().items()}
+            return replace(part, **changed)
+
+        replaces = None if self.replaces is None else self.replaces[..., node]
+        return replace(self, parts=tuple(map(of_node, self.parts)), replaces=replaces)
+
+
+def choose(condition: Tensor, first: Message, second: Message) -> Message:
+    """Row by row the first message where ``condition`` (bool, (...)) holds, else the second.
+
+    Both must come from the same compressor on vectors of the same shape.
+    """
+    mask = condition.unsqueeze(-1)
+    parts = []
+    for a, b in zip(first.parts, second.parts, strict=True):
+        other = b.tensors()
+        chosen: dict[str, Any] = {name: torch.where(mask, tensor, other[name]) for name, tensor in a.tensors().items()}
+        parts.append(replace(a, **chosen))
+    return replace(first, parts=tuple(parts))
+
+
+def add_nodes_(out: Tensor, messages: Message | Sequence[Message], weights: Sequence[float] | Tensor) -> None:
+    """``out <- fl(out + fl(w_i * m_i))`` in place, for the nodes i in ascending order.
+
+    Args:
+        out: (..., d).
+        messages: one message a node, each with the leading dimensions of out; or one batch whose last
+            leading dimension is the nodes.
+        weights: a number for each node.
+    """
+    if isinstance(messages, Message):
+        if all(part.positions is not None and part.count is None for part in messages.parts):
+            _add_sparse_batch_(out, messages, weights)
+            return
+        messages = messages.unbind()
+    for weight, message in zip(weights, messages, strict=True):
+        message.add_to(out, float(weight))
+
+
+def _add_sparse_batch_(out: Tensor, messages: Message, weights: Sequence[float] | Tensor) -> None:
+    column = torch.as_tensor(weights, dtype=out.dtype, device=out.device).unsqueeze(-1)
+    offset = 0
+    for part in messages.parts:
+        numbers = part.decode().to(out.dtype) * column
+        assert part.positions is not None
+        scatter_add_(out[..., offset : offset + part.d], part.positions, numbers)
+        offset += part.d

@@ -1,0 +1,228 @@
+"""Reading, checking and splitting data: what is accepted, and what every refusal says."""
+
+import bz2
+import gzip
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laconic.lab._data import DataError, as_rows, as_signs, as_targets, load_libsvm, split_bounds
+from laconic.lab._least_squares import LeastSquares
+from laconic.lab._logistic import LogisticRegression
+
+GOOD = "-1 1:0.5 3:2\n# a comment\n+1 2:1e-3  # another\n\n+1 1:4\n-1\n"
+DENSE = np.array([[0.5, 0, 2], [0, 1e-3, 0], [4, 0, 0], [0, 0, 0]])
+
+
+def write(tmp_path, text, name="data.txt"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def one_line(info):
+    message = str(info.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "encode"), [("a.txt", bytes), ("a.gz", gzip.compress), ("a.bz2", bz2.compress)]
+)
+def test_libsvm_plain_and_compressed(tmp_path, name, encode):
+    X, y = load_libsvm(write(tmp_path, encode(GOOD.encode()), name))
+    assert X.dtype == np.float64
+    np.testing.assert_array_equal(X.toarray(), DENSE)
+    np.testing.assert_array_equal(y, [-1, 1, 1, -1])
+
+
+def test_libsvm_counted_from_zero(tmp_path):
+    X, _ = load_libsvm(write(tmp_path, "1 0:5 2:6\n2 1:7\n"))
+    np.testing.assert_array_equal(X.toarray(), [[5, 0, 6], [0, 7, 0]])
+
+
+def test_path_as_string(tmp_path):
+    assert LeastSquares.from_libsvm(str(write(tmp_path, GOOD)), nodes=2).sizes == (2, 2)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.txt does not exist; pass the path") as info:
+        LogisticRegression.from_libsvm(tmp_path / "nowhere.txt")
+    one_line(info)
+    with pytest.raises(DataError, match="is a folder, not a file"):
+        load_libsvm(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ("abc 1:1", "the label 'abc' is not a number"),
+        ("1,2 1:1", "the label '1,2' is not a number"),
+        ("1 1:x", "'1:x' is not index:value"),
+        ("1 17", "'17' is not index:value"),
+        ("1 a:1", "'a:1' is not index:value"),
+        ("1 1:2:3", "'1:2:3' is not index:value"),
+        ("1 -2:1", "the index of '-2:1' is out of range"),
+        ("1 99999999999999999999:1", "is out of range"),
+        ("1 3:1 2:1", r"the index of '2:1' does not ascend \(it follows 3\)"),
+        ("1 3:1 3:1", "does not ascend"),
+        ("1 1:" + "z" * 100, "'1:z{28}\\.\\.\\.' is not"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_malformed_line_is_named(tmp_path, bad, words, compressed):
+    text = f"{GOOD}{bad}\n1 1:1\n".encode()
+    path = write(tmp_path, gzip.compress(text) if compressed else text, "d.gz" if compressed else "d.txt")
+    with pytest.raises(DataError, match=f", line 7: .*{words}.*; correct or delete the line") as info:
+        load_libsvm(path)
+    assert one_line(info).startswith(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n"])
+def test_empty_file(tmp_path, text):
+    with pytest.raises(DataError, match="there is no data") as info:
+        load_libsvm(write(tmp_path, text))
+    assert one_line(info).startswith(str(tmp_path))
+
+
+def test_damaged_archive(tmp_path):
+    whole = gzip.compress(GOOD.encode() * 100)
+    for content in (whole[:-30], b"not an archive", whole[:20] + b"\0\0\0" + whole[23:]):
+        with pytest.raises(DataError, match=r"cannot be read .*fetch it again") as info:
+            load_libsvm(write(tmp_path, content, "d.gz"))
+        one_line(info)
+
+
+def test_not_finite_in_file(tmp_path):
+    with pytest.raises(DataError, match=r"data\.txt: row 1, column 1 .* is nan; remove the row"):
+        load_libsvm(write(tmp_path, "1 1:1\n2 2:nan\n"))
+    with pytest.raises(DataError, match=r"the label of row 1 .* is inf; remove the row"):
+        load_libsvm(write(tmp_path, "1 1:1\ninf 2:1\n"))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.asarray,
+        lambda a: a.tolist(),
+        np.asfortranarray,
+        scipy.sparse.csr_array,
+        scipy.sparse.csc_matrix,
+        scipy.sparse.coo_array,
+        scipy.sparse.lil_matrix,
+        torch.from_numpy,
+        lambda a: torch.from_numpy(a).to_sparse(),
+        lambda a: torch.from_numpy(a).to_sparse().to_sparse_csc(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")  # torch calls its compressed layouts beta
+def test_every_kind_of_matrix(convert):
+    np.testing.assert_array_equal(as_rows(convert(DENSE)).toarray(), DENSE)
+
+
+def test_integer_and_single_precision_matrices():
+    assert as_rows(np.eye(3, dtype=np.float32)).dtype == np.float64
+    assert as_rows(torch.eye(3, dtype=torch.int64)).dtype == np.float64
+    assert as_rows(np.eye(3, dtype=bool)).dtype == np.float64
+
+
+def test_duplicate_entries_add_up():
+    X = scipy.sparse.coo_array(([1.0, 2.0, 4.0], ([0, 0, 1], [1, 1, 0])), shape=(2, 2))
+    np.testing.assert_array_equal(as_rows(X).toarray(), [[0, 3], [4, 0]])
+
+
+def test_data_are_copied():
+    for X in (scipy.sparse.csr_array(DENSE), DENSE.copy()):
+        problem = LeastSquares.from_arrays(X, np.zeros(4), nodes=1)
+        before = problem.gradient(torch.ones(3, dtype=torch.float64))
+        (X.data if scipy.sparse.issparse(X) else X)[:] = 7.0
+        assert torch.equal(problem.gradient(torch.ones(3, dtype=torch.float64)), before)
+
+
+@pytest.mark.parametrize("X", [np.ones(3), np.ones((2, 2, 2)), np.array([["a"]]), np.ones((2, 2)) * 1j])
+def test_not_a_real_matrix(X):
+    with pytest.raises(DataError, match=r"must be a real matrix .* pass a two-dimensional"):
+        as_rows(X)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_empty_matrix(shape):
+    with pytest.raises(DataError, match="there is no data"):
+        as_rows(np.ones(shape))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, scipy.sparse.csc_array, torch.from_numpy])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite_in_memory(convert, value):
+    X = np.eye(4)
+    X[2, 1] = value
+    with pytest.raises(DataError, match=f"row 2, column 1 .* is {value}"):
+        as_rows(convert(X))
+
+
+@pytest.mark.parametrize("y", [np.ones(3), np.ones((4, 1)), ["a", "b", "c", "d"], np.ones(4) * 1j])
+def test_labels_that_do_not_fit(y):
+    with pytest.raises(DataError, match="one real label for each of the 4 rows"):
+        as_targets(y, 4)
+
+
+def test_labels_of_any_real_type():
+    for y in ([0, 1], (False, True), torch.tensor([0.0, 1.0]), np.array([0, 1], dtype=np.int8)):
+        assert as_targets(y, 2).tolist() == [0.0, 1.0]
+
+
+def test_two_classes_become_signs():
+    assert as_signs(np.array([2.0, 1.0, 2.0])).tolist() == [1, -1, 1]
+    assert as_signs(np.array([0.0, 7.0])).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("y", "found"),
+    [
+        ([1, 1, 1, 1], "found 1: 1;"),
+        ([0, 1, 2, 2], "found 3: 0, 1, 2;"),
+        (list(range(6)), "found 6: 0, 1, 2, 3, 4, ...;"),
+    ],
+)
+def test_not_two_classes(tmp_path, y, found):
+    with pytest.raises(DataError, match="exactly two classes") as info:
+        LogisticRegression.from_arrays(np.eye(len(y)), y, nodes=1)
+    assert found in one_line(info)
+    assert "LeastSquares, which takes any labels" in str(info.value)
+    path = write(tmp_path, "".join(f"{label} 1:1\n" for label in y))
+    with pytest.raises(DataError, match=r"data\.txt: logistic regression needs"):
+        LogisticRegression.from_libsvm(path, nodes=1)
+    LeastSquares.from_libsvm(path, nodes=1)
+
+
+@given(st.integers(1, 3000), st.data())
+def test_split_is_contiguous_and_the_last_takes_the_rest(rows, data):
+    nodes = data.draw(st.integers(1, rows))
+    bounds = split_bounds(rows, nodes)
+    sizes = [b - a for a, b in itertools.pairwise(bounds)]
+    assert bounds[0] == 0
+    assert bounds[-1] == rows
+    assert sizes[:-1] == [rows // nodes] * (nodes - 1)
+    assert sizes[-1] == rows - (nodes - 1) * (rows // nodes) >= 1
+
+
+def test_splits_that_cannot_be(tmp_path):
+    with pytest.raises(DataError, match="nodes must be at least 1, got 0"):
+        split_bounds(5, 0)
+    with pytest.raises(DataError, match="6 nodes cannot share 5 rows; pass nodes=5 or fewer"):
+        split_bounds(5, 6)
+    with pytest.raises(TypeError):
+        split_bounds(5, 2.0)
+    with pytest.raises(DataError, match=r"data\.txt: 20 nodes cannot share 4 rows"):
+        LogisticRegression.from_libsvm(write(tmp_path, GOOD))
+
+
+@pytest.mark.parametrize("regularizer", [-0.1, float("nan"), float("inf")])
+def test_regularizer_that_cannot_be(regularizer):
+    with pytest.raises(DataError, match="regularizer must be a finite number, at least 0"):
+        LogisticRegression.from_arrays(np.eye(2), [0, 1], nodes=1, regularizer=regularizer)
