@@ -198,12 +198,26 @@ def test_logistic_far_out():
     assert problem.gradients(x).squeeze(-1).tolist() == [[1.0, 0.0], [0.0, -1.0]]
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_threads_change_no_bit(problem, monkeypatch):
+    x = points(5, problem.d)
+    x[4] = 1e300  # warnings must be off in every thread
+    monkeypatch.setattr("laconic.lab._rows._WORTH_A_THREAD", 0)
+    results = []
+    for threads in (1, 2, 3, 64):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        results.append(problem.gradients(x))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=0, equal_nan=True)
+
+
 def test_values_are_stored_once():
     X, y = random_data(47, 9, 0.5, 0)
     rows = LogisticRegression.from_arrays(X, y, nodes=5).rows
     LeastSquares(rows, y).gradients(torch.zeros(9))
     assert np.shares_memory(rows.matrix.data, rows._scatter.data)
     assert all(np.shares_memory(rows.matrix.data, block.data) for block in rows.blocks)
+    assert all(np.shares_memory(rows.matrix.data, part._scatter.data) for _, part in rows._groups(4))
     assert rows.matrix.indices.dtype == rows._scatter.indices.dtype == np.int32
 
 

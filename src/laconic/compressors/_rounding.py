@@ -167,7 +167,7 @@ class Cast(Compressor):
 
     def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
         """The rounded numbers."""
-        most = torch.finfo(self.dtype).max
+        most = min(torch.finfo(self.dtype).max, torch.finfo(x.dtype).max)
         values = x.clamp(-most, most).to(self.dtype, copy=True)
         return Message((Part(d=x.shape[-1], values=values, dtype=self.dtype),))
 

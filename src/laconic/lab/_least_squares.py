@@ -179,18 +179,17 @@ class LeastSquares:
             residual = times(block, point) - self.targets[self.rows.part(i)]
             return torch.from_numpy(times(block.T, residual) / block.shape[0])
 
-    def _residuals(self, points: Array) -> Array:
-        residuals = self.rows.forward(points)
-        residuals -= self.targets[:, None]
-        return residuals
-
     def _losses(self, points: Array) -> Array:
-        per_node = self.rows.node_means(np.square(self._residuals(points)))
+        residuals = self.rows.forward(points) - self.targets[:, None]
+        per_node = self.rows.node_means(np.square(residuals))
         result: Array = per_node.sum(axis=-1) / (2 * self.nodes)
         return result
 
     def _gradients(self, points: Array) -> Array:
-        return self.rows.backward(self._residuals(points))
+        def residuals(products: Array, rows: slice) -> Array:
+            return np.subtract(products, self.targets[rows, None], out=products)
+
+        return self.rows.node_gradients(points, residuals)
 
     @cached_property
     @one_thread()

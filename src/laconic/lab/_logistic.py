@@ -183,7 +183,7 @@ class LogisticRegression:
         return result
 
     def _gradients(self, points: Array) -> Array:
-        out = self.rows.backward(_slopes(self.rows.forward(points)))
+        out = self.rows.node_gradients(points, lambda margins, _: _slopes(margins))
         out += self._regularizer_gradient(points)[:, None, :]
         return out
 

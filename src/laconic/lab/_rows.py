@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+import torch
 
 from laconic.lab._data import split_bounds
 from laconic.lab._smoothness import Smoothness, gram, largest_gram_eigenvalue, one_thread
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from laconic.lab._sparse import CSR
 
 Array = npt.NDArray[np.float64]
+Slopes = Callable[[Array, slice], Array]
+
+_WORTH_A_THREAD = 500_000  # products of stored entries and points: below, starting threads costs more
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +67,60 @@ class SplitRows:
         """The matrices X_i of the nodes, sharing memory with the whole."""
         return tuple(row_block(self.matrix, start, stop) for start, stop in pairwise(self.bounds))
 
+    def node_gradients(self, points: Array, slopes: Slopes) -> Array:
+        """``X_i^T s_i / N_i`` for every node and point, (R, d) -> (R, nodes, d), contiguous.
+
+        ``slopes(X x, rows)`` gives the weights s, (N', R), of the rows named by a slice, from their products
+        with x; it may overwrite the products. Nodes are independent of each other, so that threads change
+        the time but no bit.
+        """
+        threads = min(torch.get_num_threads(), self.nodes)
+        if self.matrix.nnz * len(points) < _WORTH_A_THREAD:
+            threads = 1
+        out = np.empty((len(points), self.nodes, self.d))
+
+        def work(first: int, group: SplitRows) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):  # the setting is each thread's own
+                rows = slice(self.bounds[first], self.bounds[first + group.nodes])
+                weights = slopes(group.forward(points), rows)
+                np.divide(
+                    group.backward(weights), group.sizes[:, None], out=out[:, first : first + group.nodes]
+                )
+
+        groups = self._groups(threads)
+        if threads == 1:
+            work(*groups[0])
+            return out
+        with ThreadPoolExecutor(threads - 1) as pool:  # short-lived, so that a fork finds no thread missing
+            others = [pool.submit(work, *group) for group in groups[1:]]
+            work(*groups[0])
+            for other in others:
+                other.result()
+        return out
+
+    def _groups(self, count: int) -> list[tuple[int, SplitRows]]:
+        """Consecutive nodes in ``count`` groups of about equal size, each with its first node's index."""
+        if count not in self._grouped:
+            cuts = [self.nodes * g // count for g in range(count + 1)]
+            self._grouped[count] = [(a, self if count == 1 else self._part(a, b)) for a, b in pairwise(cuts)]
+        return self._grouped[count]
+
+    def _part(self, first: int, last: int) -> SplitRows:
+        start = self.bounds[first]
+        block = row_block(self.matrix, start, self.bounds[last])
+        return SplitRows(block, tuple(b - start for b in self.bounds[first : last + 1]))
+
+    @cached_property
+    def _grouped(self) -> dict[int, list[tuple[int, SplitRows]]]:
+        return {}
+
     def forward(self, points: Array) -> Array:
         """``X x`` for every point: (R, d) -> (N, R)."""
         return times(self.matrix, points.T)
 
     def backward(self, weights: Array) -> Array:
-        """``X_i^T s_i / N_i`` for every node i and point: (N, R) -> (R, nodes, d), contiguous."""
-        stacked = times(self._scatter, weights).reshape(self.nodes, self.d, -1)
-        out = np.ascontiguousarray(stacked.transpose(2, 0, 1))
-        out /= self.sizes[:, None]
-        return out
+        """``X_i^T s_i`` for every node i and point: (N, R) -> (R, nodes, d)."""
+        return times(self._scatter, weights).reshape(self.nodes, self.d, -1).transpose(2, 0, 1)
 
     def node_means(self, values: Array) -> Array:
         """The mean over each node's rows: (N, R) -> (R, nodes)."""
@@ -108,8 +158,9 @@ class SplitRows:
         index = np.int32 if max(nodes * d, X.nnz) < 2**31 else np.int64  # half the traffic, where they fit
         offsets = d * np.repeat(np.arange(nodes), self.sizes)
         moved = (X.indices + spread(X, offsets)).astype(index)
-        parts: Any = (X.data, moved, X.indptr.astype(index))
-        return scipy.sparse.csc_array(parts, shape=(nodes * d, X.shape[0]), copy=False)
+        matrix: Any = scipy.sparse.csc_array((nodes * d, X.shape[0]), dtype=np.float64)
+        matrix.data, matrix.indices, matrix.indptr = X.data, moved, X.indptr.astype(index)
+        return matrix
 
     @cached_property
     def _gather(self) -> CSR:

@@ -36,8 +36,11 @@ def with_values(matrix: CSR, values: Array) -> CSR:
 def row_block(matrix: CSR, start: int, stop: int) -> CSR:
     """Rows start to stop, without copying their entries."""
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
-    parts = (matrix.data[first:last], matrix.indices[first:last], matrix.indptr[start : stop + 1] - first)
-    return cast("CSR", scipy.sparse.csr_array(parts, shape=(stop - start, matrix.shape[1]), copy=False))
+    block = scipy.sparse.csr_array((stop - start, matrix.shape[1]), dtype=np.float64)
+    # Given to the constructor, short views of long arrays would be copied.
+    block.data, block.indices = matrix.data[first:last], matrix.indices[first:last]
+    block.indptr = matrix.indptr[start : stop + 1] - matrix.indptr[start]
+    return block
 
 
 def spread(matrix: CSR, per_row: npt.NDArray[Any]) -> npt.NDArray[Any]:
