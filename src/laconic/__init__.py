@@ -17,6 +17,11 @@ from laconic.compressors import Sparsifier as Sparsifier
 from laconic.compressors import Ternary as Ternary
 from laconic.compressors import TopK as TopK
 from laconic.compressors import UnbiasedRounding as UnbiasedRounding
+from laconic.feedback import DCGD as DCGD
+from laconic.feedback import EF14 as EF14
+from laconic.feedback import EF21 as EF21
+from laconic.feedback import EF21SGDM as EF21SGDM
+from laconic.feedback import EF21Plus as EF21Plus
 from laconic.layout import Layout as Layout
 from laconic.layout import Segment as Segment
 from laconic.messages import Message as Message

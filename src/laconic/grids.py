@@ -8,8 +8,10 @@ function, so that they are the same numbers on every platform.
 import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +21,9 @@ _MAX_LEVELS = 1 << 20
 @runtime_checkable
 class Grid(Protocol):
     """Levels for codes: tag and parameters describe it on the wire."""
+
+    def __hash__(self) -> int:
+        """Tables of levels are kept by grid."""
 
     @property
     def tag(self) -> int:
@@ -58,7 +63,7 @@ class GeometricGrid:
         p = self.period
         if len(p) < 2 or not all(math.isfinite(a) and a > 0 for a in p):
             raise ValueError(f"a grid needs at least two positive finite levels, got {p}")
-        if any(b <= a for a, b in zip(p, p[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(p)):
             raise ValueError(f"the levels of a grid must increase, got {p}")
         if 1500 * math.log(2) / math.log(p[-1] / p[0]) * (len(p) - 1) > _MAX_LEVELS:
             raise ValueError(f"the grid {p} is too fine: it has over 2^20 levels; use larger steps")
@@ -79,13 +84,11 @@ class GeometricGrid:
 
     def window(self, dtype: torch.dtype) -> int | None:
         """How many levels a row may span."""
-        return 2 ** int(math.log2(len(self.levels(dtype)) + 1)) - 1
+        return _span(self, dtype)
 
     def symbols(self, dtype: torch.dtype) -> int:
         """Zero, and every level of a row's span with either sign."""
-        window = self.window(dtype)
-        assert window is not None
-        return 2 * window + 1
+        return 2 * _span(self, dtype) + 1
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def grid_of(tag: int, parameters: tuple[float, ...]) -> Grid:
     """The grid that a tag and parameters describe; ValueError where they describe none."""
     if tag == 1:
         return GeometricGrid(parameters)
-    if tag == 2 and len(parameters) == 2 and 1 < parameters[0] and 1 <= parameters[1] <= _MAX_LEVELS:
+    if tag == 2 and len(parameters) == 2 and parameters[0] > 1 and 1 <= parameters[1] <= _MAX_LEVELS:
         return ExponentialLevels(parameters[0], int(parameters[1]))
     if tag == 3 and len(parameters) == 1 and 1 <= parameters[0] <= _MAX_LEVELS:
         return UniformLevels(int(parameters[0]))
@@ -215,8 +218,13 @@ def _geometric_levels(period: tuple[float, ...], dtype: torch.dtype) -> Tensor:
             if level / ratio == level:
                 break
             level /= ratio
-    levels = torch.tensor(sorted(found), dtype=torch.float64).to(dtype).unique()
-    return levels[(levels > 0) & torch.isfinite(levels)]
+    held = np.unique(torch.tensor(sorted(found), dtype=torch.float64).to(dtype).numpy())
+    return torch.from_numpy(held[(held > 0) & np.isfinite(held)])
+
+
+@cache
+def _span(grid: GeometricGrid, dtype: torch.dtype) -> int:
+    return (1 << ((len(grid.levels(dtype)) + 1).bit_length() - 1)) - 1
 
 
 @cache

@@ -90,9 +90,7 @@ class Layout:
         return cls((Segment("x", (d,), 0),))
 
     @classmethod
-    def of(
-        cls, shapes: Mapping[str, Iterable[int] | Tensor], *, exact: Iterable[str] = ()
-    ) -> "Layout":
+    def of(cls, shapes: Mapping[str, Iterable[int] | Tensor], *, exact: Iterable[str] = ()) -> "Layout":
         """A segment for each name, in the mapping's order.
 
         Args:

@@ -215,7 +215,9 @@ def choose(condition: Tensor, first: Message, second: Message) -> Message:
     parts = []
     for a, b in zip(first.parts, second.parts, strict=True):
         other = b.tensors()
-        chosen: dict[str, Any] = {name: torch.where(mask, tensor, other[name]) for name, tensor in a.tensors().items()}
+        chosen: dict[str, Any] = {
+            name: torch.where(mask, tensor, other[name]) for name, tensor in a.tensors().items()
+        }
         parts.append(replace(a, **chosen))
     return replace(first, parts=tuple(parts))
 

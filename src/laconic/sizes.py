@@ -1,8 +1,8 @@
 """How many bits a message takes, counted in three ways.
 
 * ``"wire"``: the length of what :func:`laconic.pack` makes, frame, scales and padding included.
-* ``"values"``: the papers' convention. 32 bits a number that is kept, or the width of its code, and 32 a
-  scale; positions, flags and a dense first round count nothing.
+* ``"values"``: the papers' convention. 32 bits a number that is kept (16 for 16-bit numbers), or log2 of the
+  number of symbols for its code, and 32 a scale; positions and flags count nothing.
 * ``"entropy"``: the information in it. As "values", and log2 C(d, k) bits for the positions unless they
   follow from a shared seed, and one bit for each flag.
 """
@@ -82,7 +82,7 @@ def _wire(part: "Part") -> int | Tensor:
 def _values(part: "Part") -> int | Tensor:
     k = _used(part)
     if part.grid is None:
-        return k * 32
+        return k * min(32, 8 * part.values.element_size())
     scale = 0 if part.scale is None else 32
     return _ceil(k * math.log2(part.grid.symbols(part.dtype))) + scale
 

@@ -30,7 +30,7 @@ def _check(levels: int, p: float) -> None:
 
 
 def _exponential_zeta(d: int, base: float, levels: int, p: float) -> float:
-    lowest = d ** (1.0 / min(p, 2.0)) * base ** (1.0 - levels)
+    lowest: float = d ** (1.0 / min(p, 2.0)) * base ** (1.0 - levels)
     return (base + 1.0 / base + 2.0) / 4.0 + lowest * min(1.0, lowest)
 
 

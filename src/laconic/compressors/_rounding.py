@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def _period(base: float, grid: Sequence[float] | None) -> tuple[float, ...]:
 
 
 def _ratios(period: tuple[float, ...]) -> list[float]:
-    return [b / a for a, b in zip(period, period[1:], strict=False)]
+    return [b / a for a, b in pairwise(period)]
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,12 @@ class NaturalCompression(Compressor):
         return unbiased(9.0 / 8.0)
 
 
-_UNIT_ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+_UNIT_ROUNDOFF = {
+    torch.float64: 2.0**-53,
+    torch.float32: 2.0**-24,
+    torch.bfloat16: 2.0**-8,
+    torch.float16: 2.0**-11,
+}
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ class RandomSparsification(Sparsifier):
         if not isinstance(self.p, (int, float)):
             object.__setattr__(self, "p", tuple(float(value) for value in self.p))
         probabilities = self.p if isinstance(self.p, tuple) else (self.p,)
-        bad = [value for value in probabilities if not 0.0 < value <= 1.0]  # type: ignore[operator]
+        bad = [value for value in probabilities if not 0.0 < value <= 1.0]
         if bad or not probabilities:
             raise ValueError(f"probabilities must lie in (0, 1], got {bad or 'none'}")
 
@@ -228,7 +228,9 @@ class RandomSparsification(Sparsifier):
         if not isinstance(self.p, tuple):
             return float(self.p)  # type: ignore[arg-type]
         if len(self.p) != d:
-            raise ValueError(f"{len(self.p)} probabilities for vectors of length {d}; give {d}, or one number")
+            raise ValueError(
+                f"{len(self.p)} probabilities for vectors of length {d}; give {d}, or one number"
+            )
         return float(min(self.p))
 
     def kept(self, d: int) -> int:

@@ -118,7 +118,9 @@ class Stream:
         k0, k1 = self._key(purpose, step, device)
         segment = torch.tensor(self.segment, device=device)
         round_ = torch.tensor(self.round, device=device)
-        return philox4x32((index, segment, node[..., None], round_), (k0[..., None], k1[..., None]))
+        counter = (index, segment, node[..., None], round_)
+        # Ten rounds mix every word with all others, so the four results have one broadcast shape.
+        return philox4x32(counter, (k0[..., None], k1[..., None]))
 
     def words(
         self, count: int, purpose: Purpose, device: torch.device | str = "cpu", step: int = 0
@@ -131,11 +133,11 @@ class Stream:
             int64 (..., count) with values in [0, 2^32); leading dimensions are those of seed and node.
         """
         blocks = torch.arange((count + 3) // 4, device=device)
-        words = torch.stack(torch.broadcast_tensors(*self._blocks(blocks, purpose, step)), dim=-1)
+        words = torch.stack(self._blocks(blocks, purpose, step), dim=-1)
         return words.flatten(-2)[..., :count]
 
     def uniform(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
-        """``count`` numbers w / 2^32, w the words: float64 (..., count) in [0, 1), exact multiples of 2^-32."""
+        """``count`` numbers w / 2^32, w the words: float64 (..., count) in [0, 1)."""
         return self.words(count, purpose, device).to(torch.float64) * 2.0**-32
 
     def coin(self, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:

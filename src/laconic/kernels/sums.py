@@ -36,7 +36,7 @@ def canonical_sum(x: Tensor) -> Tensor:
     rows = min(ROWS, max(1, -(-d // LANES)))
     blocks = max(1, -(-d // (rows * LANES)))
     padded = torch.nn.functional.pad(x, (0, blocks * rows * LANES - d))
-    lanes = padded.unflatten(-1, (blocks, rows, LANES))
+    lanes = padded.reshape(*x.shape[:-1], blocks, rows, LANES)
     total = torch.zeros_like(lanes[..., 0, :])
     for row in range(rows):
         total = total + lanes[..., row, :]
@@ -87,10 +87,7 @@ def norm(x: Tensor, p: float) -> Tensor:
         return canonical_sum(x)
     _, exponent = torch.frexp(x.amax(dim=-1, keepdim=True))
     x = shifted(x, -exponent)
-    if p == 2:
-        total = canonical_sum(x * x).sqrt()
-    else:
-        total = canonical_sum(x**p) ** (1.0 / p)
+    total = canonical_sum(x * x).sqrt() if p == 2 else canonical_sum(x**p) ** (1.0 / p)
     return shifted(total, exponent[..., 0])
 
 

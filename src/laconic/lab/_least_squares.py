@@ -1,7 +1,5 @@
 """Least squares: the papers' test problem under the Polyak-Lojasiewicz condition."""
 
-# ruff: noqa: N802  (L, L_tilde: the papers' letters)
-
 from __future__ import annotations
 
 import os

@@ -1,7 +1,5 @@
 """Logistic regression with a nonconvex regulariser: the test problem of the EF21 papers."""
 
-# ruff: noqa: N802  (L, L_tilde: the papers' letters)
-
 from __future__ import annotations
 
 import math

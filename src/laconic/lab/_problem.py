@@ -1,7 +1,5 @@
 """What the lab asks of a problem, and how points are handed to one."""
 
-# ruff: noqa: N802  (L, L_tilde: the papers' letters)
-
 from collections.abc import Callable
 from typing import Protocol, cast
 

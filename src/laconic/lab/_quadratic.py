@@ -1,7 +1,5 @@
 """Quadratic functions: where theory can be checked to the last digit, and where compression fails."""
 
-# ruff: noqa: N802  (L, L_tilde: the papers' letters)
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """Smoothness constants, and the eigenvalues that they are made of."""
 
-# ruff: noqa: N802  (L, L_tilde: the papers' letters)
-
 from __future__ import annotations
 
 import math
@@ -14,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse.linalg
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from laconic.lab._sparse import csr, times
 

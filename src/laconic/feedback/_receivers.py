@@ -1,0 +1,143 @@
+"""The receivers: linear in the messages, or holding every node's memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.feedback._state import load_tensor, take_state
+from laconic.layout import Layout
+from laconic.messages import Message, add_nodes_
+
+
+class LinearReceiver:
+    """``estimate = G + nu * sum_i w_i m_i``, then ``G <- G + lam * sum_i w_i m_i``.
+
+    EF21 has lam = nu = 1 and G = mean h_i; DCGD and EF14 have lam = 0, so that G stays 0.
+    The sums run over nodes in ascending order, weights first.
+    """
+
+    def __init__(
+        self, layout: Layout, weights: Sequence[float], *, lam: float = 0.0, nu: float = 1.0
+    ) -> None:
+        """Start at round 0 with G = 0."""
+        self._layout = layout
+        self._weights = tuple(weights)
+        self._lam = lam
+        self._nu = nu
+        self.round = 0
+        self.memory: Tensor | None = None
+
+    def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+        """The estimate after this round's messages."""
+        first = check_messages(messages, self._layout, len(self._weights), self.round)
+        if self._lam == self._nu:
+            memory = zeros_for(messages, first) if self.memory is None else self.memory
+            add_nodes_(memory, messages, self._scaled(self._lam))
+            self.memory = memory
+            estimate = memory.clone() if out is None else out.copy_(memory)
+        else:
+            estimate = zeros_for(messages, first) if self.memory is None else self.memory.clone()
+            add_nodes_(estimate, messages, self._scaled(self._nu))
+            if self._lam != 0.0:
+                memory = zeros_for(messages, first) if self.memory is None else self.memory
+                add_nodes_(memory, messages, self._scaled(self._lam))
+                self.memory = memory
+            if out is not None:
+                estimate = out.copy_(estimate)
+        self.round += 1
+        return estimate
+
+    def _scaled(self, factor: float) -> tuple[float, ...]:
+        return tuple(factor * weight for weight in self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The round and G (..., d); None where there is none."""
+        return {"layout": self._layout.digest, "round": self.round, "memory": self.memory}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over round and G."""
+        self.round = take_state(state, self._layout, ("memory",))
+        self.memory = load_tensor(state["memory"])
+
+
+class HoldingReceiver:
+    """Holds every node's h_i, as EF21+ needs it: a message is added to h_i or replaces it.
+
+    The estimate is ``sum_i fl(w_i h_i)``, nodes ascending. It takes n * d numbers of memory.
+    """
+
+    def __init__(self, layout: Layout, weights: Sequence[float]) -> None:
+        """Start at round 0 with h_i = 0."""
+        self._layout = layout
+        self._weights = tuple(weights)
+        self.round = 0
+        self.memories: Tensor | None = None
+
+    def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+        """The mean of the h_i after this round's messages."""
+        first = check_messages(messages, self._layout, len(self._weights), self.round)
+        nodes = messages.unbind() if isinstance(messages, Message) else tuple(messages)
+        if any(message.replaces is None for message in nodes):
+            raise ValueError("a message does not say whether it replaces; EF21+ needs EF21+ at both ends")
+        zeros = zeros_for(messages, first)
+        memories = (
+            torch.zeros_like(zeros).unsqueeze(-2).repeat_interleave(len(nodes), -2)
+            if self.memories is None
+            else self.memories
+        )
+        for i, message in enumerate(nodes):
+            assert message.replaces is not None
+            h = memories[..., i, :]
+            h.masked_fill_(message.replaces.unsqueeze(-1), 0.0)
+            message.add_to(h)
+        estimate = zeros
+        for i, weight in enumerate(self._weights):
+            estimate = estimate + memories[..., i, :] * weight
+        self.memories = memories
+        self.round += 1
+        return estimate if out is None else out.copy_(estimate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The round and all h_i (..., nodes, d)."""
+        return {"layout": self._layout.digest, "round": self.round, "memories": self.memories}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over round and memories."""
+        self.round = take_state(state, self._layout, ("memories",))
+        self.memories = load_tensor(state["memories"])
+
+
+def check_messages(messages: Message | Sequence[Message], layout: Layout, nodes: int, round: int) -> Message:
+    """The first message, once all are known to belong to this layout and round.
+
+    Raises:
+        ValueError: naming the node and what is different.
+    """
+    if isinstance(messages, Message):
+        each: Sequence[Message] = (messages,)
+        count = messages.batch[-1] if messages.batch else 0
+    else:
+        each, count = messages, len(messages)
+    if count != nodes:
+        raise ValueError(f"the receiver expects a message from each of {nodes} nodes, but got {count}")
+    for node, message in enumerate(each):
+        if message.digest != layout.digest or message.d != layout.d:
+            raise ValueError(
+                f"the message of node {node} belongs to another layout ({message.d} elements, digest "
+                f"{message.digest:#010x}; here {layout.d} and {layout.digest:#010x}): "
+                "do all nodes have the same parameters?"
+            )
+        if message.round != round:
+            raise ValueError(
+                f"the message of node {node} is of round {message.round}, but the receiver is at round "
+                f"{round}: did a node skip a step?"
+            )
+    return each[0]
+
+
+def zeros_for(messages: Message | Sequence[Message], first: Message) -> Tensor:
+    """A vector of zeros for the estimate: (..., d) without the nodes' dimension."""
+    batch = first.batch[:-1] if isinstance(messages, Message) else first.batch
+    return torch.zeros(*batch, first.d, dtype=first.dtype, device=first.parts[0].values.device)
