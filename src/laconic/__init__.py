@@ -25,5 +25,8 @@ from laconic.feedback import EF21Plus as EF21Plus
 from laconic.layout import Layout as Layout
 from laconic.layout import Segment as Segment
 from laconic.messages import Message as Message
+from laconic.wire import WireError as WireError
+from laconic.wire import pack as pack
+from laconic.wire import unpack as unpack
 
 __version__ = "0.1.0.dev0"

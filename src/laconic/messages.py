@@ -27,7 +27,7 @@ class Part:
     """What was kept of one segment, for a batch of rows.
 
     Without a grid ``values`` are the kept numbers themselves. With one they are codes, and the number
-    is ``sign(code) * fl(level(|code|) * scale)``. Either is multiplied by ``factor`` when decoded.
+    is ``sign(code) * fl(low + fl(level(|code|) * scale))``. Either is multiplied by ``factor`` when decoded.
 
     Args:
         d: length of the segment.
@@ -37,9 +37,16 @@ class Part:
             number kept varies by row, places that are not used stand last and hold d.
         count: int64 (..., 1), how many places are used; None where all are.
         grid: the levels of codes, or None.
-        scale: (..., 1) in the accumulation dtype, or None.
+        scale: in the accumulation dtype, (..., 1), or one for each ``block`` of places,
+            (..., ceil(k / block)); or None.
         factor: what decoded numbers are multiplied by.
         seeded: whether the positions follow from shared randomness, so that they carry no information.
+        low: what is added to scaled levels, of the shape of ``scale``; None: nothing.
+        block: places that share a scale; None: all.
+        cells: (length, count) where the first ``count`` positions lie in [0, length), the next ``count`` in
+            [length, 2 length), and so on to the last cell, which may be shorter and hold fewer.
+        origin: int64 (..., 4), the seed, round, node and segment of the draw whose permutation gives the
+            positions; so a seed travels in their place.
     """
 
     d: int
@@ -51,6 +58,10 @@ class Part:
     scale: Tensor | None = None
     factor: float = 1.0
     seeded: bool = False
+    low: Tensor | None = None
+    block: int | None = None
+    cells: tuple[int, int] | None = None
+    origin: Tensor | None = None
 
     @property
     def batch(self) -> torch.Size:
@@ -69,9 +80,16 @@ class Part:
         else:
             magnitude = level_table(self.grid, self.dtype, self.values.device)[self.values.abs()]
             if self.scale is not None:
-                magnitude = magnitude * self.scale
+                magnitude = magnitude * self._per_place(self.scale)
+            if self.low is not None:
+                magnitude = magnitude + self._per_place(self.low)
             numbers = torch.where(self.values < 0, -magnitude, magnitude)
         return numbers if self.factor == 1.0 else numbers * self.factor
+
+    def _per_place(self, scale: Tensor) -> Tensor:
+        if self.block is None:
+            return scale
+        return scale.repeat_interleave(self.block, dim=-1)[..., : self.k]
 
     def add_to(self, out: Tensor, weight: float | Tensor) -> None:
         """``out <- fl(out + fl(weight * number))`` in place; out is (..., d) and at least as wide."""
@@ -94,6 +112,8 @@ class Part:
             "positions": self.positions,
             "count": self.count,
             "scale": self.scale,
+            "low": self.low,
+            "origin": self.origin,
         }
         return {name: tensor for name, tensor in fields.items() if tensor is not None}
 
@@ -145,7 +165,7 @@ class Message:
 
     @property
     def nbytes(self) -> int:
-        """Exact size in bytes once packed; of a batch, the sum over its messages."""
+        """Length of what :func:`laconic.pack` makes of it; of a batch, the sum over its messages."""
         return int(message_bits(self, "wire").sum()) // 8
 
     def bits(self, accounting: Accounting) -> Tensor:
@@ -186,6 +206,16 @@ class Message:
     def scaled(self, factor: float) -> "Message":
         """The message of ``factor`` times the decoded vector."""
         return replace(self, parts=tuple(replace(p, factor=p.factor * factor) for p in self.parts))
+
+    def to(self, device: torch.device | str) -> "Message":
+        """The message with its tensors on a device."""
+
+        def moved(part: Part) -> Part:
+            changed: dict[str, Any] = {name: t.to(device) for name, t in part.tensors().items()}
+            return replace(part, **changed)
+
+        replaces = None if self.replaces is None else self.replaces.to(device)
+        return replace(self, parts=tuple(map(moved, self.parts)), replaces=replaces)
 
     def unbind(self) -> tuple["Message", ...]:
         """The messages of a batch, one for each index of the last leading dimension (the nodes).

@@ -10,6 +10,7 @@ from torch import Tensor
 from laconic.compressors._constants import Constants
 from laconic.kernels import Stream
 from laconic.messages import Message, accumulation_dtype
+from laconic.specs import PartSpec, spec_of
 
 
 class Compressor(ABC):
@@ -42,6 +43,22 @@ class Compressor(ABC):
         Raises:
             ValueError: where the settings do not fit d, as k > d.
         """
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """The structure of the messages of vectors of length d, which decides their bytes.
+
+        This asks :meth:`encode` for the message of zeros once; a compressor may know better.
+
+        Args:
+            d: length of the segment.
+            dtype: dtype of what is compressed.
+
+        Raises:
+            ValueError: where the settings do not fit d.
+        """
+        self.constants(d)
+        (part,) = self.encode(torch.zeros(d, dtype=dtype), Stream(seed=0)).parts
+        return spec_of(part)
 
     def compress(self, x: Tensor, generator: torch.Generator | Stream | None = None) -> Message:
         """The message of x: what a node sends instead of it.

@@ -51,6 +51,11 @@ class Chain(Compressor):
         """Whether either is."""
         return self.first.random or self.then.random
 
+    @property
+    def keeps_zeros(self) -> bool:  # type: ignore[override]
+        """As ``then``: ``first`` may keep coordinates that are 0."""
+        return self.then.keeps_zeros
+
     def encode(self, x: Tensor, draw: Stream) -> Message:
         """The positions of ``first``, the values of ``then``."""
         selection = self.first.select(x, draw)

@@ -184,8 +184,9 @@ class ScaledSign(Compressor):
         """The mean magnitude and a sign for each coordinate."""
         x = x.to(accumulation_dtype(x.dtype))
         d = x.shape[-1]
-        # Divided first, so that the sum of huge magnitudes stays finite.
-        scale = canonical_sum(x.abs().to(torch.float64) / d).to(x.dtype).unsqueeze(-1)
+        # Divided first, so that the sum of huge magnitudes stays finite but for its last rounding.
+        mean = canonical_sum(x.abs().to(torch.float64) / d)
+        scale = mean.to(x.dtype).clamp(max=torch.finfo(x.dtype).max).unsqueeze(-1)
         return coded(x, torch.ones_like(x, dtype=torch.int64), Signs(), scale)
 
     def constants(self, d: int) -> Constants:

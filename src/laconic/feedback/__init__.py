@@ -7,6 +7,8 @@ from laconic.feedback._methods import EF14 as EF14
 from laconic.feedback._methods import EF21 as EF21
 from laconic.feedback._methods import EF21SGDM as EF21SGDM
 from laconic.feedback._methods import EF21Plus as EF21Plus
+from laconic.feedback._names import METHODS as METHODS
+from laconic.feedback._names import make_feedback as make_feedback
 from laconic.feedback._protocol import Feedback as Feedback
 from laconic.feedback._protocol import Plan as Plan
 from laconic.feedback._protocol import Receiver as Receiver

@@ -64,7 +64,11 @@ class Encoder:
 
 
 def checked(gradient: Tensor, layout: Layout, memory: Tensor | None) -> Tensor:
-    """The gradient in its accumulation dtype, if a sender can take it; ValueError otherwise."""
+    """The gradient in the memory's dtype, at first in its own accumulation dtype.
+
+    Raises:
+        ValueError: where its shape does not fit the layout or the memory.
+    """
     dtype = accumulation_dtype(gradient.dtype)
     if gradient.dim() == 0 or gradient.shape[-1] != layout.d:
         raise ValueError(
@@ -76,11 +80,23 @@ def checked(gradient: Tensor, layout: Layout, memory: Tensor | None) -> Tensor:
             f"{tuple(gradient.shape)}; "
             "make a new sender for another batch of nodes or runs"
         )
-    if not bool(torch.isfinite(gradient).all()):
+    return gradient.detach().to(dtype if memory is None else memory.dtype)
+
+
+def require_finite(x: Tensor) -> None:
+    """Refuse to compress what would stay in a memory for ever.
+
+    Asked of what is compressed rather than of the gradient: a gradient and a memory can be finite, and
+    their sum or difference not.
+
+    Raises:
+        ValueError: for NaN or infinity.
+    """
+    if not bool(torch.isfinite(x).all()):
         raise ValueError(
-            "the gradient holds NaN or infinity; skip this step on every node (the memory is unchanged)"
+            "the gradient holds NaN or infinity, or becomes infinite together with the memory or the "
+            "stepsize; skip this step on every node (the memory is unchanged)"
         )
-    return gradient.to(dtype)
 
 
 def require_contractive(compressor: Compressor, layout: Layout, method: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from laconic.feedback._encoder import checked
 from laconic.feedback._protocol import Sender
-from laconic.feedback._state import load_tensor
+from laconic.feedback._state import snapshot
 from laconic.layout import Layout
 from laconic.messages import Message
 
@@ -68,11 +68,11 @@ class EstimatingSender:
 
     def state_dict(self) -> dict[str, Any]:
         """What the sender behind remembers, and the estimate (..., d)."""
-        return {**self._sender.state_dict(), "estimate": self.estimate}
+        return {**self._sender.state_dict(), "estimate": snapshot(self.estimate)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over both."""
         if "estimate" not in state:
             raise ValueError("the state has no 'estimate'; load it into the method that saved it")
         self._sender.load_state_dict({key: value for key, value in state.items() if key != "estimate"})
-        self.estimate = load_tensor(state["estimate"])
+        self.estimate = snapshot(state["estimate"])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.feedback._state import load_tensor, take_state
+from laconic.feedback._state import snapshot, take_state
 from laconic.layout import Layout
 from laconic.messages import Message, add_nodes_
 
@@ -31,17 +31,25 @@ class LinearReceiver:
 
     def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
         """The estimate after this round's messages."""
-        first = check_messages(messages, self._layout, len(self._weights), self.round)
+        zeros = check_messages(messages, self._layout, len(self._weights), self.round)
+        if any(message.replaces is not None for message in _each(messages)):
+            raise ValueError(
+                "a message says whether it adds or replaces, which this receiver cannot hear; "
+                "EF21+ needs EF21+ at both ends"
+            )
+        if self.memory is not None:
+            check_memory(self.memory, zeros)
+        check_out(out, zeros)
         if self._lam == self._nu:
-            memory = zeros_for(messages, first) if self.memory is None else self.memory
+            memory = zeros if self.memory is None else self.memory
             add_nodes_(memory, messages, self._scaled(self._lam))
             self.memory = memory
             estimate = memory.clone() if out is None else out.copy_(memory)
         else:
-            estimate = zeros_for(messages, first) if self.memory is None else self.memory.clone()
+            estimate = zeros if self.memory is None else self.memory.clone()
             add_nodes_(estimate, messages, self._scaled(self._nu))
             if self._lam != 0.0:
-                memory = zeros_for(messages, first) if self.memory is None else self.memory
+                memory = torch.zeros_like(zeros) if self.memory is None else self.memory
                 add_nodes_(memory, messages, self._scaled(self._lam))
                 self.memory = memory
             if out is not None:
@@ -54,12 +62,12 @@ class LinearReceiver:
 
     def state_dict(self) -> dict[str, Any]:
         """The round and G (..., d); None where there is none."""
-        return {"layout": self._layout.digest, "round": self.round, "memory": self.memory}
+        return {"layout": self._layout.digest, "round": self.round, "memory": snapshot(self.memory)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over round and G."""
         self.round = take_state(state, self._layout, ("memory",))
-        self.memory = load_tensor(state["memory"])
+        self.memory = snapshot(state["memory"])
 
 
 class HoldingReceiver:
@@ -77,16 +85,15 @@ class HoldingReceiver:
 
     def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
         """The mean of the h_i after this round's messages."""
-        first = check_messages(messages, self._layout, len(self._weights), self.round)
+        zeros = check_messages(messages, self._layout, len(self._weights), self.round)
         nodes = messages.unbind() if isinstance(messages, Message) else tuple(messages)
         if any(message.replaces is None for message in nodes):
             raise ValueError("a message does not say whether it replaces; EF21+ needs EF21+ at both ends")
-        zeros = zeros_for(messages, first)
-        memories = (
-            torch.zeros_like(zeros).unsqueeze(-2).repeat_interleave(len(nodes), -2)
-            if self.memories is None
-            else self.memories
-        )
+        memories = self.memories
+        if memories is None:
+            memories = zeros.unsqueeze(-2).repeat_interleave(len(nodes), -2)
+        check_memory(memories[..., 0, :], zeros)
+        check_out(out, zeros)
         for i, message in enumerate(nodes):
             assert message.replaces is not None
             h = memories[..., i, :]
@@ -101,27 +108,30 @@ class HoldingReceiver:
 
     def state_dict(self) -> dict[str, Any]:
         """The round and all h_i (..., nodes, d)."""
-        return {"layout": self._layout.digest, "round": self.round, "memories": self.memories}
+        return {"layout": self._layout.digest, "round": self.round, "memories": snapshot(self.memories)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over round and memories."""
         self.round = take_state(state, self._layout, ("memories",))
-        self.memories = load_tensor(state["memories"])
+        self.memories = snapshot(state["memories"])
 
 
-def check_messages(messages: Message | Sequence[Message], layout: Layout, nodes: int, round: int) -> Message:
-    """The first message, once all are known to belong to this layout and round.
+def check_messages(messages: Message | Sequence[Message], layout: Layout, nodes: int, round: int) -> Tensor:
+    """A vector of zeros for the estimate (..., d), once all messages are known to fit together.
 
     Raises:
         ValueError: naming the node and what is different.
     """
+    each = _each(messages)
+    batch = each[0].batch if each else torch.Size()
+    count = len(each)
     if isinstance(messages, Message):
-        each: Sequence[Message] = (messages,)
-        count = messages.batch[-1] if messages.batch else 0
-    else:
-        each, count = messages, len(messages)
+        if not batch:
+            raise ValueError("got one node's message alone; give a list with a message of each node")
+        batch, count = batch[:-1], batch[-1]
     if count != nodes:
         raise ValueError(f"the receiver expects a message from each of {nodes} nodes, but got {count}")
+    first = each[0]
     for node, message in enumerate(each):
         if message.digest != layout.digest or message.d != layout.d:
             raise ValueError(
@@ -134,10 +144,29 @@ def check_messages(messages: Message | Sequence[Message], layout: Layout, nodes:
                 f"the message of node {node} is of round {message.round}, but the receiver is at round "
                 f"{round}: did a node skip a step?"
             )
-    return each[0]
+        if message.batch != first.batch or message.dtype != first.dtype:
+            raise ValueError(
+                f"the message of node {node} has leading dimensions {tuple(message.batch)} and "
+                f"{message.dtype} numbers, but that of node 0 {tuple(first.batch)} and {first.dtype}"
+            )
+    return torch.zeros(*batch, layout.d, dtype=first.dtype, device=first.parts[0].values.device)
 
 
-def zeros_for(messages: Message | Sequence[Message], first: Message) -> Tensor:
-    """A vector of zeros for the estimate: (..., d) without the nodes' dimension."""
-    batch = first.batch[:-1] if isinstance(messages, Message) else first.batch
-    return torch.zeros(*batch, first.d, dtype=first.dtype, device=first.parts[0].values.device)
+def check_memory(memory: Tensor, zeros: Tensor) -> None:
+    """Refuse messages that the memory cannot take, before any of them has changed it."""
+    if memory.shape != zeros.shape or torch.promote_types(memory.dtype, zeros.dtype) != memory.dtype:
+        raise ValueError(
+            f"the memory has shape {tuple(memory.shape)} and {memory.dtype} numbers, but the messages make "
+            f"{tuple(zeros.shape)} and {zeros.dtype}; make a new receiver for another batch of runs or "
+            "another dtype"
+        )
+
+
+def check_out(out: Tensor | None, zeros: Tensor) -> None:
+    """Refuse an ``out`` of another shape, before a memory has moved on."""
+    if out is not None and out.shape != zeros.shape:
+        raise ValueError(f"the estimate has shape {tuple(zeros.shape)}, but out has shape {tuple(out.shape)}")
+
+
+def _each(messages: Message | Sequence[Message]) -> Sequence[Message]:
+    return (messages,) if isinstance(messages, Message) else messages

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from laconic.feedback._encoder import Encoder, checked
-from laconic.feedback._state import load_tensor, take_state
+from laconic.feedback._encoder import Encoder, checked, require_finite
+from laconic.feedback._state import snapshot, take_state
 from laconic.kernels import squared_norm
 from laconic.messages import Message, choose
 
@@ -29,6 +29,7 @@ class DirectSender:
     ) -> Message:
         """C(gradient)."""
         g = checked(gradient, self._encoder.layout, None)
+        require_finite(g)
         message = self._encoder.encode(g, self.round)
         self.round += 1
         return message
@@ -60,8 +61,9 @@ class DrainSender:
         """C(e + stepsize * gradient), or C(e + gradient) without a stepsize."""
         g = checked(gradient, self._encoder.layout, self.residual)
         if stepsize is not None:
-            g = g * stepsize
+            g = _scaled(g, stepsize)
         residual = g.clone() if self.residual is None else self.residual + g
+        require_finite(residual)
         message = self._encoder.drain_(residual, self.round)
         self.residual = residual
         self.round += 1
@@ -69,12 +71,16 @@ class DrainSender:
 
     def state_dict(self) -> dict[str, Any]:
         """The round and the residual (..., d)."""
-        return {"layout": self._encoder.layout.digest, "round": self.round, "residual": self.residual}
+        return {
+            "layout": self._encoder.layout.digest,
+            "round": self.round,
+            "residual": snapshot(self.residual),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over round and residual."""
         self.round = take_state(state, self._encoder.layout, ("residual",))
-        self.residual = load_tensor(state["residual"])
+        self.residual = snapshot(state["residual"])
 
 
 class TrackSender:
@@ -95,20 +101,22 @@ class TrackSender:
     ) -> Message:
         """C(gradient - h); in round 0 the gradient itself, or nothing, as ``init`` says."""
         g = checked(gradient, self._encoder.layout, self.memory)
-        message, self.memory = begin(self._encoder, self._init, g, self.round, self.memory)
-        if message is None:
+        if self.memory is None:
+            message, self.memory = begin(self._encoder, self._init, g, self.round)
+        else:
+            require_finite(g - self.memory)
             message = self._encoder.track_(self.memory, g, self.round)
         self.round += 1
         return message
 
     def state_dict(self) -> dict[str, Any]:
         """The round and the memory h (..., d)."""
-        return {"layout": self._encoder.layout.digest, "round": self.round, "memory": self.memory}
+        return {"layout": self._encoder.layout.digest, "round": self.round, "memory": snapshot(self.memory)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over round and memory."""
         self.round = take_state(state, self._encoder.layout, ("memory",))
-        self.memory = load_tensor(state["memory"])
+        self.memory = snapshot(state["memory"])
 
 
 class BetterSender:
@@ -133,44 +141,52 @@ class BetterSender:
     ) -> Message:
         """The better message, with its flag ``replaces``; round 0 as for EF21."""
         g = checked(gradient, self._encoder.layout, self.memory)
-        message, memory = begin(self._encoder, self._init, g, self.round, self.memory)
-        if message is None:
-            added = memory.clone()
+        if self.memory is None:
+            message, memory = begin(self._encoder, self._init, g, self.round)
+            better = torch.zeros(g.shape[:-1], dtype=torch.bool, device=g.device)
+        else:
+            require_finite(g - self.memory)
+            added = self.memory.clone()
             adding = self._encoder.track_(added, g, self.round)
             replacing = self._encoder.encode(g, self.round)
             replaced = replacing.dense()
             better = squared_norm(replaced - g) < squared_norm(added - g)
             message = choose(better, replacing, adding)
             memory = torch.where(better.unsqueeze(-1), replaced, added)
-        else:
-            better = torch.zeros(g.shape[:-1], dtype=torch.bool, device=g.device)
         self.memory = memory
         self.round += 1
         return Message(message.parts, replaces=better, round=message.round, digest=message.digest)
 
     def state_dict(self) -> dict[str, Any]:
         """The round and the memory h (..., d)."""
-        return {"layout": self._encoder.layout.digest, "round": self.round, "memory": self.memory}
+        return {"layout": self._encoder.layout.digest, "round": self.round, "memory": snapshot(self.memory)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over round and memory."""
         self.round = take_state(state, self._encoder.layout, ("memory",))
-        self.memory = load_tensor(state["memory"])
+        self.memory = snapshot(state["memory"])
 
 
-def begin(
-    encoder: Encoder, init: Init, gradient: Tensor, round: int, memory: Tensor | None
-) -> tuple[Message | None, Tensor]:
-    """How EF21's memory starts: the message of round 0 where ``init`` fixes it, and the memory.
+def begin(encoder: Encoder, init: Init, gradient: Tensor, round: int) -> tuple[Message, Tensor]:
+    """How EF21 starts, as ``init`` says: its first message, and its memory.
 
-    ``h <- fl(0 + v)`` also at the start, so that both ends hold the same bits.
+    The memory is what the message says, in the message's dtype, ``h <- fl(0 + v)``: both ends start from
+    the same bits, also where the compressor narrows its numbers.
     """
-    if memory is None:
-        memory = torch.zeros_like(gradient)
-    if round > 0 or init == "compressed":
-        return None, memory
-    if init == "zero":
-        return encoder.silent(gradient, round), memory
-    message = encoder.dense(gradient, round)
-    message.add_to(memory)
-    return message, memory
+    require_finite(gradient)
+    first = {"gradient": encoder.dense, "compressed": encoder.encode, "zero": encoder.silent}[init]
+    message = first(gradient, round)
+    return message, message.dense()
+
+
+def _scaled(gradient: Tensor, stepsize: float | Tensor) -> Tensor:
+    """``stepsize * gradient`` in the gradient's dtype and shape."""
+    if not isinstance(stepsize, Tensor):
+        return gradient * stepsize
+    scaled = gradient * stepsize.detach().to(gradient.dtype)
+    if scaled.shape != gradient.shape:
+        raise ValueError(
+            f"the stepsize has shape {tuple(stepsize.shape)}, which does not broadcast to "
+            f"{(*gradient.shape[:-1], 1)}, the gradient's leading dimensions and 1"
+        )
+    return scaled

@@ -28,6 +28,6 @@ def take_state(state: dict[str, Any], layout: Layout, names: Iterable[str]) -> i
     return int(state["round"])
 
 
-def load_tensor(value: Tensor | None) -> Tensor | None:
-    """A copy of a saved tensor, so that the state dict stays as it is."""
+def snapshot(value: Tensor | None) -> Tensor | None:
+    """A copy, so that neither a memory that moves on nor a state dict changes the other."""
     return None if value is None else value.detach().clone()

@@ -98,33 +98,25 @@ class Stream:
         """The same place for all nodes alike."""
         return replace(self, node=SHARED)
 
-    def _key(self, purpose: Purpose, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _key(self, purpose: Purpose, step: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The keys of a purpose at its steps: two tensors of the seed's shape, then the steps'."""
         seed = self.seed
         if not isinstance(seed, Tensor):
             wrapped = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
             seed = torch.tensor(wrapped, dtype=torch.int64)
-        seed = seed.to(device)
-        words = (torch.tensor(v, device=device) for v in (int(purpose), step, 0, 0))
-        c0, c1, c2, c3 = words
-        k0, k1, _, _ = philox4x32((c0, c1, c2, c3), (seed & _MASK, (seed >> 32) & _MASK))
+        seed = seed.to(device)[(..., *(None,) * step.dim())]
+        zero = torch.zeros((), dtype=torch.int64, device=device)
+        counter = (torch.tensor(int(purpose), device=device), step, zero, zero)
+        k0, k1, _, _ = philox4x32(counter, (seed & _MASK, (seed >> 32) & _MASK))
         return k0, k1
 
-    def _blocks(
-        self, index: Tensor, purpose: Purpose, step: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        device = index.device
+    def _place(self, device: torch.device, trailing: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Segment, node and round as counters, the node with so many trailing dimensions of size 1."""
         node = self.node if isinstance(self.node, Tensor) else torch.tensor(self.node)
-        node = node.to(device)
-        k0, k1 = self._key(purpose, step, device)
-        segment = torch.tensor(self.segment, device=device)
-        round_ = torch.tensor(self.round, device=device)
-        counter = (index, segment, node[..., None], round_)
-        # Ten rounds mix every word with all others, so the four results have one broadcast shape.
-        return philox4x32(counter, (k0[..., None], k1[..., None]))
+        node = node.to(device)[(..., *(None,) * trailing)]
+        return torch.tensor(self.segment, device=device), node, torch.tensor(self.round, device=device)
 
-    def words(
-        self, count: int, purpose: Purpose, device: torch.device | str = "cpu", step: int = 0
-    ) -> Tensor:
+    def words(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
         """One 32-bit word for each of ``count`` coordinates.
 
         Coordinate c takes word c mod 4 of the block at counter c // 4.
@@ -132,8 +124,11 @@ class Stream:
         Returns:
             int64 (..., count) with values in [0, 2^32); leading dimensions are those of seed and node.
         """
-        blocks = torch.arange((count + 3) // 4, device=device)
-        words = torch.stack(self._blocks(blocks, purpose, step), dim=-1)
+        block = torch.arange((count + 3) // 4, device=device)
+        k0, k1 = self._key(purpose, torch.zeros((), dtype=torch.int64, device=block.device), block.device)
+        counter = (block, *self._place(block.device, 1))
+        # Ten rounds mix every word with all others, so the four results have one broadcast shape.
+        words = torch.stack(philox4x32(counter, (k0[..., None], k1[..., None])), dim=-1)
         return words.flatten(-2)[..., :count]
 
     def uniform(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
@@ -159,23 +154,30 @@ class Stream:
         while rows * rows < d:
             rows += 1
         columns = -(-d // rows)
-        position = torch.arange(k, device=device)
-        shape = self._blocks(position, Purpose.PERMUTATION)[0].shape
-        position = self._feistel(position.expand(shape), rows, columns)
+        table = self._feistel_table(rows, columns, device)
+        position = torch.arange(k, device=device).expand(*table.shape[:-2], k)
+        position = _feistel(position, table, rows, columns)
         while bool((outside := position >= d).any()):
-            position = torch.where(outside, self._feistel(position, rows, columns), position)
+            position = torch.where(outside, _feistel(position, table, rows, columns), position)
         return position
 
-    def _feistel(self, position: Tensor, rows: int, columns: int) -> Tensor:
-        left, right = position // columns, position % columns
-        for step in range(_FEISTEL_ROUNDS):
-            if step % 2 == 0:
-                left = (left + self._wide(right, step)) % rows
-            else:
-                right = (right + self._wide(left, step)) % columns
-        return left * columns + right
-
-    def _wide(self, half: Tensor, step: int) -> Tensor:
+    def _feistel_table(self, rows: int, columns: int, device: torch.device | str) -> Tensor:
+        """What each step adds for each value of the other half: (..., steps, max(rows, columns))."""
+        step = torch.arange(_FEISTEL_ROUNDS, device=device)
+        half = torch.arange(max(rows, columns), device=device)
+        k0, k1 = self._key(Purpose.PERMUTATION, step, half.device)
+        counter = (half, *self._place(half.device, 2))
+        high, low, _, _ = philox4x32(counter, (k0[..., None], k1[..., None]))
         # 62 bits, so that the remainder by up to 2^16 favours no value by more than 2^-46.
-        high, low, _, _ = self._blocks(half, Purpose.PERMUTATION, step)
-        return ((high >> 1) << 31) | (low >> 1)
+        wide = ((high >> 1) << 31) | (low >> 1)
+        return wide % torch.where(step % 2 == 0, rows, columns)[:, None]
+
+
+def _feistel(position: Tensor, table: Tensor, rows: int, columns: int) -> Tensor:
+    left, right = position // columns, position % columns
+    for step in range(_FEISTEL_ROUNDS):
+        if step % 2 == 0:
+            left = (left + table[..., step, :].gather(-1, right)) % rows
+        else:
+            right = (right + table[..., step, :].gather(-1, left)) % columns
+    return left * columns + right

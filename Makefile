@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= demo-out
+
+.PHONY: help demo test quick check format constraints clean
+
+help:
+	@echo "make demo    set up, and see EF21 beat classic error feedback on real data"
+	@echo "make test    set up, and run all tests"
+	@echo "make quick   the tests without the slow ones"
+	@echo "make check   lint, formatting and types"
+	@echo "make format  format the code"
+	@echo "make clean   remove what the above made"
+
+# One stamp for the environment: it is made again when what it holds changes.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "laconic needs Python 3.11 or later; call make with PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/laconic demo --out $(OUT)
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -q
+
+quick: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -m "not slow"
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+constraints: $(VENV)/.ready
+	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//; s/ @ .*//'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) demo-out laconic-out build .mypy_cache .ruff_cache .pytest_cache .hypothesis

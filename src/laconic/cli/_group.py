@@ -1,0 +1,60 @@
+"""The ``laconic`` command, which finds its subcommands by name and reports errors in one line."""
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from laconic import __version__
+from laconic._nearest import look_up
+
+COMMANDS = {
+    "compare": "Compare methods on a data set: gradient norm against bits sent.",
+    "compressors": "Print the constants that each compressor declares.",
+    "demo": "See EF21 beat classic error feedback on real data.",
+}
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are the modules of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names, for the help text."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The module's ``command``."""
+        look_up("command", cmd_name, COMMANDS)
+        command: click.Command = import_module(f"laconic.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The commands with one line each, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the library refuses is the user's to mend, so no traceback."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            message = " ".join(str(error).split())
+            raise _Refused(message) from error
+        except ModuleNotFoundError as error:
+            if error.name not in ("sklearn", "scipy", "matplotlib", "threadpoolctl"):
+                raise
+            raise _Refused(f"this command needs {error.name}: pip install 'laconic[lab,cli]'") from error
+
+
+class _Refused(click.ClickException):
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002
+        """One line on standard error."""
+        click.echo(f"laconic: {self.message}", err=True)
+
+
+@click.command(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="laconic")
+def laconic() -> None:
+    """Say less, learn the same: compressed gradients with error feedback."""

@@ -1,0 +1,55 @@
+"""What the commands share: the console, a progress bar, numbers for people."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """The value as JSON on standard output; numbers that JSON lacks become null."""
+    json.dump(finite(value), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinity replaced by None, at any depth."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[tuple[Progress, TaskID]]:
+    """A live progress bar with one task."""
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, refresh_per_second=5) as bar:
+        yield bar, bar.add_task("", note="")
+
+
+def table_like() -> Table:
+    """An empty table in the style of all commands, which fits 80 columns."""
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+
+
+def quantity(bits: float) -> str:
+    """A number of bits in three digits: 950, 12.1k, 3.4M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if bits >= size:
+            return f"{bits / size:.3g}{unit}"
+    return f"{bits:.0f}"

@@ -1,0 +1,91 @@
+"""``laconic compressors``: the table of constants."""
+
+import math
+
+import click
+from rich.console import Console
+
+from laconic.cli._output import print_json, table_like
+from laconic.compressors import Constants, parse_compressor
+
+_FIELDS = ("alpha", "beta", "gamma", "delta", "zeta")
+
+
+def _specs(k: int) -> list[str]:
+    return [
+        "identity",
+        f"top-k:{k}",
+        f"rand-k:{k}",
+        "random-sparsification:.01",
+        "adaptive-random",
+        "unbiased-rounding:2",
+        "unbiased-rounding:1.5",
+        "natural",
+        "biased-rounding:2",
+        "exponential-dithering:1.5:16",
+        "natural-dithering:8",
+        "natural-dithering:2:inf",
+        "random-dithering:8",
+        "ternary",
+        "sign",
+        "cast:bf16",
+        f"top-k:{k}+natural",
+        f"top-k:{k}+natural-dithering",
+    ]
+
+
+@click.command(name="compressors")
+@click.option(
+    "--dim", type=click.IntRange(min=1), default=10_000, show_default=True, help="Length d of the vector."
+)
+@click.option(
+    "--k",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Coordinates that sparsifiers keep.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.argument("specs", nargs=-1)
+def command(dim: int, k: int, as_json: bool, specs: tuple[str, ...]) -> None:
+    """Print the constants that each compressor declares for vectors of length d.
+
+    \b
+    B1(alpha, beta)  alpha |x|^2 <= E|C(x)|^2 <= beta <E C(x), x>
+    B2(gamma, beta)  max(gamma |x|^2, E|C(x)|^2 / beta) <= <E C(x), x>
+    B3(delta)        E|C(x) - x|^2 <= (1 - 1/delta) |x|^2
+    U(zeta)          E C(x) = x and E|C(x)|^2 <= zeta |x|^2
+    scaled           delta of .contractive(), with the scaling that the theory asks for
+
+    Error feedback needs a delta; EF21's contraction is 1/delta.
+
+    A dash stands where a class does not hold. SPECS are compressors by name; without any, all are shown.
+
+    \b
+    Example:
+      laconic compressors --dim 10000 --k 100
+      laconic compressors --dim 1000000 top-k:0.01+natural rand-k:0.01
+    """
+    rows = [(spec, parse_compressor(spec)) for spec in specs or _specs(k)]
+    table = [(spec, c.constants(dim), c.contractive().constants(dim)) for spec, c in rows]
+    if as_json:
+        print_json([_record(*row) for row in table])
+        return
+    out = table_like()
+    out.add_column("compressor", no_wrap=True)
+    for field in (*_FIELDS, "scaled"):
+        out.add_column(field, justify="right")
+    for spec, constants, scaled in table:
+        out.add_row(spec, *(_shown(getattr(constants, field)) for field in _FIELDS), _shown(scaled.delta))
+    console = Console(highlight=False)
+    console.print(f"Constants for vectors of length {dim:,}; scaled: delta of .contractive()")
+    console.print(out)
+
+
+def _record(spec: str, constants: Constants, scaled: Constants) -> dict[str, str | float | None]:
+    fields = {field: getattr(constants, field) for field in _FIELDS}
+    return {"compressor": spec, **fields, "scaled_delta": scaled.delta}
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.4g}"

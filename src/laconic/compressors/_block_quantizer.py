@@ -1,0 +1,89 @@
+"""Few bits a value, with a scale for each block of values."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laconic.compressors._base import Compressor
+from laconic.compressors._constants import Constants
+from laconic.grids import BlockLevels
+from laconic.kernels import Stream, quantize_blocks
+from laconic.messages import Message, Part, accumulation_dtype
+from laconic.specs import Kind, PartSpec
+
+
+@dataclass(frozen=True)
+class BlockQuantizer(Compressor):
+    """A sign and ``bits - 1`` bits of magnitude, between the smallest and the largest of a block.
+
+    With m and M the smallest and the largest magnitude of a block and L = 2^(bits-1) - 1, each magnitude is
+    rounded to the nearest of the L + 1 numbers ``m + j (M - m) / L``. It suits what Top-k keeps, where no
+    magnitude is near 0; and a block that holds a 0 has m = 0, so zeros are kept.
+
+    Constants, for n = min(block, d) values a block. Let M = 1 and s = 1/L; m and M are met exactly, so n - 2
+    values have an error, and for each with magnitude v and code value c,
+    ``|c - v| <= min(v, s/2)``. Maximising each ratio over blocks of such values, with q = (n - 2)/(4 L^2):
+
+    * B3: ``1 - 1/delta = q/(1 + q)``, so delta = 1 + q; attained with m = 0 and v = s/2, rounded down.
+    * gamma = 1 - sqrt(q)/2 where q <= 1, else 1/(1 + q).
+    * beta = 1/(1 - sqrt(q)/2) where q <= 1/4, else (1 + 4q)/(1 + 2q).
+    * alpha = 1 + q/2 - sqrt(q + q^2/4).
+
+    ``docs/wire-format.md`` says how it travels: 8 bytes a block beside the codes.
+
+    Args:
+        bits: bits of a value, 2 to 8.
+        block: values a scale.
+
+    Example:
+        >>> BlockQuantizer(bits=3).compress(torch.tensor([1.0, -2.1, 3.9, 4.0])).dense()
+        tensor([ 1., -2.,  4.,  4.])
+        >>> BlockQuantizer(bits=4).constants(1024).contraction
+        0.1609195402298851
+    """
+
+    bits: int
+    block: int = 1024
+
+    def __post_init__(self) -> None:
+        """Check bits and block."""
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
+            raise ValueError(f"bits must be an int from 2 to 8, got {self.bits!r}")
+        if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
+            raise ValueError(f"block must be an int >= 1, got {self.block!r}")
+
+    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
+        """A code for each value; the smallest and the span of magnitudes of each block."""
+        x = x.to(accumulation_dtype(x.dtype))
+        codes, low, span = quantize_blocks(x, (1 << (self.bits - 1)) - 1, self.block)
+        part = Part(
+            d=x.shape[-1],
+            values=codes,
+            dtype=x.dtype,
+            grid=BlockLevels(self.bits),
+            scale=span,
+            low=low,
+            block=self.block,
+        )
+        return Message((part,))
+
+    def constants(self, d: int) -> Constants:
+        """As derived above."""
+        steps = (1 << (self.bits - 1)) - 1
+        q = max(0, min(self.block, d) - 2) / (4.0 * steps * steps)
+        a = math.sqrt(q) / 2.0
+        return Constants(
+            alpha=1.0 + q / 2.0 - math.sqrt(q + q * q / 4.0),
+            beta=1.0 / (1.0 - a) if q <= 0.25 else (1.0 + 4.0 * q) / (1.0 + 2.0 * q),
+            gamma=1.0 - a if q <= 1.0 else 1.0 / (1.0 + q),
+            delta=1.0 + q,
+        )
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """Every value a code, two numbers a block."""
+        grid = BlockLevels(self.bits)
+        return PartSpec(
+            d, d, Kind(accumulation_dtype(dtype), grid=grid, scale=True, low=True, block=self.block)
+        )

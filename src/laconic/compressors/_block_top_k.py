@@ -1,0 +1,88 @@
+"""Top-k within blocks: as many coordinates of each stretch of the vector."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laconic.compressors._constants import Constants
+from laconic.compressors._sparsify import Selection, Sparsifier, check_k, resolve_k
+from laconic.kernels import Stream, top_k_positions
+from laconic.specs import Kind, PartSpec
+
+
+@dataclass(frozen=True)
+class BlockTopK(Sparsifier):
+    """Keeps the k coordinates of largest magnitude in each block of consecutive ones.
+
+    Selection needs no pass over the whole vector, and a position takes log2(block) bits. With b blocks of
+    n_j coordinates of which k_j are kept, |C(x) - x|^2 <= sum_j (1 - k_j/n_j) |x_j|^2, so with
+    q = min_j k_j/n_j: B1(q, 1), B2(q, 1), B3(1/q), attained by a vector that is constant on the block with
+    the smallest share and 0 elsewhere.
+
+    Args:
+        k: kept of each block: a count, or a fraction in (0, 1) of it, ``max(1, ceil(k n_j - 1e-9))``. The
+            last block may be shorter than k; then it is kept whole.
+        block: coordinates a block.
+
+    Raises:
+        ValueError: for k < 1, k > block, a fraction outside (0, 1), or a block < 1.
+
+    Example:
+        >>> BlockTopK(1, block=2).compress(torch.tensor([1.0, -3.0, 0.5, 2.0, 0.1])).dense()
+        tensor([ 0.0000, -3.0000,  0.0000,  2.0000,  0.1000])
+    """
+
+    k: float
+    block: int
+
+    def __post_init__(self) -> None:
+        """Check k and block."""
+        check_k(self.k)
+        if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
+            raise ValueError(f"block must be an int >= 1, got {self.block!r}")
+        if self.k > self.block:
+            raise ValueError(f"cannot keep k = {self.k} of a block of {self.block} coordinates")
+
+    def _of(self, n: int) -> int:
+        """How many are kept of a block of n."""
+        return min(self.k, n) if isinstance(self.k, int) else resolve_k(self.k, n)
+
+    def _cells(self, d: int) -> tuple[int, int]:
+        length = min(self.block, d)
+        return length, self._of(length)
+
+    def kept(self, d: int) -> int:
+        """The counts of all blocks together."""
+        length, count = self._cells(d)
+        rest = d % length
+        return d // length * count + (self._of(rest) if rest else 0)
+
+    def select(self, x: Tensor, draw: Stream) -> Selection:  # noqa: ARG002
+        """The largest magnitudes of each block."""
+        d = x.shape[-1]
+        length, count = self._cells(d)
+        whole = d // length * length
+        blocks = x[..., :whole].unflatten(-1, (-1, length))
+        starts = torch.arange(0, whole, length, device=x.device).unsqueeze(-1)
+        positions = (top_k_positions(blocks, count) + starts).flatten(-2)
+        if whole < d:
+            last = top_k_positions(x[..., whole:], self._of(d - whole)) + whole
+            positions = torch.cat((positions, last), dim=-1)
+        return Selection(positions, cells=(length, count))
+
+    def projection(self, d: int) -> Constants:
+        """From the block with the smallest share."""
+        length, count = self._cells(d)
+        share, rest = count / length, d % length
+        if rest:
+            share = min(share, self._of(rest) / rest)
+        return Constants(alpha=share, beta=1.0, gamma=share, delta=1.0 / share)
+
+    def constants(self, d: int) -> Constants:
+        """B1(q, 1), B2(q, 1), B3(1/q)."""
+        return self.projection(d)
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """As many positions in each block."""
+        return PartSpec(d, self.kept(d), Kind(dtype, listed=True, cells=self._cells(d)))

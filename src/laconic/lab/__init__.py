@@ -1,0 +1,18 @@
+"""The researcher's half: problems, and methods compared on them in a simulator.
+
+Needs the extra ``laconic[lab]``.
+"""
+
+from laconic.lab._compare import Comparison as Comparison
+from laconic.lab._compare import compare as compare
+from laconic.lab._data import DataError as DataError
+from laconic.lab._least_squares import LeastSquares as LeastSquares
+from laconic.lab._logistic import LogisticRegression as LogisticRegression
+from laconic.lab._problem import Problem as Problem
+from laconic.lab._quadratic import Quadratic as Quadratic
+from laconic.lab._result import Result as Result
+from laconic.lab._run import base_stepsize as base_stepsize
+from laconic.lab._run import run as run
+from laconic.lab._simulation import NodeByNode as NodeByNode
+from laconic.lab._simulation import Simulation as Simulation
+from laconic.lab._smoothness import Smoothness as Smoothness

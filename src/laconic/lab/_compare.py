@@ -1,0 +1,127 @@
+"""Several methods on one problem, each at its stepsize multiples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from laconic.compressors import Compressor
+from laconic.feedback import Feedback, make_feedback
+from laconic.lab._problem import Problem
+from laconic.lab._result import Result
+from laconic.lab._run import run
+from laconic.lab._simulation import ACCOUNTINGS
+
+OnMethod = Callable[[str, int, float], None]
+"""Called with a method's name, a round, and the smallest ``|grad f|^2`` among its runs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results by method name, in the order asked for.
+
+    Args:
+        results: name to result.
+        stop: the tolerance on ``|grad f|^2``.
+        notes: what the reader should know, as that a compressor was scaled.
+    """
+
+    results: dict[str, Result]
+    stop: float
+    notes: tuple[str, ...]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One row a method at its best multiple: names, stepsize, rounds, end, bits per node."""
+        rows = []
+        for name, result in self.results.items():
+            i = result.best()
+            end, rounds = str(result.ends[i]), int(result.rounds[i])
+            rows.append(
+                {
+                    "method": name,
+                    "multiple": result.multiples[i],
+                    "stepsize": result.base_stepsize * result.multiples[i],
+                    "end": end,
+                    "rounds": rounds,
+                    "grad_norm2": float(result.final[i]),
+                    "bits_up": {kind: float(result.bits(kind)[i, rounds]) for kind in ACCOUNTINGS},
+                    "bits_down": {kind: float(result.bits(kind, "down")[i, rounds]) for kind in ACCOUNTINGS},
+                }
+            )
+        return rows
+
+    def record(self) -> dict[str, Any]:
+        """Everything, for a file: the summary, and every run's course."""
+        runs = {
+            name: [
+                {
+                    "multiple": multiple,
+                    "stepsize": result.base_stepsize * multiple,
+                    "end": str(result.ends[i]),
+                    "rounds": int(result.rounds[i]),
+                    "grad_norm2": _listed(result.grad_norm2[i]),
+                    "bits": {
+                        direction: {kind: _listed(result.bits(kind, direction)[i]) for kind in ACCOUNTINGS}
+                        for direction in ("up", "down")
+                    },
+                }
+                for i, multiple in enumerate(result.multiples)
+            ]
+            for name, result in self.results.items()
+        }
+        return {"stop": self.stop, "notes": list(self.notes), "summary": self.summary(), "runs": runs}
+
+
+def _listed(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    return [float(value) for value in values[~np.isnan(values)]]
+
+
+def compare(
+    problem: Problem,
+    methods: Sequence[str],
+    compressor: Compressor,
+    *,
+    multiples: Sequence[float] = (1.0, 4.0, 16.0, 64.0),
+    rounds: int = 4000,
+    stop: float = 1e-7,
+    seed: int = 0,
+    on_round: OnMethod | None = None,
+) -> Comparison:
+    """Run methods of the given names with one compressor.
+
+    A method that needs a contractive compressor gets the compressor's ``contractive()`` form where it is
+    not one itself, and a note says so.
+
+    Raises:
+        ValueError: for an unknown method or settings that a method refuses, before anything runs.
+
+    Example:
+        >>> import laconic
+        >>> from laconic.lab import Quadratic, compare
+        >>> both = compare(Quadratic.example1(), ["gd", "ef21"], laconic.TopK(1), multiples=(1, 4))
+        >>> [(row["method"], row["end"]) for row in both.summary()]
+        [('gd', 'tolerance'), ('ef21', 'tolerance')]
+    """
+    notes: list[str] = []
+    feedbacks = {name: _feedback(name, compressor, problem.d, notes) for name in methods}
+    for feedback in feedbacks.values():
+        feedback.sender(problem.d)
+    results = {}
+    for name, feedback in feedbacks.items():
+
+        def report(t: int, norms: Any, name: str = name) -> None:
+            if on_round is not None:
+                on_round(name, t, float(norms.min()))
+
+        results[name] = run(problem, feedback, multiples, rounds, stop, seeds=(seed,), on_round=report)
+    return Comparison(results, stop, tuple(notes))
+
+
+def _feedback(name: str, compressor: Compressor, d: int, notes: list[str]) -> Feedback:
+    if name.startswith("ef") and compressor.constants(d).contraction is None:
+        note = f"{compressor!r} is not contractive; methods with feedback use its contractive() form"
+        if note not in notes:
+            notes.append(note)
+        compressor = compressor.contractive()
+    return make_feedback(name, compressor)

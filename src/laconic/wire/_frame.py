@@ -1,0 +1,187 @@
+"""The twenty bytes that every message starts with."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntFlag
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from laconic.layout import Layout
+from laconic.sizes import FRAME_BYTES
+from laconic.wire._errors import WireError
+
+Bytes = npt.NDArray[np.uint8]
+
+MAGIC = b"Lc"
+VERSION = 1
+_FRAME = struct.Struct("<2sBBIII")
+_CHECKSUM = struct.Struct("<I")
+_LIMIT = 1 << 32
+
+
+class Flags(IntFlag):
+    """The bits of a frame's flags."""
+
+    NON_FINITE = 1
+    """The sender's numbers were not finite; nothing follows."""
+    SILENT = 2
+    """Nothing was kept of any segment."""
+    DENSE = 4
+    """Every number travels, whatever the compressor."""
+    DESCRIBED = 8
+    """The message's structure follows the frame."""
+    NAMED = 16
+    """The layout's names and shapes follow the structure."""
+    CHOOSING = 32
+    """The method says which of two things the message is (EF21+)."""
+    REPLACES = 64
+    """It replaces what is remembered; without this flag it is added."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a message's first twenty bytes say.
+
+    Args:
+        flags: see :class:`Flags`.
+        digest: 32 bits of the layout's hash; 0 where there is no layout.
+        round: the sender's round.
+        length: bytes of the whole message, frame included.
+    """
+
+    flags: Flags
+    digest: int
+    round: int
+    length: int
+
+    @property
+    def non_finite(self) -> bool:
+        """Whether the sender's numbers were not finite, so that every rank has to discard the round."""
+        return Flags.NON_FINITE in self.flags
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was kept."""
+        return Flags.SILENT in self.flags
+
+    @property
+    def dense(self) -> bool:
+        """Whether every number travels, as in EF21's first round."""
+        return Flags.DENSE in self.flags
+
+    @property
+    def described(self) -> bool:
+        """Whether the message describes itself."""
+        return Flags.DESCRIBED in self.flags
+
+
+def read_frame(buffer: Tensor | bytes | bytearray | memoryview) -> Frame:
+    """The frame of a message, once its checksum is verified; the buffer may be longer than the message.
+
+    Args:
+        buffer: uint8 (n,), or bytes.
+
+    Raises:
+        WireError: where the buffer is too short, starts otherwise, is of another version of the format,
+            has unknown flags or a wrong checksum.
+
+    Example:
+        >>> import torch, laconic
+        >>> packed = laconic.pack(laconic.TopK(1).compress(torch.tensor([3.0, -4.0])))
+        >>> read_frame(packed).length == packed.numel()
+        True
+    """
+    return frame_of(as_bytes(buffer))
+
+
+def frame_of(data: Bytes) -> Frame:
+    """As :func:`read_frame`, for a NumPy array."""
+    if data.size < FRAME_BYTES:
+        raise WireError(f"{data.size} bytes are too few: a message starts with {FRAME_BYTES} bytes of frame")
+    head = data[:FRAME_BYTES].tobytes()
+    magic, version, flags, digest, round_, length = _FRAME.unpack_from(head)
+    if magic != MAGIC:
+        raise WireError(
+            f"the bytes start with {magic!r}, a message starts with {MAGIC!r}: this is no message"
+        )
+    if version != VERSION:
+        raise WireError(f"the message is of version {version} of the format; this library reads {VERSION}")
+    if length < FRAME_BYTES or length > data.size:
+        raise WireError(f"the frame says that the message has {length} bytes, but the buffer has {data.size}")
+    (checksum,) = _CHECKSUM.unpack_from(head, _FRAME.size)
+    if checksum != _checksum(data[:length]):
+        raise WireError(f"the checksum does not fit the {length} bytes: the message was corrupted on its way")
+    return Frame(_checked(flags, length), digest, round_, length)
+
+
+def _checked(bits: int, length: int) -> Flags:
+    if bits & ~sum(Flags):
+        raise WireError(f"the frame has unknown flags ({bits:#04x})")
+    flags = Flags(bits)
+    if Flags.REPLACES in flags and Flags.CHOOSING not in flags:
+        raise WireError("the frame says that the message replaces, but not that its method lets it choose")
+    if Flags.NAMED in flags and Flags.DESCRIBED not in flags:
+        raise WireError("the frame promises the layout's names without the message's structure")
+    if Flags.SILENT in flags and Flags.DENSE in flags:
+        raise WireError("the frame says that the message is both silent and dense")
+    if Flags.NON_FINITE in flags and (flags != Flags.NON_FINITE or length != FRAME_BYTES):
+        raise WireError("the frame says that the sender's numbers were not finite, but more follows")
+    return flags
+
+
+def write_frame(data: Bytes, frame: Frame) -> None:
+    """Write the frame in front of the message's other bytes, which must stand in their places."""
+    if not 0 <= frame.round < _LIMIT:
+        raise ValueError(f"the round must lie in [0, 2^32) to travel, got {frame.round}")
+    if frame.length >= _LIMIT:
+        raise ValueError(
+            f"a message holds less than 2^32 bytes, this one takes {frame.length}; cut the layout"
+        )
+    head = _FRAME.pack(MAGIC, VERSION, int(frame.flags), frame.digest, frame.round, frame.length)
+    data[: _FRAME.size] = np.frombuffer(head, np.uint8)
+    checksum = _CHECKSUM.pack(_checksum(data[: frame.length]))
+    data[_FRAME.size : FRAME_BYTES] = np.frombuffer(checksum, np.uint8)
+
+
+def _checksum(data: Bytes) -> int:
+    start = zlib.crc32(data[: _FRAME.size].data)
+    return zlib.crc32(data[FRAME_BYTES:].data, start)
+
+
+def pack_non_finite(out: Tensor, layout: Layout, round: int) -> int:
+    """Write a frame that says that this node's numbers are not finite, so that all discard the round.
+
+    Args:
+        out: uint8 (n,), n >= 20.
+        layout: the sender's.
+        round: the sender's round.
+
+    Returns:
+        Bytes written: 20.
+    """
+    data = np.zeros(FRAME_BYTES, np.uint8)
+    write_frame(data, Frame(Flags.NON_FINITE, layout.digest, round, FRAME_BYTES))
+    writable(out, FRAME_BYTES)[:FRAME_BYTES] = torch.from_numpy(data).to(out.device)
+    return FRAME_BYTES
+
+
+def writable(out: Tensor, size: int) -> Tensor:
+    """A caller's buffer, once it is known to take ``size`` bytes; ValueError otherwise."""
+    if out.dtype != torch.uint8 or out.dim() != 1:
+        raise ValueError(f"the buffer must be uint8 (n,), got {out.dtype} {tuple(out.shape)}")
+    if out.numel() < size:
+        raise ValueError(f"the message takes {size} bytes, but the buffer has {out.numel()}")
+    return out
+
+
+def as_bytes(buffer: Tensor | bytes | bytearray | memoryview) -> Bytes:
+    """The buffer as a contiguous array of bytes in memory; TypeError for anything else."""
+    if isinstance(buffer, Tensor):
+        if buffer.dtype != torch.uint8 or buffer.dim() != 1:
+            raise TypeError(f"a packed message is uint8 (n,), got {buffer.dtype} {tuple(buffer.shape)}")
+        return np.ascontiguousarray(buffer.detach().cpu().numpy())
+    return np.frombuffer(buffer, np.uint8)

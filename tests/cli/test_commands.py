@@ -1,0 +1,182 @@
+"""The command line as a user meets it: a process of its own, its output, its files, its exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from laconic.cli._group import COMMANDS, laconic
+
+
+def call(*arguments: str, cwd: Path | None = None):
+    return subprocess.run(
+        [sys.executable, "-c", "from laconic.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+        check=False,
+    )
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(laconic, list(arguments))
+
+
+SMALL = ["--nodes", "4", "--rounds", "300", "--multiples", "1,16"]
+
+
+def test_compare_writes_a_table_json_and_figures(tmp_path):
+    done = call("compare", *SMALL, "--methods", "gd,ef14,ef21,ef21+", "--out", str(tmp_path / "new" / "out"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for name in ("gd", "ef14", "ef21", "ef21+"):
+        assert f"\n  {name} " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 88
+    out = tmp_path / "new" / "out"
+    for figure in ("bits.png", "multiples.png"):
+        assert (out / figure).read_bytes().startswith(b"\x89PNG")
+    record = json.loads((out / "results.json").read_text())
+    assert record["settings"]["nodes"] == 4
+    assert [row["method"] for row in record["summary"]] == ["gd", "ef14", "ef21", "ef21+"]
+    for runs in record["runs"].values():
+        for one in runs:
+            assert len(one["grad_norm2"]) == one["rounds"] + 1
+            assert len(one["bits"]["up"]["wire"]) == one["rounds"] + 1
+    # With 4 nodes and d = 30, Top-1: 32 bits a round as the papers count, the dense first round free.
+    ef21 = record["runs"]["ef21"][0]
+    assert ef21["bits"]["up"]["values"][-1] == 32 * (ef21["rounds"] - 1)
+
+
+def test_compare_json_is_nothing_but_json(tmp_path):
+    done = call("compare", *SMALL, "--methods", "ef21", "--json", "--out", str(tmp_path))
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["summary"][0]["method"] == "ef21"
+
+
+def test_compare_least_squares_and_random_compressors(tmp_path):
+    result = invoke(
+        "compare",
+        *SMALL,
+        "--problem",
+        "least-squares",
+        "--methods",
+        "dcgd,ef21",
+        "--compressor",
+        "rand-k:3",
+        "--out",
+        str(tmp_path),
+    )
+    assert result.exit_code == 0, result.output
+    assert "note: RandK(k=3" in result.output
+    assert "contractive() form" in " ".join(result.output.split())
+
+
+def test_compare_reads_a_file(tmp_path):
+    rows = ["+1 1:0.5 3:1", "-1 2:1", "+1 1:1 2:0.25", "-1 3:2", "+1 1:2", "-1 2:1 3:1"]
+    (tmp_path / "data.txt").write_text("\n".join(rows) + "\n")
+    result = invoke(
+        "compare",
+        str(tmp_path / "data.txt"),
+        "--nodes",
+        "2",
+        "--methods",
+        "ef21",
+        "--rounds",
+        "50",
+        "--out",
+        str(tmp_path),
+    )
+    assert result.exit_code == 0, result.output
+    assert "data.txt: 2 nodes, d = 3" in result.output
+
+
+BROKEN = "+1 1:0.5\n-1 2:x\n"
+MISTAKES = {
+    "no file": (["compare", "absent.txt"], "absent.txt does not exist"),
+    "malformed file": (["compare", "broken.txt"], "line 2"),
+    "one class": (["compare", "one.txt", "--nodes", "1"], "two classes"),
+    "infinite data": (["compare", "inf.txt", "--nodes", "1"], "row 1, column 1"),
+    "k above d": (["compare", "--compressor", "top-k:31"], "k <= 30"),
+    "fraction": (["compare", "--compressor", "top-k:1.5"], "outside (0, 1)"),
+    "method": (["compare", "--methods", "ef2"], "did you mean 'ef21'"),
+    "compressor": (["compare", "--compressor", "topk:1"], "did you mean 'top-k'"),
+    "arguments": (["compare", "--compressor", "top-k"], "write top-k:K"),
+    "chain": (["compare", "--compressor", "natural+top-k:1"], "the first must be a sparsifier"),
+    "nodes": (["compare", "--nodes", "1000"], "569 rows"),
+    "multiples": (["compare", "--multiples", "1,x"], "write numbers with commas"),
+    "random EF21+": (
+        ["compare", "--compressor", "rand-k:1", "--methods", "ef21+"],
+        "deterministic compressor",
+    ),
+    "command": (["comparee"], "did you mean 'compare'"),
+    "specs": (["compressors", "qsgd"], "unknown compressor 'qsgd'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_line_and_exit_code_two(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.txt").write_text(BROKEN)
+    Path("one.txt").write_text("+1 1:0.5\n+1 2:1\n")
+    Path("inf.txt").write_text("+1 1:0.5\n-1 2:inf\n")
+    arguments, expected = MISTAKES[name]
+    result = invoke(*arguments, *(["--out", "out"] if arguments[0] == "compare" else []))
+    assert result.exit_code == 2
+    error = result.stderr.strip()
+    assert expected in error
+    assert error.startswith("laconic: ")
+    assert "\n" not in error
+
+
+def test_a_mistake_in_a_real_process_shows_no_traceback(tmp_path):
+    done = call("compare", "absent.txt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert "Example:" in result.output
+    assert f"laconic {name}" in result.output
+
+
+def test_compressors_prints_the_table():
+    result = invoke("compressors", "--dim", "10000", "--k", "100")
+    assert result.exit_code == 0
+    rows = {
+        line.split()[0]: line.split()[1:] for line in result.output.splitlines() if len(line.split()) == 7
+    }
+    assert rows["top-k:100"] == ["0.01", "1", "0.01", "100", "-", "100"]
+    assert rows["rand-k:100"] == ["1", "100", "1", "-", "100", "100"]
+    assert rows["natural"][4] == "1.125"
+
+
+def test_compressors_json():
+    result = invoke("compressors", "--dim", "100", "top-k:10", "--json")
+    assert json.loads(result.output) == [
+        {
+            "compressor": "top-k:10",
+            "alpha": 0.1,
+            "beta": 1.0,
+            "gamma": 0.1,
+            "delta": 10.0,
+            "zeta": None,
+            "scaled_delta": 10.0,
+        }
+    ]
+
+
+def test_importing_laconic_imports_no_extra():
+    extras = ("sklearn", "scipy", "matplotlib", "click", "rich")
+    code = f"import sys, laconic; print([name for name in {extras} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
