@@ -177,16 +177,82 @@ class Signs:
         return 2
 
 
+@dataclass(frozen=True)
+class BlockLevels:
+    """The levels ``0, 1/L, ..., 1``, L = 2^(bits-1) - 1, of which 0 has a sign and a code: there is no code 0.
+
+    What they are multiplied by and added to belongs to a block of values.
+    """
+
+    bits: int
+
+    @property
+    def tag(self) -> int:
+        """5."""
+        return 5
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """Bits of a value."""
+        return (float(self.bits),)
+
+    def levels(self, dtype: torch.dtype) -> Tensor:
+        """L + 1 levels from 0 to 1."""
+        steps = (1 << (self.bits - 1)) - 1
+        return torch.arange(steps + 1, dtype=dtype) / steps
+
+    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
+        """None: every level may stand beside every other."""
+        return None
+
+    def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
+        """Each level with either sign."""
+        return 1 << self.bits
+
+
+@dataclass(frozen=True)
+class ClippedPowers:
+    """The powers of two, of which a row spans only ``2^bits - 1`` beside 0."""
+
+    bits: int
+
+    @property
+    def tag(self) -> int:
+        """6."""
+        return 6
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """Bits of a value beside its sign."""
+        return (float(self.bits),)
+
+    def levels(self, dtype: torch.dtype) -> Tensor:
+        """All powers of two that ``dtype`` can hold, ascending."""
+        return _geometric_levels((1.0, 2.0), dtype)
+
+    def window(self, dtype: torch.dtype) -> int:  # noqa: ARG002
+        """How many levels a row may span."""
+        return (1 << self.bits) - 1
+
+    def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
+        """Zero, and every level of a row's span with either sign."""
+        return (2 << self.bits) - 1
+
+
 def grid_of(tag: int, parameters: tuple[float, ...]) -> Grid:
     """The grid that a tag and parameters describe; ValueError where they describe none."""
     if tag == 1:
         return GeometricGrid(parameters)
-    if tag == 2 and len(parameters) == 2 and parameters[0] > 1 and 1 <= parameters[1] <= _MAX_LEVELS:
+    if tag == 2 and len(parameters) == 2 and parameters[0] > 1 and _is_count(parameters[1], _MAX_LEVELS):
         return ExponentialLevels(parameters[0], int(parameters[1]))
-    if tag == 3 and len(parameters) == 1 and 1 <= parameters[0] <= _MAX_LEVELS:
+    if tag == 3 and len(parameters) == 1 and _is_count(parameters[0], _MAX_LEVELS):
         return UniformLevels(int(parameters[0]))
     if tag == 4 and not parameters:
         return Signs()
+    if tag == 5 and parameters in [(float(bits),) for bits in range(2, 9)]:
+        return BlockLevels(int(parameters[0]))
+    if tag == 6 and parameters in [(float(bits),) for bits in range(2, 8)]:
+        return ClippedPowers(int(parameters[0]))
     raise ValueError(f"no grid has tag {tag} and parameters {parameters}")
 
 

@@ -1,6 +1,7 @@
 """Counter-based draws: published vectors, an independent scalar form, permutations, distributions."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -36,10 +37,35 @@ def scalar_philox(counter, key):
     return c0, c1, c2, c3
 
 
-def scalar_words(seed, round_, node, segment, count, purpose, step=0):
-    k0, k1, _, _ = scalar_philox((int(purpose), step, 0, 0), (seed & MASK, (seed >> 32) & MASK))
+def scalar_key(seed, purpose, step=0):
+    return scalar_philox((int(purpose), step, 0, 0), (seed & MASK, (seed >> 32) & MASK))[:2]
+
+
+def scalar_words(seed, round_, node, segment, count, purpose):
+    k0, k1 = scalar_key(seed, purpose)
     blocks = (scalar_philox((j, segment, node, round_), (k0, k1)) for j in range((count + 3) // 4))
     return list(itertools.chain.from_iterable(blocks))[:count]
+
+
+def scalar_image(position, d, seed, round_, node, segment):
+    """One image of the keyed permutation: twenty Feistel steps, again while the image is no position."""
+    rows = math.isqrt(d - 1) + 1
+    columns = -(-d // rows)
+    while True:
+        left, right = divmod(position, columns)
+        for step in range(20):
+            half, side = (right, rows) if step % 2 == 0 else (left, columns)
+            high, low, _, _ = scalar_philox(
+                (half, segment, node, round_), scalar_key(seed, Purpose.PERMUTATION, step)
+            )
+            added = ((high >> 1) << 31) | (low >> 1)
+            if step % 2 == 0:
+                left = (left + added) % side
+            else:
+                right = (right + added) % side
+        position = left * columns + right
+        if position < d:
+            return position
 
 
 def tensors(numbers):
@@ -67,8 +93,13 @@ def test_philox_equals_the_scalar_form(counter, key):
 def test_words_equal_the_scalar_form(seed, round_, node, segment, count, purpose):
     found = Stream(seed, round_, node, segment).words(count, purpose)
     assert found.tolist() == scalar_words(seed % 2**64, round_, node, segment, count, purpose)
-    step = Stream(seed, round_, node, segment).words(count, purpose, step=3)
-    assert step.tolist() == scalar_words(seed % 2**64, round_, node, segment, count, purpose, step=3)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 60), st.integers(0, 2**64 - 1), word, word, word)
+def test_permuted_equals_the_scalar_form(d, seed, round_, node, segment):
+    found = Stream(seed, round_, node, segment).permuted(d, min(d, 3)).tolist()
+    assert found == [scalar_image(i, d, seed, round_, node, segment) for i in range(min(d, 3))]
 
 
 def test_words_of_a_place_are_these():

@@ -1,6 +1,5 @@
 """Powers of two, as many below the largest as a few bits can say."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -22,14 +21,14 @@ class ClippedExponent(Compressor):
     The largest power 2^E and the w - 1 below it, w = 2^bits - 1, can be said; what rounds lower becomes the
     lowest of them, 2^(E-w+1), or 0, whichever is nearer. From the middle, up.
 
-    Constants, with r = 2^(1-w) and |x|_inf = 1, so that 2^E >= 2/3 and the lowest power is l >= 2r/3; the
-    largest l that |x|_inf = 1 allows is 4r/3 (at 3/4 of a power; there 1 is exact or rounded up). A value v
-    that meets a power c has v in [3c/4, 3c/2]. Values below l/2 become 0, and those between l/2 and l
-    become l, an error of at most v. With t = (d - 1) (l/2)^2 <= (d - 1) (2r/3)^2 the most that can lie
-    under l/2, and 1/9 the largest relative squared error above 3l/4:
+    Constants: let the largest magnitude meet the power 1, so that it lies in [3/4, 3/2), l = 2^(1-w) be the
+    lowest power and u = (d - 1) l^2. A value of [3c/4, 3c/2) becomes c, one of [l/2, 3l/4) becomes l, one
+    below l/2 becomes 0. Each ratio is worst where the d - 1 others lie at l/2, and the largest at 3/4 or 3/2:
 
-    * ``1 - 1/delta = (1/9 + t)/(1 + t)``, so delta = (9/8) (1 + t);
-    * gamma = (2/3) / (1 + t), beta = 2, alpha = (4/9) / (1 + t).
+    * B3: ``1 - 1/delta = (1/16 + u/4) / (9/16 + u/4)``, so delta = (9 + 4u)/8;
+    * gamma = min(12/(9 + 4u), 6/(9 + u)), beta = 4 (1 + u)/(3 + 2u), alpha = 4/(9 + u).
+
+    They hold where the largest power does not exceed the dtype's range.
 
     Args:
         bits: bits beside the sign, 2 to 7.
@@ -45,3 +44,30 @@ class ClippedExponent(Compressor):
         """Check bits."""
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 7:
             raise ValueError(f"bits must be an int from 2 to 7, got {self.bits!r}")
+
+    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
+        """A sign and a level number for each coordinate."""
+        x = x.to(accumulation_dtype(x.dtype))
+        grid = ClippedPowers(self.bits)
+        table = level_table(grid, x.dtype, x.device)
+        magnitude = x.abs()
+        below = torch.searchsorted(table[1:].contiguous(), magnitude.contiguous(), right=True)
+        above = (below + 1).clamp(max=table.shape[0] - 1)
+        nearest = torch.where(table[above] - magnitude <= magnitude - table[below], above, below)
+        lowest = (nearest.amax(dim=-1, keepdim=True) - grid.window(x.dtype)).clamp(min=0) + 1
+        clipped = torch.where(magnitude >= table[lowest] / 2, lowest, 0)
+        return coded(x, torch.where(nearest >= lowest, nearest, clipped), grid)
+
+    def constants(self, d: int) -> Constants:
+        """As derived above."""
+        u = (d - 1) * 4.0 ** (2 - (1 << self.bits))
+        return Constants(
+            alpha=4.0 / (9.0 + u),
+            beta=4.0 * (1.0 + u) / (3.0 + 2.0 * u),
+            gamma=min(12.0 / (9.0 + 4.0 * u), 6.0 / (9.0 + u)),
+            delta=(9.0 + 4.0 * u) / 8.0,
+        )
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """Every value a code."""
+        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=ClippedPowers(self.bits)))

@@ -38,4 +38,6 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
 def _magnitude_bits(x: Tensor) -> Tensor:
     if x.dtype == torch.float64:
         return x.contiguous().view(torch.int64) & 0x7FFFFFFFFFFFFFFF
-    return x.to(torch.float32).contiguous().view(torch.int32) & 0x7FFFFFFF
+    if x.dtype == torch.float32:
+        return x.contiguous().view(torch.int32) & 0x7FFFFFFF
+    return x.contiguous().view(torch.int16) & 0x7FFF

@@ -1,0 +1,165 @@
+"""Levels, the window of a row, symbols, and grids described on the wire."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import laconic as lc
+from laconic.compressors._quantise import bracket, round_to_nearest
+from laconic.grids import ExponentialLevels, GeometricGrid, Grid, Signs, UniformLevels, grid_of, level_table
+from laconic.kernels import Stream
+from laconic.sizes import value_bytes
+from laconic.specs import Kind
+
+CPU = torch.device("cpu")
+POWERS = GeometricGrid((1.0, 2.0))
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [(torch.float32, -149, 127), (torch.float64, -1074, 1023)])
+def test_powers_of_two_are_all_there(dtype, low, high):
+    levels = POWERS.levels(dtype)
+    assert levels.dtype == dtype
+    assert levels.to(torch.float64).tolist() == [2.0**j for j in range(low, high + 1)]
+    table = level_table(POWERS, dtype, CPU)
+    assert table[0] == 0
+    assert torch.equal(table[1:], levels)
+
+
+def test_natural_compression_takes_9_and_12_bits():
+    """A sign and 8 exponent bits of float32, 11 of float64."""
+    assert POWERS.window(torch.float32) == 255
+    assert POWERS.symbols(torch.float32) == 511
+    assert POWERS.window(torch.float64) == 2047
+    assert POWERS.symbols(torch.float64) == 4095
+    for dtype, width in ((torch.float32, 9), (torch.float64, 12)):
+        assert (POWERS.symbols(dtype) - 1).bit_length() == width
+        assert value_bytes(Kind(dtype, grid=POWERS), 800) == 100 * width
+
+
+def test_a_period_repeats():
+    levels = GeometricGrid((1.0, 1.25, 1.5, 1.75, 2.0)).levels(torch.float64)
+    near = levels[(levels >= 0.5) & (levels <= 4)].tolist()
+    assert near == [0.5, 0.625, 0.75, 0.875, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4]
+    shifted = GeometricGrid((3.0, 6.0)).levels(torch.float64)
+    assert {0.75, 1.5, 3.0, 6.0, 12.0} <= set(shifted.tolist())
+
+
+@given(st.lists(st.floats(1.01, 50), min_size=1, max_size=3), st.sampled_from([torch.float32, torch.float64]))
+def test_levels_increase_and_cover_the_range(ratios, dtype):
+    period = [1.0]
+    for r in ratios:
+        period.append(period[-1] * r)
+    levels = GeometricGrid(tuple(period)).levels(dtype).to(torch.float64)
+    info = torch.finfo(dtype)
+    assert bool((levels.diff() > 0).all())
+    assert bool(torch.isfinite(levels).all())
+    assert float(levels[-1]) * period[-1] >= info.max / 1.001
+    assert 0 < float(levels[0]) <= info.smallest_normal * info.eps * period[-1] * 1.001
+    # Between normal neighbours no ratio is wider than the widest of the period.
+    normal = levels[levels >= info.smallest_normal]
+    assert float((normal[1:] / normal[:-1]).max()) <= max(ratios) * (1 + 4 * info.eps)
+
+
+def test_dithering_levels():
+    assert ExponentialLevels(2.0, 4).levels(torch.float32).tolist() == [0.125, 0.25, 0.5, 1.0]
+    third = ExponentialLevels(3.0, 3).levels(torch.float64).tolist()
+    assert third == [1.0 / 3.0 / 3.0, 1.0 / 3.0, 1.0]
+    assert UniformLevels(4).levels(torch.float64).tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert Signs().levels(torch.float32).tolist() == [1.0]
+    for grid, symbols in [(ExponentialLevels(2.0, 4), 9), (UniformLevels(1), 3), (Signs(), 2)]:
+        assert grid.symbols(torch.float32) == symbols
+        assert grid.window(torch.float32) is None
+
+
+@pytest.mark.parametrize("grid", [POWERS, GeometricGrid((1.0, 1.5, 2.0)), ExponentialLevels(1.5, 7), UniformLevels(3), Signs()])
+def test_a_tag_and_parameters_give_the_grid_back(grid):
+    assert isinstance(grid, Grid)
+    assert grid_of(grid.tag, grid.parameters) == grid
+
+
+@pytest.mark.parametrize(
+    ("tag", "parameters"),
+    [
+        (0, ()),
+        (1, ()),
+        (1, (1.0,)),
+        (1, (2.0, 1.0)),
+        (1, (0.0, 1.0)),
+        (1, (1.0, math.inf)),
+        (1, (1.0, math.nan)),
+        (1, (1.0, 1.0000001)),
+        (2, (2.0,)),
+        (2, (1.0, 4.0)),
+        (2, (2.0, 0.0)),
+        (2, (math.nan, 4.0)),
+        (3, (0.0,)),
+        (3, (2.0**21,)),
+        (3, (math.nan,)),
+        (4, (1.0,)),
+        (5, ()),
+    ],
+)
+def test_what_describes_no_grid_is_refused(tag, parameters):
+    with pytest.raises(ValueError, match="grid"):
+        grid_of(tag, parameters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(data=st.data())
+def test_neighbours_bracket_each_magnitude(dtype, data):
+    width = 32 if dtype == torch.float32 else 64
+    top = 2.0 ** (126 if width == 32 else 1022)
+    numbers = data.draw(st.lists(st.floats(0, top, width=width), min_size=1, max_size=6))
+    x = torch.tensor(numbers, dtype=dtype)
+    below, above = bracket(x, POWERS)
+    table = level_table(POWERS, dtype, CPU)
+    window = POWERS.window(dtype)
+    used = set(below.tolist()) | set(above.tolist())
+    assert max(used) - min(used - {0}) < window
+    for v, b, a in zip(x, below, above, strict=True):
+        assert table[b] <= v <= table[a]
+        if b > 0:
+            assert a == b + 1
+            assert math.frexp(float(v))[1] - 1 == math.log2(float(table[b]))
+
+
+@pytest.mark.parametrize("compressor", [lc.NaturalCompression(), lc.BiasedRounding(2.0)])
+def test_a_row_of_wide_range_fits_its_window(compressor):
+    """1e38 and 1e-45 in one row: what is 2^-254 of the largest goes to 0 or the span's lowest level."""
+    x = torch.tensor([1e38, -1e-45, 1e-38, 1e-42, 0.0])
+    codes = compressor.compress(x, Stream(seed=3)).parts[0].values
+    used = codes.abs()[codes != 0]
+    assert int(used.max() - used.min()) < 255
+    c = compressor.compress(x, Stream(seed=3)).dense()
+    assert float(c[0]) in (2.0**126, 2.0**127)
+    assert bool((c[1:].abs() <= 2.0**-126).all())
+    assert c[4] == 0
+    # Alone, the small ones keep their levels.
+    alone = compressor.compress(x[1:], Stream(seed=3)).dense()
+    assert float(alone[0].abs()) == 2.0**-149
+
+
+def test_lost_numbers_stay_unbiased():
+    x = torch.tensor([2.0**127, 2.0**-129, 0.0])
+    span = level_table(POWERS, torch.float32, CPU)
+    c = lc.NaturalCompression().compress(x.expand(4000, -1), Stream(seed=torch.arange(4000))).dense()
+    lowest = c[:, 1].unique()
+    assert lowest.tolist() == [0.0, 2.0**-127]
+    assert float(c[:, 1].mean()) == pytest.approx(2.0**-129, rel=0.1)
+    assert bool((c[:, 2] == 0).all())
+    assert float(span[-1]) == 2.0**127
+
+
+def test_numbers_above_the_highest_level_saturate():
+    x = torch.tensor([torch.finfo(torch.float32).max])
+    for compressor in (lc.NaturalCompression(), lc.BiasedRounding(2.0), lc.BiasedRounding(10.0)):
+        c = float(compressor.compress(x, Stream(seed=0)).dense())
+        assert c == float(level_table(GeometricGrid((1.0, 10.0 if "10" in repr(compressor) else 2.0)), x.dtype, CPU)[-1])
+
+
+def test_the_middle_goes_up():
+    codes = round_to_nearest(torch.tensor([1.5, math.nextafter(1.5, 0)], dtype=torch.float64), POWERS)
+    assert (codes - 1 + -1074).tolist() == [1, 0]
