@@ -52,6 +52,14 @@ _COMPRESSORS = [
     lc.Ternary().contractive(),
     (lc.RandK(2) >> lc.NaturalCompression()).contractive(),
     lc.TopK(2).scaled(0.5),
+    lc.BlockTopK(1, block=4),
+    lc.BlockTopK(0.3, block=7),
+    lc.BlockQuantizer(bits=2, block=4),
+    lc.BlockQuantizer(bits=8),
+    lc.ClippedExponent(bits=2),
+    lc.ClippedExponent(bits=3),
+    lc.TopK(0.3) >> lc.BlockQuantizer(bits=4),
+    lc.BlockTopK(2, block=8) >> lc.ClippedExponent(bits=4),
 ]
 
 ALL_COMPRESSORS = [_param(compressor) for compressor in _COMPRESSORS]

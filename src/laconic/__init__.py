@@ -1,8 +1,14 @@
 """Laconic: compressed gradients with error feedback for PyTorch. Say less, learn the same."""
 
+from laconic import optim as optim
+from laconic.comm import Exchange as Exchange
+from laconic.comm import ExchangeError as ExchangeError
 from laconic.compressors import AdaptiveRandom as AdaptiveRandom
 from laconic.compressors import BiasedRounding as BiasedRounding
+from laconic.compressors import BlockQuantizer as BlockQuantizer
+from laconic.compressors import BlockTopK as BlockTopK
 from laconic.compressors import Cast as Cast
+from laconic.compressors import ClippedExponent as ClippedExponent
 from laconic.compressors import Compressor as Compressor
 from laconic.compressors import Constants as Constants
 from laconic.compressors import ExponentialDithering as ExponentialDithering

@@ -7,7 +7,7 @@ function, so that they are the same numbers on every platform.
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _MAX_LEVELS = 1 << 20
+_MAX_RATIO = 2.0**64
 
 
 @runtime_checkable
@@ -65,7 +66,10 @@ class GeometricGrid:
             raise ValueError(f"a grid needs at least two positive finite levels, got {p}")
         if any(b <= a for a, b in pairwise(p)):
             raise ValueError(f"the levels of a grid must increase, got {p}")
-        if 1500 * math.log(2) / math.log(p[-1] / p[0]) * (len(p) - 1) > _MAX_LEVELS:
+        ratio = p[-1] / p[0]
+        if ratio > _MAX_RATIO:
+            raise ValueError(f"the grid {p} is too coarse: its levels are over 2^64 apart")
+        if ratio == 1.0 or 1500 * math.log(2) / math.log(ratio) * (len(p) - 1) > _MAX_LEVELS:
             raise ValueError(f"the grid {p} is too fine: it has over 2^20 levels; use larger steps")
 
     @property
@@ -179,7 +183,7 @@ class Signs:
 
 @dataclass(frozen=True)
 class BlockLevels:
-    """The levels ``0, 1/L, ..., 1``, L = 2^(bits-1) - 1, of which 0 has a sign and a code: there is no code 0.
+    """The levels ``0, 1/L, ..., 1``, L = 2^(bits-1) - 1; 0 is a level with a sign, there is no code 0.
 
     What they are multiplied by and added to belongs to a block of values.
     """
@@ -256,14 +260,18 @@ def grid_of(tag: int, parameters: tuple[float, ...]) -> Grid:
     raise ValueError(f"no grid has tag {tag} and parameters {parameters}")
 
 
-@cache
+def _is_count(number: float, largest: int) -> bool:
+    return 1 <= number <= largest and number == int(number)
+
+
+@lru_cache(maxsize=64)
 def level_table(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The values of codes 0, 1, ..., L on a device: 0, then the grid's levels."""
     levels = grid.levels(dtype)
     return torch.cat((torch.zeros(1, dtype=dtype), levels)).to(device)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _geometric_levels(period: tuple[float, ...], dtype: torch.dtype) -> Tensor:
     info = torch.finfo(dtype)
     # Beside the dtype's range, so that rounding to it decides what survives at either end.
@@ -288,12 +296,12 @@ def _geometric_levels(period: tuple[float, ...], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(held[(held > 0) & np.isfinite(held)])
 
 
-@cache
+@lru_cache(maxsize=64)
 def _span(grid: GeometricGrid, dtype: torch.dtype) -> int:
     return (1 << ((len(grid.levels(dtype)) + 1).bit_length() - 1)) - 1
 
 
-@cache
+@lru_cache(maxsize=64)
 def _exponential_levels(base: float, count: int, dtype: torch.dtype) -> Tensor:
     levels = [1.0]
     for _ in range(count - 1):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -21,12 +21,15 @@ class Segment:
         shape: the shape of the tensor that lies here.
         offset: where it starts in the flat vector, in elements.
         rule: "compress", or "exact" for what must travel whole.
+        number: what its random draws are keyed by: its place in the layout of the whole model, which it
+            keeps in every selection of segments.
     """
 
     name: str
     shape: tuple[int, ...]
     offset: int
     rule: Rule = "compress"
+    number: int = 0
 
     @property
     def numel(self) -> int:
@@ -104,9 +107,33 @@ class Layout:
         offset = 0
         for name, value in shapes.items():
             shape = tuple(value.shape) if isinstance(value, Tensor) else tuple(value)
-            segments.append(Segment(name, shape, offset, "exact" if name in whole else "compress"))
+            rule: Rule = "exact" if name in whole else "compress"
+            segments.append(Segment(name, shape, offset, rule, len(segments)))
             offset = segments[-1].end
         return cls(tuple(segments))
+
+    def select(self, names: Iterable[str]) -> "Layout":
+        """Some of the segments, in the order given, as a layout of their own.
+
+        Each keeps its number, so that what is computed of a segment does not depend on its companions.
+
+        Raises:
+            ValueError: for a name that is not in the layout.
+
+        Example:
+            >>> part = Layout.of({"a": (2,), "b": (3,), "c": (4,)}).select(["c", "a"])
+            >>> [(s.name, s.offset, s.number) for s in part.segments]
+            [('c', 0, 2), ('a', 4, 0)]
+        """
+        known = {segment.name: segment for segment in self.segments}
+        chosen: list[Segment] = []
+        offset = 0
+        for name in names:
+            if name not in known:
+                raise ValueError(f"no segment is named {name!r}; there are {list(known)}")
+            chosen.append(replace(known[name], offset=offset))
+            offset = chosen[-1].end
+        return Layout(tuple(chosen))
 
     @classmethod
     def like(cls, layout_or_like: "Layout | Tensor | int") -> "Layout":

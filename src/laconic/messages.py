@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.grids import Grid, level_table
-from laconic.kernels import scatter_add_
+from laconic.kernels import dequantize_blocks, scatter_add_
 from laconic.sizes import Accounting, message_bits
 
 
@@ -27,7 +27,8 @@ class Part:
     """What was kept of one segment, for a batch of rows.
 
     Without a grid ``values`` are the kept numbers themselves. With one they are codes, and the number
-    is ``sign(code) * fl(low + fl(level(|code|) * scale))``. Either is multiplied by ``factor`` when decoded.
+    is ``sign(code) * fl(level(|code|) * scale)``, or with ``low``, which goes with ``block``,
+    ``sign(code) * fl(low + fl(level(|code|) * scale))``. Either is multiplied by ``factor`` when decoded.
 
     Args:
         d: length of the segment.
@@ -78,18 +79,17 @@ class Part:
         if self.grid is None:
             numbers = self.values.to(accumulation_dtype(self.dtype))
         else:
-            magnitude = level_table(self.grid, self.dtype, self.values.device)[self.values.abs()]
-            if self.scale is not None:
-                magnitude = magnitude * self._per_place(self.scale)
+            levels = level_table(self.grid, self.dtype, self.values.device)
             if self.low is not None:
-                magnitude = magnitude + self._per_place(self.low)
-            numbers = torch.where(self.values < 0, -magnitude, magnitude)
+                assert self.scale is not None
+                block = self.block or max(1, self.k)
+                numbers = dequantize_blocks(self.values, levels, self.scale, self.low, block)
+            else:
+                magnitude = levels[self.values.abs()]
+                if self.scale is not None:
+                    magnitude = magnitude * self.scale
+                numbers = torch.where(self.values < 0, -magnitude, magnitude)
         return numbers if self.factor == 1.0 else numbers * self.factor
-
-    def _per_place(self, scale: Tensor) -> Tensor:
-        if self.block is None:
-            return scale
-        return scale.repeat_interleave(self.block, dim=-1)[..., : self.k]
 
     def add_to(self, out: Tensor, weight: float | Tensor) -> None:
         """``out <- fl(out + fl(weight * number))`` in place; out is (..., d) and at least as wide."""
@@ -124,8 +124,8 @@ class Message:
 
     Args:
         parts: one for each segment of the layout, in its order.
-        replaces: bool (...), for methods that say which of two things the message is (EF21+: "this
-            replaces the memory" instead of "add this to it"); None for all others. One bit a row.
+        replaces: bool (..., parts), for methods that say of each part which of two things it is (EF21+:
+            "this replaces the memory" instead of "add this to it"); None for all others.
         round: the sender's round.
         digest: the layout's 32-bit digest, 0 where there is none.
 
@@ -232,24 +232,32 @@ class Message:
             changed: dict[str, Any] = {name: t[..., node, :] for name, t in part.tensors().items()}
             return replace(part, **changed)
 
-        replaces = None if self.replaces is None else self.replaces[..., node]
+        replaces = None if self.replaces is None else self.replaces[..., node, :]
         return replace(self, parts=tuple(map(of_node, self.parts)), replaces=replaces)
 
 
 def choose(condition: Tensor, first: Message, second: Message) -> Message:
-    """Row by row the first message where ``condition`` (bool, (...)) holds, else the second.
+    """Part by part of each row, the first message where ``condition`` holds, else the second.
 
     Both must come from the same compressor on vectors of the same shape.
+
+    Args:
+        condition: bool (..., parts).
     """
-    mask = condition.unsqueeze(-1)
     parts = []
-    for a, b in zip(first.parts, second.parts, strict=True):
-        other = b.tensors()
+    for number, (a, b) in enumerate(zip(first.parts, second.parts, strict=True)):
+        mask, other = condition[..., number, None], b.tensors()
         chosen: dict[str, Any] = {
             name: torch.where(mask, tensor, other[name]) for name, tensor in a.tensors().items()
         }
         parts.append(replace(a, **chosen))
     return replace(first, parts=tuple(parts))
+
+
+def spread(flags: Tensor, message: Message) -> Tensor:
+    """Flags of a message's parts, (..., parts), repeated over the parts' coordinates: (..., d)."""
+    lengths = torch.tensor([part.d for part in message.parts], device=flags.device)
+    return flags.repeat_interleave(lengths, dim=-1)
 
 
 def add_nodes_(out: Tensor, messages: Message | Sequence[Message], weights: Sequence[float] | Tensor) -> None:

@@ -107,7 +107,10 @@ def side_bytes(spec: PartSpec) -> int:
 
 
 def section_bytes(spec: PartSpec, count: int | None = None) -> int:
-    """Bytes of one part on the wire; with ``count`` places in use, where that varies (None: all)."""
+    """Bytes of one part on the wire; with ``count`` places in use, where that varies (None: all).
+
+    Of a part whose positions adapt to their density these are the most that it can take.
+    """
     used = spec.k if count is None else count
     size = side_bytes(spec) + value_bytes(spec.kind, used)
     if spec.kind.counted:
@@ -115,7 +118,7 @@ def section_bytes(spec: PartSpec, count: int | None = None) -> int:
     if spec.kind.origin:
         return size + ORIGIN_BYTES
     if spec.kind.listed:
-        size += position_form(spec.d, used, spec.kind.cells)[1]
+        size += position_form(spec.d, used, spec.kind.cells)[1] + spec.kind.adaptive
     return size
 
 
@@ -137,7 +140,9 @@ def message_bits(message: "Message", accounting: Accounting) -> Tensor:
         raise ValueError(f"unknown accounting {accounting!r}; use 'wire', 'values' or 'entropy'")
     total = count(message.parts)
     if accounting == "entropy" and message.replaces is not None:
-        total = total + 1
+        total = total + len(message.parts)
+    if accounting == "wire" and message.replaces is not None:
+        total = total + 8 * whole_bytes(len(message.parts))
     if isinstance(total, Tensor):
         return total.expand(message.batch)
     return torch.full(message.batch, total, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ class Kind:
         low: whether there are as many lowest magnitudes.
         block: places a scale; None: all.
         factor: what decoded numbers are multiplied by.
+        adaptive: whether positions travel in blocks that adapt to their density, so that the size varies.
     """
 
     dtype: torch.dtype
@@ -47,13 +48,14 @@ class Kind:
     low: bool = False
     block: int | None = None
     factor: float = 1.0
+    adaptive: bool = False
 
     @cached_property
     def encoded(self) -> bytes:
         """The kind as it stands in a message that describes itself; see docs/wire-format.md."""
         flags = (self.listed, self.counted, self.seeded, self.origin, self.scale, self.low)
         head = sum(flag << i for i, flag in enumerate(flags))
-        head |= (self.factor != 1.0) << 6
+        head |= (self.factor != 1.0) << 6 | self.adaptive << 7
         tag = 0 if self.grid is None else self.grid.tag
         out = bytearray((head, DTYPES.index(self.dtype) | (self.cells is not None) << 2 | tag << 3))
         if self.factor != 1.0:
@@ -82,6 +84,13 @@ class PartSpec:
         if not self.kind.scale:
             return 0
         return 1 if self.kind.block is None else -(-self.k // self.kind.block)
+
+
+def adapted(spec: PartSpec) -> PartSpec:
+    """The same structure, with positions that travel in blocks that adapt to their density."""
+    if not spec.kind.listed or spec.kind.origin:
+        return spec
+    return replace(spec, kind=replace(spec.kind, adaptive=True))
 
 
 def spec_of(part: "Part") -> PartSpec:

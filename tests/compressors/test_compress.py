@@ -1,5 +1,6 @@
 """What ``compress`` accepts, what it refuses and in which words, and what a generator gives."""
 
+import copy
 import math
 
 import pytest
@@ -56,7 +57,7 @@ def test_k(make):
         with pytest.raises(ValueError, match=r"outside \(0, 1\)"):
             make(k)
     for k in (True, "3", None):
-        with pytest.raises(TypeError, match="int .* or a float"):
+        with pytest.raises(TypeError, match=r"int .* or a float"):
             make(k)
     for fraction, d, kept in [(0.5, 3, 2), (0.01, 100, 1), (0.01, 101, 2), (0.001, 5, 1), (0.1, 30, 3)]:
         assert make(fraction).kept(d) == kept
@@ -64,9 +65,9 @@ def test_k(make):
 
 
 def test_settings_that_make_no_sense():
-    with pytest.raises(ValueError, match="the base .* must exceed 1, got 1"):
+    with pytest.raises(ValueError, match=r"the base .* must exceed 1, got 1"):
         lc.UnbiasedRounding(1.0)
-    with pytest.raises(ValueError, match="the base .* must exceed 1"):
+    with pytest.raises(ValueError, match=r"the base .* must exceed 1"):
         lc.BiasedRounding(math.nan)
     with pytest.raises(ValueError, match="at least two positive finite levels"):
         lc.BiasedRounding(grid=(1.0,))
@@ -97,8 +98,9 @@ def test_settings_that_make_no_sense():
 
 @pytest.mark.parametrize("compressor", ALL_COMPRESSORS)
 def test_compressors_compare_and_hash_by_their_settings(compressor):
-    assert compressor == compressor
-    assert hash(compressor) == hash(compressor)
+    twin = copy.deepcopy(compressor)
+    assert twin == compressor
+    assert hash(twin) == hash(compressor)
     assert compressor != lc.TopK(7)
 
 
@@ -166,6 +168,14 @@ def test_cast_rounds_as_torch_does_and_saturates(number):
     assert torch.equal(half, x.clamp(-65504, 65504).to(torch.float16).to(torch.float32))
 
 
+def test_dithering_by_the_largest_magnitude_keeps_it_exactly():
+    x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+    largest = x.abs() == x.abs().amax(-1, keepdim=True)
+    for compressor in (lc.RandomDithering(4, math.inf), lc.NaturalDithering(3, math.inf), lc.Ternary()):
+        c = compressor.compress(x, Stream(seed=torch.arange(500))).dense()
+        assert torch.equal(c[largest], x[largest])
+
+
 def test_dithering_stays_finite_at_both_ends():
     most, least = torch.finfo(torch.float32).max, 2.0**-149
     for p in (1.0, 2.0, 3.0, math.inf):
@@ -187,7 +197,10 @@ def test_scaled_sign_of_zero_is_plus_and_of_huge_numbers_finite():
 def test_adaptive_random_at_both_ends_of_the_range():
     for dtype in (torch.float32, torch.float64):
         info = torch.finfo(dtype)
-        for x in (torch.full((50,), info.max, dtype=dtype), torch.full((50,), info.tiny * info.eps, dtype=dtype)):
+        for x in (
+            torch.full((50,), info.max, dtype=dtype),
+            torch.full((50,), info.tiny * info.eps, dtype=dtype),
+        ):
             drawn = lc.AdaptiveRandom().compress(x.expand(2000, -1), Stream(seed=torch.arange(2000)))
             positions = drawn.parts[0].positions
             counts = positions.flatten().bincount(minlength=50)
@@ -197,7 +210,9 @@ def test_adaptive_random_at_both_ends_of_the_range():
 
 def test_adaptive_random_never_keeps_a_zero():
     x = torch.tensor([0.0, 1e-30, 0.0, 1.0, 0.0])
-    positions = lc.AdaptiveRandom().compress(x.expand(3000, -1), Stream(seed=torch.arange(3000))).parts[0].positions
+    positions = (
+        lc.AdaptiveRandom().compress(x.expand(3000, -1), Stream(seed=torch.arange(3000))).parts[0].positions
+    )
     assert set(positions.flatten().tolist()) == {3}
     nothing = lc.AdaptiveRandom().compress(torch.zeros(4), Stream(seed=0))
     assert nothing.dense().tolist() == [0.0] * 4

@@ -48,8 +48,8 @@ def test_table_3_sparsifiers(d):
         assert (k / d, 1.0, k / d, d / k, NONE) == declared(lc.RandK(k, unbiased=False), d)
     assert (1 / d, 1.0, 1 / d, float(d), NONE) == declared(lc.AdaptiveRandom(), d)
     p = [0.25 + 0.75 * i / d for i in range(d)]
-    assert (0.25, 1.0, 0.25, 4.0, NONE) == declared(lc.RandomSparsification(p), d)
-    assert (0.3, 1.0, 0.3, 1 / 0.3, NONE) == declared(lc.RandomSparsification(0.3), d)
+    assert declared(lc.RandomSparsification(p), d) == (0.25, 1.0, 0.25, 4.0, NONE)
+    assert declared(lc.RandomSparsification(0.3), d) == (0.3, 1.0, 0.3, 1 / 0.3, NONE)
     assert from_zeta(1.0) == declared(lc.Identity(), d)
 
 
@@ -122,7 +122,7 @@ def test_chains_multiply():
     # Whatever the second does, E|C|^2 is at least d/k |x|^2.
     assert (10.0, *from_zeta(10 * 9 / 8)[1:]) == declared(both, d)
     biased = lc.RandK(k, unbiased=False) >> lc.BiasedRounding(2.0)
-    assert (0.1 * 4 / 9, 4 / 3, 0.1 * 2 / 3, 10 * 9 / 8, NONE) == declared(biased, d)
+    assert declared(biased, d) == (0.1 * 4 / 9, 4 / 3, 0.1 * 2 / 3, 10 * 9 / 8, NONE)
     # Every coordinate may survive, so the second compressor is charged for all of them.
     thinned = (lc.RandomSparsification(0.5) >> lc.Ternary()).constants(d)
     assert thinned.beta == pytest.approx((1 + math.sqrt(d)) / 2)

@@ -270,6 +270,22 @@ class MeanMagnitudeSignKeepingZeros(Compressor):
 
 
 @dataclass(frozen=True)
+class LeansToOneSide(Compressor):
+    """Adds a vector at right angles to x: all inner products as in U(2), only the mean is not x."""
+
+    keeps_zeros = False
+
+    def encode(self, x, draw):
+        wide = x.to(accumulation_dtype(x.dtype))
+        half = x.shape[-1] // 2
+        first, second, rest = wide.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+        return everything(x, torch.cat((first - second, second + first, rest), dim=-1))
+
+    def constants(self, d):
+        return unbiased(2.0)
+
+
+@dataclass(frozen=True)
 class SharesItsInput(Compressor):
     def encode(self, x, draw):
         return Message((Part(d=x.shape[-1], values=x, dtype=x.dtype),))
@@ -392,6 +408,7 @@ WRONG = [
     (RandKFlawed(replacement=True), r"B1 \(lower\)|B2 \(lower\)|U \(unbiased\)"),
     (RandKFlawed(factor="(d-k)/k"), r"B1 \(lower\)|B2 \(lower\)|U \(unbiased\)"),
     (DitheringWrongNorm(), r"U \(unbiased\)|U \(second moment\)|B1, B2 \(upper\)"),
+    (LeansToOneSide(), r"U \(unbiased\): E C\(x\) = x in coordinate"),
     (SignWithOneScaleForAllRows(), "each row of a batch is compressed on its own|C\\(0\\) = 0"),
     (MeanMagnitudeSignKeepingZeros(), "keeps_zeros"),
     (SharesItsInput(), "must not share x"),

@@ -76,7 +76,7 @@ def twin(method, gradients, layout_or_like=D, seed=SEED):
         case laconic.EF21(init=init):
             return reference.ef21(C, gradients, init)
         case laconic.EF21Plus(init=init):
-            return reference.ef21_plus(C, gradients, init)
+            return reference.ef21_plus(C, gradients, init, layout_or_like)
         case laconic.EF21SGDM(eta=eta, init=init):
             return reference.ef21_sgdm(C, gradients, init, eta)
     raise AssertionError(f"no reference for {method}")

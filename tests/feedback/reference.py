@@ -17,9 +17,9 @@ def segmentwise(compressor, layout_or_like, seed):
 
     def C(x, round, node):
         out = x.clone()
-        for number, s in enumerate(layout.segments):
+        for s in layout.segments:
             if s.rule == "compress":
-                draw = Stream(seed, round, node, number)
+                draw = Stream(seed, round, node, s.number)
                 out[s.offset : s.end] = compressor.compress(x[s.offset : s.end], draw).dense()
         return out
 
@@ -67,23 +67,29 @@ def ef21(C, gradients, init):
         yield G, h
 
 
-def ef21_plus(C, gradients, init):
-    """Algorithm 3 of "EF21" (EF21+): the better of h_i + C(g_i - h_i) and C(g_i)."""
+def ef21_plus(C, gradients, init, layout_or_like):
+    """Algorithm 3 of "EF21" (EF21+), in each segment: the better of h_i + C(g_i - h_i) and C(g_i)."""
     h = None
     for t, g in enumerate(gradients):
+        nodes = range(len(g))
         if t == 0:
-            h = [
-                {"gradient": g[i], "zero": 0.0 * g[i], "compressed": C(g[i], t, i)}[init]
-                for i in range(len(g))
-            ]
+            if init == "compressed":
+                h = [C(g[i], 0, i) for i in nodes]
+            else:
+                h = list(g if init == "gradient" else torch.zeros_like(g))
         else:
-            for i in range(len(g)):
-                b = C(g[i], t, i)
-                m = h[i] + C(g[i] - h[i], t, i)
-                B = (b - g[i]).double().square().sum()
-                M = (m - g[i]).double().square().sum()
-                h[i] = m if M <= B else b
-        yield mean_of(h), list(h)
+            b = [C(g[i], t, i) for i in nodes]
+            m = [h[i] + C(g[i] - h[i], t, i) for i in nodes]
+            h = [torch.empty_like(g[i]) for i in nodes]
+            for s in Layout.like(layout_or_like).segments:
+                for i in nodes:
+                    goal, B, M = (x[s.offset : s.end] for x in (g[i], b[i], m[i]))
+                    h[i][s.offset : s.end] = M if squares(M - goal) <= squares(B - goal) else B
+        yield mean_of(h), h
+
+
+def squares(x):
+    return x.double().square().sum()
 
 
 def ef21_sgdm(C, gradients, init, eta):

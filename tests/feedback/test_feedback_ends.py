@@ -365,8 +365,8 @@ def test_ef21_plus_takes_the_nearer_one_node_by_node():
         replaced = TOP.compress(g).dense()
         errors = [((h - g).double() ** 2).sum(-1) for h in (after, added, replaced)]
         assert torch.equal(errors[0], torch.minimum(errors[1], errors[2]))
-        assert torch.equal(message.replaces, errors[2] < errors[1])
-        assert same_bits(after, torch.where(message.replaces[:, None], replaced, added))
+        assert torch.equal(message.replaces, (errors[2] < errors[1])[:, None])
+        assert same_bits(after, torch.where(message.replaces, replaced, added))
         assert same_bits(receiver.state_dict()["memories"], after)
         assert (estimate - after.mean(0)).abs().max() <= 1e-6 * after.abs().max()
         chosen.append(message.replaces)
@@ -374,6 +374,22 @@ def test_ef21_plus_takes_the_nearer_one_node_by_node():
     share = torch.stack(chosen).double().mean()
     assert 0.1 < share < 0.9
     assert any(bool(c.any()) and not bool(c.all()) for c in chosen)
+
+
+def test_ef21_plus_takes_the_nearer_one_segment_by_segment():
+    layout = Layout.of({"a": (D,), "b": (D,)})
+    method = laconic.EF21Plus(TOP)
+    sender, receiver = method.sender(layout), method.receiver(layout, 1)
+    spread = torch.linspace(1.0, 2.0, D)
+    sparse = torch.zeros(D)
+    sparse[3] = 50.0
+    receiver.receive([sender.send(torch.cat((spread, spread)))])
+    message = sender.send(torch.cat((spread + 0.01, sparse)))
+    assert message.replaces.tolist() == [False, True]
+    estimate = receiver.receive([message])
+    assert same_bits(estimate[D:], sparse)
+    assert bool((estimate[:D] > 0.9).all())
+    assert message.bits("entropy") == sum(TOP.compress(sparse).bits("entropy") + 1 for _ in range(2))
 
 
 def test_ef21_plus_counts_its_flag():

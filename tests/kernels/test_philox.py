@@ -87,9 +87,7 @@ def test_philox_equals_the_scalar_form(counter, key):
     assert tuple(map(int, philox4x32(tensors(counter), tensors(key)))) == scalar_philox(counter, key)
 
 
-@given(
-    st.integers(-(2**63), 2**64 - 1), word, word, word, st.integers(1, 9), st.sampled_from(list(Purpose))
-)
+@given(st.integers(-(2**63), 2**64 - 1), word, word, word, st.integers(1, 9), st.sampled_from(list(Purpose)))
 def test_words_equal_the_scalar_form(seed, round_, node, segment, count, purpose):
     found = Stream(seed, round_, node, segment).words(count, purpose)
     assert found.tolist() == scalar_words(seed % 2**64, round_, node, segment, count, purpose)
@@ -104,7 +102,13 @@ def test_permuted_equals_the_scalar_form(d, seed, round_, node, segment):
 
 def test_words_of_a_place_are_these():
     """A literal, so that no release changes the draws of another."""
-    assert Stream(seed=2026, round=7, node=3, segment=1).words(5, Purpose.ROUNDING).tolist() == [4019103053, 747665483, 1314636823, 4240982863, 3256443263]
+    assert Stream(seed=2026, round=7, node=3, segment=1).words(5, Purpose.ROUNDING).tolist() == [
+        4019103053,
+        747665483,
+        1314636823,
+        4240982863,
+        3256443263,
+    ]
     assert Stream(seed=2026, round=7, node=3, segment=1).permuted(20, 6).tolist() == [3, 13, 5, 11, 6, 2]
 
 
@@ -135,7 +139,14 @@ def test_a_longer_draw_continues_a_shorter_one():
 
 
 def test_every_part_of_a_place_counts():
-    places = [Stream(1), Stream(2), Stream(1 + 2**32), Stream(1, round=1), Stream(1, node=1), Stream(1, segment=1)]
+    places = [
+        Stream(1),
+        Stream(2),
+        Stream(1 + 2**32),
+        Stream(1, round=1),
+        Stream(1, node=1),
+        Stream(1, segment=1),
+    ]
     drawn = {tuple(place.words(4, purpose).tolist()) for place in places for purpose in Purpose}
     assert len(drawn) == len(places) * len(Purpose)
     images = {tuple(place.permuted(1000, 8).tolist()) for place in places}
@@ -147,14 +158,16 @@ def test_shared_and_at():
     assert stream.shared() == Stream(seed=1, round=2, node=SHARED, segment=4)
     assert torch.equal(stream.shared().words(3, Purpose.COIN), Stream(1, 2, SHARED, 4).words(3, Purpose.COIN))
     assert stream.at(6).segment == 6
-    assert torch.equal(stream.at(6).words(3, Purpose.COIN), Stream(1, 2, torch.arange(3), 6).words(3, Purpose.COIN))
+    assert torch.equal(
+        stream.at(6).words(3, Purpose.COIN), Stream(1, 2, torch.arange(3), 6).words(3, Purpose.COIN)
+    )
 
 
 def test_uniform_numbers_are_multiples_of_two_to_the_minus_32():
     stream = Stream(seed=3)
     u = stream.uniform(10_000, Purpose.ROUNDING)
     assert u.dtype == torch.float64
-    assert 0.0 <= float(u.min())
+    assert float(u.min()) >= 0.0
     assert float(u.max()) < 1.0
     assert torch.equal((u * 2**32).to(torch.int64), stream.words(10_000, Purpose.ROUNDING))
 

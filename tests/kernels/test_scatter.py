@@ -28,7 +28,11 @@ def case(batch, d, nodes, k, dtype, seed):
 
 
 @given(
-    st.lists(st.integers(1, 3), max_size=2), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999), st.data()
+    st.lists(st.integers(1, 3), max_size=2),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.integers(0, 999),
+    st.data(),
 )
 def test_equals_the_loop(batch, d, nodes, seed, data):
     k = data.draw(st.integers(1, d))

@@ -2,7 +2,10 @@
 
 from laconic.compressors._base import Compressor as Compressor
 from laconic.compressors._base import Scaled as Scaled
+from laconic.compressors._block_quantizer import BlockQuantizer as BlockQuantizer
+from laconic.compressors._block_top_k import BlockTopK as BlockTopK
 from laconic.compressors._chain import Chain as Chain
+from laconic.compressors._clipped import ClippedExponent as ClippedExponent
 from laconic.compressors._constants import Constants as Constants
 from laconic.compressors._dithering import ExponentialDithering as ExponentialDithering
 from laconic.compressors._dithering import NaturalDithering as NaturalDithering

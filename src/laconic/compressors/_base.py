@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -190,6 +190,11 @@ class Scaled(Compressor):
     def constants(self, d: int) -> Constants:
         """The inner constants, scaled."""
         return scaled_constants(self.inner.constants(d), self._factor(d))
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """The inner structure with the factor."""
+        spec = self.inner.structure(d, dtype)
+        return replace(spec, kind=replace(spec.kind, factor=spec.kind.factor * self._factor(d)))
 
 
 def scaled_constants(c: Constants, s: float) -> Constants:

@@ -40,8 +40,8 @@ class BlockQuantizer(Compressor):
     Example:
         >>> BlockQuantizer(bits=3).compress(torch.tensor([1.0, -2.1, 3.9, 4.0])).dense()
         tensor([ 1., -2.,  4.,  4.])
-        >>> BlockQuantizer(bits=4).constants(1024).contraction
-        0.1609195402298851
+        >>> BlockQuantizer(bits=4, block=100).constants(1024).delta
+        1.5
     """
 
     bits: int

@@ -63,7 +63,7 @@ class BlockTopK(Sparsifier):
         d = x.shape[-1]
         length, count = self._cells(d)
         whole = d // length * length
-        blocks = x[..., :whole].unflatten(-1, (-1, length))
+        blocks = x[..., :whole].reshape(*x.shape[:-1], -1, length)
         starts = torch.arange(0, whole, length, device=x.device).unsqueeze(-1)
         positions = (top_k_positions(blocks, count) + starts).flatten(-2)
         if whole < d:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from laconic.compressors._base import Compressor, scaled_constants
@@ -9,6 +10,7 @@ from laconic.compressors._constants import Constants
 from laconic.compressors._sparsify import Sparsifier, gather
 from laconic.kernels import Stream
 from laconic.messages import Message, accumulation_dtype
+from laconic.specs import PartSpec
 
 
 def chain(first: Compressor, then: Compressor) -> Compressor:
@@ -70,6 +72,8 @@ class Chain(Compressor):
             positions=selection.positions,
             count=selection.count,
             seeded=selection.seeded,
+            cells=selection.cells,
+            origin=selection.origin,
         )
         return Message((placed,))
 
@@ -95,3 +99,17 @@ class Chain(Compressor):
         if zeta is None or then.zeta is None:
             return scaled
         return replace(scaled, zeta=zeta * then.zeta)
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """The positions of ``first``, the values of ``then``."""
+        first = self.first.structure(d, dtype)
+        kept = dtype if self.first.factor(d) == 1.0 else accumulation_dtype(dtype)
+        kind = replace(
+            self.then.structure(first.k, kept).kind,
+            listed=True,
+            counted=first.kind.counted,
+            seeded=first.kind.seeded,
+            cells=first.kind.cells,
+            origin=first.kind.origin,
+        )
+        return PartSpec(d, first.k, kind)

@@ -55,7 +55,7 @@ class ClippedExponent(Compressor):
         above = (below + 1).clamp(max=table.shape[0] - 1)
         nearest = torch.where(table[above] - magnitude <= magnitude - table[below], above, below)
         lowest = (nearest.amax(dim=-1, keepdim=True) - grid.window(x.dtype)).clamp(min=0) + 1
-        clipped = torch.where(magnitude >= table[lowest] / 2, lowest, 0)
+        clipped = torch.where(table[lowest] - magnitude <= magnitude, lowest, 0)
         return coded(x, torch.where(nearest >= lowest, nearest, clipped), grid)
 
     def constants(self, d: int) -> Constants:

@@ -12,6 +12,7 @@ from laconic.compressors._quantise import coded, round_randomly
 from laconic.grids import ExponentialLevels, Grid, Signs, UniformLevels
 from laconic.kernels import Stream, canonical_sum, norm
 from laconic.messages import Message, accumulation_dtype
+from laconic.specs import Kind, PartSpec
 
 
 def _dithered(x: Tensor, p: float, grid: Grid, draw: Stream) -> Message:
@@ -20,6 +21,10 @@ def _dithered(x: Tensor, p: float, grid: Grid, draw: Stream) -> Message:
     # A zero vector has no direction; its codes are 0 whatever it is divided by.
     share = x.abs() / torch.where(scale > 0, scale, 1)
     return coded(x, round_randomly(share.clamp(max=1), grid, draw), grid, scale)
+
+
+def _structure(d: int, dtype: torch.dtype, grid: Grid) -> PartSpec:
+    return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid, scale=True))
 
 
 def _check(levels: int, p: float) -> None:
@@ -74,6 +79,10 @@ class ExponentialDithering(Compressor):
         """U(zeta_b): Table 3, row (h)."""
         return unbiased(_exponential_zeta(d, self.base, self.levels, self.p))
 
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """A scale, and every number a code."""
+        return _structure(d, dtype, ExponentialLevels(self.base, self.levels))
+
 
 @dataclass(frozen=True)
 class NaturalDithering(Compressor):
@@ -106,6 +115,10 @@ class NaturalDithering(Compressor):
     def constants(self, d: int) -> Constants:
         """U(zeta_2): Table 3, row (i)."""
         return unbiased(_exponential_zeta(d, 2.0, self.levels, self.p))
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """A scale, and every number a code."""
+        return _structure(d, dtype, ExponentialLevels(2.0, self.levels))
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,10 @@ class RandomDithering(Compressor):
         root, s = d ** (1.0 / min(self.p, 2.0)), self.levels
         return unbiased(1.0 + min(root**2 / s**2, root / s))
 
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """A scale, and every number a code."""
+        return _structure(d, dtype, UniformLevels(self.levels))
+
 
 @dataclass(frozen=True)
 class Ternary(Compressor):
@@ -165,6 +182,10 @@ class Ternary(Compressor):
     def constants(self, d: int) -> Constants:
         """U((1 + sqrt d) / 2)."""
         return unbiased((1.0 + math.sqrt(d)) / 2.0)
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """A scale, and every number a code."""
+        return _structure(d, dtype, UniformLevels(1))
 
 
 @dataclass(frozen=True)
@@ -192,3 +213,7 @@ class ScaledSign(Compressor):
     def constants(self, d: int) -> Constants:
         """B1(1/d, 1), B2(1/d, 1), B3(d)."""
         return Constants(alpha=1.0 / d, beta=1.0, gamma=1.0 / d, delta=float(d))
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """A scale, and every number a code."""
+        return _structure(d, dtype, Signs())

@@ -13,6 +13,7 @@ from laconic.compressors._quantise import coded, round_randomly, round_to_neares
 from laconic.grids import GeometricGrid
 from laconic.kernels import Stream
 from laconic.messages import Message, Part, accumulation_dtype
+from laconic.specs import Kind, PartSpec
 
 
 def _period(base: float, grid: Sequence[float] | None) -> tuple[float, ...]:
@@ -70,6 +71,11 @@ class UnbiasedRounding(Compressor):
         ratios = _ratios(_period(self.base, self.grid))
         return unbiased(max((r + 1.0 / r + 2.0) / 4.0 for r in ratios))
 
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """Every number a code."""
+        grid = GeometricGrid(_period(self.base, self.grid))
+        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid))
+
 
 @dataclass(frozen=True)
 class BiasedRounding(Compressor):
@@ -116,6 +122,11 @@ class BiasedRounding(Compressor):
             delta=max((1.0 + r) ** 2 / (4.0 * r) for r in ratios),
         )
 
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """Every number a code."""
+        grid = GeometricGrid(_period(self.base, self.grid))
+        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid))
+
 
 @dataclass(frozen=True)
 class NaturalCompression(Compressor):
@@ -138,6 +149,11 @@ class NaturalCompression(Compressor):
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """U(9/8): Table 3, row (g)."""
         return unbiased(9.0 / 8.0)
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """Every number a code."""
+        grid = GeometricGrid(_period(2.0, None))
+        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid))
 
 
 _UNIT_ROUNDOFF = {
@@ -181,3 +197,7 @@ class Cast(Compressor):
         """From the unit roundoff."""
         u = _UNIT_ROUNDOFF[self.dtype]
         return Constants(alpha=(1 - u) ** 2, beta=1 + u, gamma=1 - u, delta=1.0 / (1.0 - u * u))
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:  # noqa: ARG002
+        """Every number, in the narrower dtype."""
+        return PartSpec(d, d, Kind(self.dtype))

@@ -12,6 +12,8 @@ from laconic.compressors._base import Compressor, unbiased
 from laconic.compressors._constants import Constants
 from laconic.kernels import Purpose, Stream, canonical_prefix_sums, shifted, top_k_positions
 from laconic.messages import Message, Part
+from laconic.sizes import seed_pays
+from laconic.specs import Kind, PartSpec
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Selection:
     positions: Tensor
     count: Tensor | None = None
     seeded: bool = False
+    cells: tuple[int, int] | None = None
+    origin: Tensor | None = None
 
 
 class Sparsifier(Compressor):
@@ -53,6 +57,8 @@ class Sparsifier(Compressor):
             count=selection.count,
             factor=self.factor(x.shape[-1]),
             seeded=selection.seeded,
+            cells=selection.cells,
+            origin=selection.origin,
         )
         return Message((part,))
 
@@ -135,6 +141,10 @@ class TopK(Sparsifier):
         """B1(k/d, 1), B2(k/d, 1), B3(d/k)."""
         return self.projection(d)
 
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """k positions and numbers."""
+        return PartSpec(d, self.kept(d), Kind(dtype, listed=True))
+
 
 @dataclass(frozen=True)
 class RandK(Sparsifier):
@@ -178,7 +188,10 @@ class RandK(Sparsifier):
         d = x.shape[-1]
         place = draw.shared() if self.shared else draw
         positions = place.permuted(d, self.kept(d), x.device).sort(dim=-1).values
-        return Selection(positions.expand(*x.shape[:-1], -1), seeded=True)
+        origin = None
+        if seed_pays(d, self.kept(d)):
+            origin = place.origin(x.device).expand(*x.shape[:-1], -1)
+        return Selection(positions.expand(*x.shape[:-1], -1), seeded=True, origin=origin)
 
     def projection(self, d: int) -> Constants:
         """Table 3, row (b), with q = k/d."""
@@ -192,6 +205,12 @@ class RandK(Sparsifier):
     def contractive(self) -> Compressor:
         """The same selection without the factor d/k, so that kept coordinates stay exact."""
         return RandK(self.k, unbiased=False, shared=self.shared)
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """k numbers, and the seed of their positions or, where that is smaller, the positions."""
+        k = self.kept(d)
+        kind = Kind(dtype, listed=True, seeded=True, origin=seed_pays(d, k), factor=self.factor(d))
+        return PartSpec(d, k, kind)
 
 
 @dataclass(frozen=True)
@@ -255,6 +274,11 @@ class RandomSparsification(Sparsifier):
         """B1(q, 1), B2(q, 1), B3(1/q)."""
         return self.projection(d)
 
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """A varying number of positions and numbers."""
+        self._q(d)
+        return PartSpec(d, d, Kind(dtype, listed=True, counted=True, seeded=True))
+
 
 @dataclass(frozen=True)
 class AdaptiveRandom(Sparsifier):
@@ -299,6 +323,10 @@ class AdaptiveRandom(Sparsifier):
         """B1(1/d, 1), B2(1/d, 1), B3(d)."""
         return self.projection(d)
 
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """One position and number."""
+        return PartSpec(d, 1, Kind(dtype, listed=True))
+
 
 @dataclass(frozen=True)
 class Identity(Compressor):
@@ -316,3 +344,7 @@ class Identity(Compressor):
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """B1(1, 1), B2(1, 1), B3(1), U(1)."""
         return unbiased(1.0)
+
+    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+        """Every number."""
+        return PartSpec(d, d, Kind(dtype))

@@ -57,9 +57,9 @@ class Encoder:
     def _each(self, round: int, encode: Callable[..., Message], *vectors: Tensor) -> Message:
         draw = Stream(self.seed, round, self.node)
         parts: list[Part] = []
-        for number, segment in enumerate(self.layout.segments):
+        for segment in self.layout.segments:
             stretch = [vector[..., segment.offset : segment.end] for vector in vectors]
-            parts.extend(encode(self._for(segment), *stretch, draw.at(number)).parts)
+            parts.extend(encode(self._for(segment), *stretch, draw.at(segment.number)).parts)
         return Message(tuple(parts), round=round, digest=self.layout.digest)
 
 

@@ -42,18 +42,19 @@ class Sender(Protocol):
 
         Args:
             gradient: (..., d), finite; any per-node vector. Leading dimensions are batches of runs, and
-                last of nodes where ``node`` is a tensor.
+                last of nodes where ``node`` is a tensor. The first one's accumulation dtype becomes the
+                memory's, and later ones are converted to it.
             previous: the same minibatch's gradient at the last iterate, where the plan asks for it.
             stepsize: where given, to a method whose ``estimates`` is "step": the stepsize that its
                 memory is to hold. A number, or a tensor that broadcasts to (..., 1).
 
         Raises:
-            ValueError: for a gradient of another shape, or one with NaN or infinity; the memory is then
-                as it was.
+            ValueError: for a gradient of another shape, or one that holds NaN or infinity or becomes
+                infinite together with the memory or the stepsize; the memory is then as it was.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the sender remembers."""
+        """Everything that the sender remembers, as a copy that later rounds do not change."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what another sender of the same layout remembered; ValueError if it does not fit."""
@@ -79,11 +80,12 @@ class Receiver(Protocol):
             (..., d) in the accumulation dtype: ``out``, or a new tensor.
 
         Raises:
-            ValueError: for a wrong number of messages, or messages of another round or layout.
+            ValueError: for a wrong number of messages, messages of another round, layout, batch or dtype,
+                or an ``out`` of another shape; the memory is then as it was.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the receiver remembers."""
+        """Everything that the receiver remembers, as a copy that later rounds do not change."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what another receiver of the same layout remembered; ValueError if it does not fit."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from laconic.feedback._state import snapshot, take_state
 from laconic.layout import Layout
-from laconic.messages import Message, add_nodes_
+from laconic.messages import Message, add_nodes_, spread
 
 
 class LinearReceiver:
@@ -97,7 +97,7 @@ class HoldingReceiver:
         for i, message in enumerate(nodes):
             assert message.replaces is not None
             h = memories[..., i, :]
-            h.masked_fill_(message.replaces.unsqueeze(-1), 0.0)
+            h.masked_fill_(spread(message.replaces, message), 0.0)
             message.add_to(h)
         estimate = zeros
         for i, weight in enumerate(self._weights):

@@ -8,7 +8,7 @@ from torch import Tensor
 from laconic.feedback._encoder import Encoder, checked, require_finite
 from laconic.feedback._state import snapshot, take_state
 from laconic.kernels import squared_norm
-from laconic.messages import Message, choose
+from laconic.messages import Message, choose, spread
 
 Init = Literal["gradient", "compressed", "zero"]
 
@@ -123,7 +123,8 @@ class BetterSender:
     """Remembers what was sent, and sends the better of two messages (EF21+).
 
     m = C(g - h) to be added to h, or m = C(g) to replace it, whichever leaves h nearer to g. The choice
-    is made node by node over the whole vector; equally near, it is added.
+    is made for each node and segment, so that it cannot depend on how segments are grouped for sending;
+    equally near, it is added. The theorem holds segment by segment, so it holds for the whole.
     """
 
     def __init__(self, encoder: Encoder, init: Init) -> None:
@@ -143,19 +144,27 @@ class BetterSender:
         g = checked(gradient, self._encoder.layout, self.memory)
         if self.memory is None:
             message, memory = begin(self._encoder, self._init, g, self.round)
-            better = torch.zeros(g.shape[:-1], dtype=torch.bool, device=g.device)
+            better = torch.zeros(*g.shape[:-1], len(message.parts), dtype=torch.bool, device=g.device)
         else:
             require_finite(g - self.memory)
             added = self.memory.clone()
             adding = self._encoder.track_(added, g, self.round)
             replacing = self._encoder.encode(g, self.round)
             replaced = replacing.dense()
-            better = squared_norm(replaced - g) < squared_norm(added - g)
+            better = self._nearer(replaced, added, g)
             message = choose(better, replacing, adding)
-            memory = torch.where(better.unsqueeze(-1), replaced, added)
+            memory = torch.where(spread(better, message), replaced, added)
         self.memory = memory
         self.round += 1
         return Message(message.parts, replaces=better, round=message.round, digest=message.digest)
+
+    def _nearer(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+        """Whether first is nearer to target than second, by segment: bool (..., segments)."""
+        verdicts = []
+        for segment in self._encoder.layout.segments:
+            a, b, t = (vector[..., segment.offset : segment.end] for vector in (first, second, target))
+            verdicts.append(squared_norm(a - t) < squared_norm(b - t))
+        return torch.stack(verdicts, dim=-1)
 
     def state_dict(self) -> dict[str, Any]:
         """The round and the memory h (..., d)."""

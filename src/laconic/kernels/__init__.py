@@ -4,6 +4,8 @@ This room knows tensors only: no compressor, no method, no process. What stands 
 is the definition; a faster form must equal it bit for bit.
 """
 
+from laconic.kernels.blocks import dequantize_blocks as dequantize_blocks
+from laconic.kernels.blocks import quantize_blocks as quantize_blocks
 from laconic.kernels.philox import SHARED as SHARED
 from laconic.kernels.philox import Purpose as Purpose
 from laconic.kernels.philox import Stream as Stream

@@ -65,6 +65,11 @@ def philox4x32(
     return c0, c1, c2, c3
 
 
+def _signed(seed: int | Tensor) -> int | Tensor:
+    """The seed's 64 bits as int64 holds them."""
+    return seed if isinstance(seed, Tensor) else (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 @dataclass(frozen=True)
 class Stream:
     """The draws of one place: a seed, a round, a node (or :data:`SHARED`) and a segment.
@@ -97,6 +102,12 @@ class Stream:
     def shared(self) -> "Stream":
         """The same place for all nodes alike."""
         return replace(self, node=SHARED)
+
+    def origin(self, device: torch.device | str = "cpu") -> Tensor:
+        """Seed, round, node and segment: int64 (..., 4), from which the stream can be made again."""
+        words = (_signed(self.seed), self.round, self.node, self.segment)
+        tensors = (torch.as_tensor(word, dtype=torch.int64, device=device) for word in words)
+        return torch.stack(torch.broadcast_tensors(*tensors), dim=-1)  # type: ignore[no-untyped-call]
 
     def _key(self, purpose: Purpose, step: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """The keys of a purpose at its steps: two tensors of the seed's shape, then the steps'."""

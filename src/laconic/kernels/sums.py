@@ -93,7 +93,7 @@ def norm(x: Tensor, p: float) -> Tensor:
 
 
 def _square_root(x: Tensor) -> Tensor:
-    # On CPUs torch.sqrt may go to a vector library that errs in the last bit, by the number of rows.
+    # On CPUs torch.sqrt may go to a vector library that is not correctly rounded; NumPy's is.
     if x.device.type == "cpu":
         return torch.from_numpy(np.sqrt(x.numpy(), out=np.empty(x.shape)))
     return x.sqrt()

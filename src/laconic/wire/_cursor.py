@@ -2,8 +2,6 @@
 
 import struct
 
-import numpy as np
-
 from laconic.wire._errors import WireError
 from laconic.wire._frame import Bytes
 
@@ -28,11 +26,6 @@ class Cursor:
         taken = self._data[self.at : self.at + size]
         self.at += size
         return taken
-
-    def put(self, piece: Bytes | bytes) -> None:
-        """Write the piece and move on; the writer has counted the bytes beforehand."""
-        array = np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece
-        self.take(array.size, "a section")[:] = array
 
     def number(self, layout: str, what: str) -> tuple[int | float, ...]:
         """The next numbers in the notation of :mod:`struct`."""

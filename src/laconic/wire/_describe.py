@@ -2,7 +2,7 @@
 
 import math
 
-from laconic.grids import grid_of
+from laconic.grids import Grid, grid_of
 from laconic.layout import Layout, Segment
 from laconic.specs import DTYPES, Kind, PartSpec, varint
 from laconic.wire._cursor import Cursor
@@ -58,7 +58,7 @@ def _read_part(cursor: Cursor, kinds: list[Kind], number: int) -> PartSpec:
 
 def _read_kind(cursor: Cursor) -> Kind:
     flags, second = cursor.take(2, "a kind of segment").tolist()
-    listed, counted, seeded, origin, scale, low, scaled = (bool(flags >> i & 1) for i in range(7))
+    listed, counted, seeded, origin, scale, low, scaled, adaptive = (bool(flags >> i & 1) for i in range(8))
     dtype, celled, tag = DTYPES[second & 3], bool(second & 4), second >> 3
     factor = 1.0
     if scaled:
@@ -66,16 +66,12 @@ def _read_kind(cursor: Cursor) -> Kind:
         if factor == 1.0 or not math.isfinite(factor):
             raise WireError(f"a factor of {factor} does not travel")
     cells = (cursor.varint("the length of a cell"), cursor.varint("the count of a cell")) if celled else None
-    try:
-        grid = _read_grid(cursor, tag)
-    except (ValueError, OverflowError) as problem:
-        raise problem if isinstance(problem, WireError) else WireError(str(problem)) from None
+    grid = _read_grid(cursor, tag)
     block = cursor.varint("the places a scale") if scale else 0
     if (
-        flags >> 7
-        or (counted or seeded or origin or celled) > listed
+        (counted or seeded or origin or celled or adaptive) > listed
         or origin > seeded
-        or (origin and counted)
+        or (origin and (counted or adaptive))
     ):
         raise WireError(f"the flags {flags:#04x} of a kind of segment contradict each other")
     if cells is not None and not 1 <= cells[1] <= cells[0]:
@@ -84,16 +80,21 @@ def _read_kind(cursor: Cursor) -> Kind:
         raise WireError(f"the flags {flags:#04x} of a kind of segment promise scales without codes")
     if grid is not None and dtype not in DTYPES[:2]:
         raise WireError(f"codes stand for float32 or float64 numbers, not for {dtype}")
-    return Kind(dtype, listed, counted, seeded, origin, cells, grid, scale, low, block or None, factor)
+    return Kind(
+        dtype, listed, counted, seeded, origin, cells, grid, scale, low, block or None, factor, adaptive
+    )
 
 
-def _read_grid(cursor: Cursor, tag: int):  # type: ignore[no-untyped-def]
+def _read_grid(cursor: Cursor, tag: int) -> Grid | None:
     if tag == 0:
         return None
     count = cursor.varint("the number of a grid's parameters")
     if 8 * count > cursor.left:
         raise WireError(f"a grid has {count} parameters, but {cursor.left} bytes are left")
-    return grid_of(tag, tuple(float(p) for p in cursor.number(f"<{count}d", "a grid")))
+    try:
+        return grid_of(tag, tuple(float(p) for p in cursor.number(f"<{count}d", "a grid")))
+    except (ValueError, OverflowError) as problem:
+        raise WireError(str(problem)) from None
 
 
 def name_layout(layout: Layout) -> bytes:

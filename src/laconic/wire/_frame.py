@@ -37,9 +37,7 @@ class Flags(IntFlag):
     NAMED = 16
     """The layout's names and shapes follow the structure."""
     CHOOSING = 32
-    """The method says which of two things the message is (EF21+)."""
-    REPLACES = 64
-    """It replaces what is remembered; without this flag it is added."""
+    """A bit for each segment follows: whether it replaces what is remembered, or is added to it (EF21+)."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,6 @@ def _checked(bits: int, length: int) -> Flags:
     if bits & ~sum(Flags):
         raise WireError(f"the frame has unknown flags ({bits:#04x})")
     flags = Flags(bits)
-    if Flags.REPLACES in flags and Flags.CHOOSING not in flags:
-        raise WireError("the frame says that the message replaces, but not that its method lets it choose")
     if Flags.NAMED in flags and Flags.DESCRIBED not in flags:
         raise WireError("the frame promises the layout's names without the message's structure")
     if Flags.SILENT in flags and Flags.DENSE in flags:

@@ -1,35 +1,44 @@
 """Messages to bytes."""
 
 import struct
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from laconic.layout import Layout
 from laconic.messages import Message, Part
-from laconic.sizes import FRAME_BYTES, section_bytes
-from laconic.specs import PartSpec, describe, spec_of
+from laconic.sizes import FRAME_BYTES, section_bytes, whole_bytes
+from laconic.specs import PartSpec, adapted, describe, spec_of
 from laconic.wire._cursor import Cursor
 from laconic.wire._describe import name_layout
-from laconic.wire._frame import Flags, Frame, writable, write_frame
-from laconic.wire._positions import put_positions
+from laconic.wire._frame import Bytes, Flags, Frame, writable, write_frame
+from laconic.wire._positions import put_adaptive, put_positions
 from laconic.wire._schema import Schema
 from laconic.wire._values import put_codes, put_numbers
 
 _MASK64 = (1 << 64) - 1
 
 
-def pack(message: Message, *, expect: Schema | None = None, layout: Layout | None = None) -> Tensor:
+def pack(
+    message: Message,
+    *,
+    expect: Schema | None = None,
+    layout: Layout | None = None,
+    adaptive: bool = False,
+) -> Tensor:
     """One node's message as bytes: frame, description, and a section for each segment.
 
     Args:
         message: without leading dimensions; ``unbind()`` takes a batch apart.
         expect: what the receiver knows already; the description is then left out.
         layout: whose names and shapes go into the description, for files.
+        adaptive: whether positions travel in blocks that adapt to their density: smaller, but of a size
+            that varies. With ``expect``, the schema says it.
 
     Returns:
-        uint8 (nbytes,) on the message's device; without ``expect`` and ``layout`` it has
-        ``message.nbytes`` bytes.
+        uint8 (nbytes,) on the message's device; with no more arguments it has ``message.nbytes`` bytes.
 
     Raises:
         ValueError: for a batch; a message whose structure is not that of ``expect``; a layout of another
@@ -42,9 +51,9 @@ def pack(message: Message, *, expect: Schema | None = None, layout: Layout | Non
         >>> packed.shape == (message.nbytes,), laconic.unpack(packed).dense()
         (True, tensor([ 0., -5.,  2.,  0.]))
     """
-    size = packed_size(message, expect=expect, layout=layout)
-    out = torch.empty(size, dtype=torch.uint8)
-    _write(message, out, size, expect, layout)
+    frame, pieces = _pieces(message, expect, layout, adaptive)
+    out = torch.empty(frame.length, dtype=torch.uint8)
+    _write(out, frame, pieces)
     return out.to(message.parts[0].values.device)
 
 
@@ -62,90 +71,120 @@ def pack_into(message: Message, out: Tensor, *, expect: Schema | None = None) ->
     Raises:
         ValueError: as for :func:`pack`, and where the buffer is too short.
     """
-    size = packed_size(message, expect=expect)
-    writable(out, size)
+    frame, pieces = _pieces(message, expect, None, False)
+    writable(out, frame.length)
     if out.device.type == "cpu" and out.is_contiguous():
-        _write(message, out, size, expect, None)
+        _write(out, frame, pieces)
     else:
-        out[:size] = pack(message, expect=expect).to(out.device)
-    return size
+        packed = torch.empty(frame.length, dtype=torch.uint8)
+        _write(packed, frame, pieces)
+        out[: frame.length] = packed.to(out.device)
+    return frame.length
 
 
-def packed_size(message: Message, *, expect: Schema | None = None, layout: Layout | None = None) -> int:
-    """Bytes that :func:`pack` makes, exactly, without packing."""
-    if message.batch:
-        raise ValueError(
-            f"a batch of shape {tuple(message.batch)} does not travel as one message: pack each of unbind()"
-        )
-    specs = tuple(map(spec_of, message.parts))
+def packed_size(
+    message: Message,
+    *,
+    expect: Schema | None = None,
+    layout: Layout | None = None,
+    adaptive: bool = False,
+) -> int:
+    """Bytes that :func:`pack` makes with these arguments, exactly.
+
+    Arithmetic, unless positions adapt to their density: then it takes packing to know.
+    """
+    if adaptive or (expect is not None and expect.adaptive):
+        return _pieces(message, expect, layout, adaptive)[0].length
+    specs = _specs(message, False)
     size = FRAME_BYTES if expect is not None else FRAME_BYTES + len(describe(specs))
     if layout is not None:
         size += len(name_layout(layout))
+    if message.replaces is not None:
+        size += whole_bytes(len(specs))
     return size + sum(
         section_bytes(spec, None if part.count is None else int(part.count))
         for spec, part in zip(specs, message.parts, strict=True)
     )
 
 
-def _write(message: Message, out: Tensor, size: int, expect: Schema | None, layout: Layout | None) -> None:
-    data = out.numpy()[:size]
-    cursor = Cursor(data, FRAME_BYTES)
+def _specs(message: Message, adaptive: bool) -> tuple[PartSpec, ...]:
+    if message.batch:
+        raise ValueError(
+            f"a batch of shape {tuple(message.batch)} does not travel as one message: pack each of unbind()"
+        )
     specs = tuple(map(spec_of, message.parts))
-    flags = _flags(message, specs, expect, layout)
+    return tuple(map(adapted, specs)) if adaptive else specs
+
+
+def _pieces(
+    message: Message, expect: Schema | None, layout: Layout | None, adaptive: bool
+) -> tuple[Frame, list[Bytes]]:
+    """What follows the frame, and the frame."""
+    silent = all(part.k == 0 for part in message.parts)
+    flags = Flags.SILENT if silent else Flags(0)
+    pieces: list[Bytes] = []
     if expect is None:
-        cursor.put(describe(specs))
-    if layout is not None:
-        cursor.put(name_layout(layout))
-    for part, spec in zip(message.parts, specs, strict=True):
-        _put_section(cursor, part, spec)
-    write_frame(data, Frame(flags, message.digest, message.round, size))
-
-
-def _flags(
-    message: Message, specs: tuple[PartSpec, ...], expect: Schema | None, layout: Layout | None
-) -> Flags:
-    if expect is not None:
-        if layout is not None:
-            raise ValueError("a message whose structure the receiver knows does not name its segments")
-        if message.digest != expect.digest:
-            raise ValueError(
-                f"the message's layout has digest {message.digest:#010x}, the schema's {expect.digest:#010x}"
-            )
-        flags = expect.flags_of(specs)
+        specs = _specs(message, adaptive)
+        flags |= Flags.DESCRIBED
+        pieces.append(np.frombuffer(describe(specs), np.uint8))
     else:
-        flags = Flags.DESCRIBED
-        if all(spec.k == 0 for spec in specs):
-            flags |= Flags.SILENT
+        specs, flags = expect.recognise(_specs(message, False), message.digest)
+        if expect.choosing != (message.replaces is not None):
+            raise ValueError("message and schema are of different methods: one lets it choose, as EF21+")
     if layout is not None:
-        if layout.digest != message.digest:
-            raise ValueError("the message is of another layout than the one to be named")
         flags |= Flags.NAMED
+        pieces.append(_named(layout, message, flags))
     if message.replaces is not None:
         flags |= Flags.CHOOSING
-        if bool(message.replaces):
-            flags |= Flags.REPLACES
-    return flags
+        pieces.append(np.packbits(message.replaces.cpu().numpy(), bitorder="little"))
+    for part, spec in zip(message.parts, specs, strict=True):
+        pieces.extend(_section(part, spec))
+    length = FRAME_BYTES + sum(piece.size for piece in pieces)
+    return Frame(flags, message.digest, message.round, length), pieces
 
 
-def _put_section(cursor: Cursor, part: Part, spec: PartSpec) -> None:
+def _named(layout: Layout, message: Message, flags: Flags) -> Bytes:
+    if Flags.DESCRIBED not in flags:
+        raise ValueError("a message whose structure the receiver knows does not name its segments")
+    if layout.digest != message.digest:
+        raise ValueError("the message is of another layout than the one to be named")
+    return np.frombuffer(name_layout(layout), np.uint8)
+
+
+def _write(out: Tensor, frame: Frame, pieces: list[Bytes]) -> None:
+    data = out.numpy()[: frame.length]
+    cursor = Cursor(data, FRAME_BYTES)
+    for piece in pieces:
+        cursor.take(piece.size, "a section")[:] = piece
+    write_frame(data, frame)
+
+
+def _section(part: Part, spec: PartSpec) -> Iterator[Bytes]:
     used = part.k
     if part.count is not None:
         used = int(part.count)
         if not 0 <= used <= part.k:
             raise ValueError(f"a segment uses {used} of {part.k} places")
-        cursor.put(struct.pack("<I", used))
+        yield _bytes(struct.pack("<I", used))
     if part.origin is not None:
         seed, *rest = part.origin.tolist()
-        cursor.put(struct.pack("<QIII", seed & _MASK64, *rest))
+        yield _bytes(struct.pack("<QIII", seed & _MASK64, *rest))
     elif part.positions is not None:
         positions = part.positions[:used].detach().cpu().contiguous().numpy()
-        cursor.put(put_positions(positions, spec.d, spec.kind.cells))
+        if spec.kind.adaptive:
+            yield from put_adaptive(positions, spec.d, spec.kind.cells)
+        else:
+            yield put_positions(positions, spec.d, spec.kind.cells)
     for scale in (part.scale, part.low):
         if scale is not None:
-            cursor.put(put_numbers(scale))
+            yield put_numbers(scale)
     if part.grid is None:
-        cursor.put(put_numbers(part.values[:used]))
+        yield put_numbers(part.values[:used])
     else:
-        codes = part.values[:used].detach().cpu().to(torch.int64).numpy()
-        for piece in put_codes(codes, spec.kind):
-            cursor.put(piece)
+        base, codes = put_codes(part.values[:used], spec.kind)
+        yield _bytes(base)
+        yield codes
+
+
+def _bytes(piece: bytes) -> Bytes:
+    return np.frombuffer(piece, np.uint8)

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from laconic.kernels import Stream
 from laconic.messages import Message, Part
-from laconic.sizes import FRAME_BYTES, base_bytes, position_form, value_bytes
+from laconic.sizes import FRAME_BYTES, base_bytes, position_form, value_bytes, whole_bytes
 from laconic.specs import PartSpec
 from laconic.wire._cursor import Cursor
 from laconic.wire._describe import read_description, read_layout
 from laconic.wire._errors import WireError
 from laconic.wire._frame import Flags, Frame, as_bytes, frame_of
-from laconic.wire._positions import get_positions
+from laconic.wire._positions import get_adaptive, get_positions
 from laconic.wire._schema import Schema
 from laconic.wire._values import filling, get_codes, get_numbers
 
@@ -55,11 +55,18 @@ def unpack(
     _check(frame, expect, round)
     cursor = Cursor(data, FRAME_BYTES)
     specs = _structure(cursor, frame, expect, max_d)
-    parts = tuple(_get_part(cursor, spec, f"segment {i}") for i, spec in enumerate(specs))
+    replaces = _get_choices(cursor, len(specs)) if Flags.CHOOSING in frame.flags else None
+    parts = []
+    for number, spec in enumerate(specs):
+        try:
+            parts.append(_get_part(cursor, spec, f"segment {number}"))
+        except WireError:
+            raise
+        except ValueError as problem:
+            raise WireError(f"segment {number}: {problem}") from None
     if cursor.left:
         raise WireError(f"{cursor.left} bytes follow the last segment")
-    replaces = torch.tensor(Flags.REPLACES in frame.flags) if Flags.CHOOSING in frame.flags else None
-    message = Message(parts, replaces=replaces, round=frame.round, digest=frame.digest)
+    message = Message(tuple(parts), replaces=replaces, round=frame.round, digest=frame.digest)
     return (
         message
         if not isinstance(buffer, Tensor) or buffer.device.type == "cpu"
@@ -78,6 +85,8 @@ def _check(frame: Frame, expect: Schema | None, round: int | None) -> None:
             f"the message is of another layout, digest {frame.digest:#010x}; expected is "
             f"{expect.digest:#010x}: do all ranks have the same parameters?"
         )
+    if expect is not None and expect.choosing != (Flags.CHOOSING in frame.flags):
+        raise WireError("the sender uses another method: one lets messages choose, as EF21+, one does not")
     if round is not None and frame.round != round:
         raise WireError(
             f"the message is of round {frame.round}, but round {round} is expected: did a rank skip a step?"
@@ -104,46 +113,47 @@ def _structure(cursor: Cursor, frame: Frame, expect: Schema | None, max_d: int) 
     return specs
 
 
+def _get_choices(cursor: Cursor, segments: int) -> torch.Tensor:
+    bits = np.unpackbits(cursor.take(whole_bytes(segments), "the choices"), bitorder="little")
+    if bits[segments:].any():
+        raise WireError("the choices have bits beyond the last segment")
+    return torch.from_numpy(bits[:segments].astype(np.bool_))
+
+
 def _get_part(cursor: Cursor, spec: PartSpec, name: str) -> Part:
     kind, used, count = spec.kind, spec.k, None
     if kind.counted:
-        (number,) = cursor.number("<I", f"the count of {name}")
-        used = int(number)
+        (used,) = map(int, cursor.number("<I", f"the count of {name}"))
         if used > spec.k:
             raise WireError(f"{name} uses {used} of {spec.k} places")
         count = torch.tensor([used])
-    draw: tuple[int, ...] = ()
+    origin = None
     positions = None
     if kind.origin:
-        draw = tuple(int(n) for n in cursor.number("<qIII", f"the origin of {name}"))
+        origin = torch.tensor(cursor.number("<qIII", f"the origin of {name}"))
+    elif kind.adaptive:
+        positions = torch.from_numpy(get_adaptive(cursor, spec.d, used, kind.cells, name))
     elif kind.listed:
-        size = position_form(spec.d, used, kind.cells)[1]
-        positions = get_positions(cursor.take(size, f"the positions of {name}"), spec.d, used, kind.cells)
+        data = cursor.take(position_form(spec.d, used, kind.cells)[1], f"the positions of {name}")
+        positions = torch.from_numpy(get_positions(data, spec.d, used, kind.cells))
     size = spec.scales * kind.dtype.itemsize
     scale = get_numbers(cursor.take(size, f"the scales of {name}"), kind.dtype) if kind.scale else None
     low = get_numbers(cursor.take(size, f"the lowest of {name}"), kind.dtype) if kind.low else None
-    if kind.grid is None:
-        values = get_numbers(cursor.take(value_bytes(kind, used), f"the values of {name}"), kind.dtype)
-    else:
-        base = int.from_bytes(
-            cursor.take(base_bytes(kind.grid, kind.dtype), f"the base of {name}").tobytes(), "little"
-        )
-        codes = get_codes(cursor.take(value_bytes(kind, used), f"the codes of {name}"), base, kind, used)
-        values = torch.from_numpy(codes).to(torch.int32)
+    values = _get_values(cursor, spec, used, name)
     if kind.counted:
         assert positions is not None
-        more = spec.k - used
-        positions = np.pad(positions, (0, more), constant_values=spec.d)
-        values = torch.nn.functional.pad(values, (0, more), value=filling(kind.grid, kind.dtype))
-    places = None if positions is None else torch.from_numpy(positions)
-    if kind.origin:
-        seed, round_, node, segment = draw
-        places = Stream(seed, round_, node, segment).permuted(spec.d, spec.k).sort().values
+        more = (0, spec.k - used)
+        positions = torch.nn.functional.pad(positions, more, value=spec.d)
+        values = torch.nn.functional.pad(values, more, value=filling(kind.grid, kind.dtype))
+    if origin is not None:
+        # Drawn only now that as many values have been read: the buffer, not a number in it, sets the work.
+        seed, round_, node, segment = origin.tolist()
+        positions = Stream(seed, round_, node, segment).permuted(spec.d, spec.k).sort().values
     return Part(
         d=spec.d,
         values=values,
         dtype=kind.dtype,
-        positions=places,
+        positions=positions,
         count=count,
         grid=kind.grid,
         scale=scale,
@@ -152,5 +162,15 @@ def _get_part(cursor: Cursor, spec: PartSpec, name: str) -> Part:
         low=low,
         block=kind.block,
         cells=kind.cells,
-        origin=torch.tensor(draw) if kind.origin else None,
+        origin=origin,
     )
+
+
+def _get_values(cursor: Cursor, spec: PartSpec, used: int, name: str) -> Tensor:
+    kind = spec.kind
+    size = value_bytes(kind, used)
+    if kind.grid is None:
+        return get_numbers(cursor.take(size, f"the values of {name}"), kind.dtype)
+    base = cursor.take(base_bytes(kind.grid, kind.dtype), f"the base of {name}")
+    codes = cursor.take(size, f"the codes of {name}")
+    return get_codes(codes, int.from_bytes(base.tobytes(), "little"), kind, used)

@@ -1,32 +1,31 @@
-"""Values as bytes: numbers as they are, codes as symbols of their true width.
+"""Values as bytes: numbers as they are, codes as symbols of their true width."""
 
-A code c becomes a symbol: with 0 among the codes, 0 -> 0, m -> 2m - 1, -m -> 2m; without, m -> 2m - 2,
--m -> 2m - 1. Where a grid's rows span a window of levels, m counts from the base, the number of the level
-under the row's span.
-"""
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from laconic.grids import Grid
-from laconic.kernels.packing import Bytes, Numbers, get_bits, get_groups, put_bits, put_groups
+from laconic.kernels import coding
+from laconic.kernels.packing import Bytes
 from laconic.sizes import base_bytes, symbol_bits
 from laconic.specs import Kind
-from laconic.wire._errors import WireError
 
 
 def put_numbers(numbers: Tensor) -> Bytes:
     """The numbers' own bytes, lowest first."""
-    return numbers.detach().cpu().contiguous().view(torch.uint8).numpy()
+    row = numbers.detach().cpu().contiguous()
+    # A tensor of one element or none counts as contiguous whatever its stride, but is not seen as bytes.
+    row = row if row.stride(-1) == 1 else row.clone(memory_format=torch.contiguous_format)
+    return row.view(torch.uint8).numpy()
 
 
 def get_numbers(data: Bytes, dtype: torch.dtype) -> Tensor:
     """Numbers from their own bytes."""
+    if not data.size:  # whose strides torch cannot view as another dtype
+        return torch.empty(0, dtype=dtype)
     return torch.from_numpy(data.copy()).view(dtype)
 
 
-def put_codes(codes: Numbers, kind: Kind) -> tuple[bytes, Bytes]:
+def put_codes(codes: Tensor, kind: Kind) -> tuple[bytes, Bytes]:
     """The base of the codes and the codes themselves.
 
     Raises:
@@ -34,59 +33,37 @@ def put_codes(codes: Numbers, kind: Kind) -> tuple[bytes, Bytes]:
     """
     grid = kind.grid
     assert grid is not None
-    magnitude = np.abs(codes)
-    window = grid.window(kind.dtype)
-    largest = int(magnitude.max(initial=0))
-    base = 0 if window is None else max(0, largest - window)
+    codes = codes.detach().cpu().to(torch.int32).contiguous()
+    base = 0
+    if (window := grid.window(kind.dtype)) is not None and codes.numel():
+        low, high = torch.aminmax(codes)
+        largest = max(-int(low), int(high))
+        if largest > level_count(grid, kind.dtype):
+            raise ValueError(f"the codes are none of {grid}")
+        base = max(0, largest - window)
     symbols = grid.symbols(kind.dtype)
-    magnitude = np.where(codes == 0, 0, magnitude - base)
-    if largest > len(grid.levels(kind.dtype)) or bool(np.any((codes != 0) & (magnitude < 1))):
-        raise ValueError(f"the codes are none of {grid}")
-    if symbols % 2:
-        numbers = np.where(codes > 0, 2 * magnitude - 1, 2 * magnitude)
-    else:
-        numbers = 2 * magnitude - np.where(codes > 0, 2, 1)
-    if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= symbols:
-        raise ValueError(f"the codes are none of {grid}")
-    shared, width = symbol_bits(symbols)
-    packed = put_bits(numbers, width) if shared == 1 else put_groups(numbers, symbols, shared)
+    packed = coding.put_codes(codes.numpy(), base, symbols, *symbol_bits(symbols))
     return base.to_bytes(base_bytes(grid, kind.dtype), "little"), packed
 
 
-def get_codes(data: Bytes, base: int, kind: Kind, k: int) -> Numbers:
-    """k codes.
+def get_codes(data: Bytes, base: int, kind: Kind, k: int) -> Tensor:
+    """k codes: int32 (k,).
 
     Raises:
-        WireError: where a symbol is none of the grid's or the bits that fill the last byte are not zero.
+        ValueError: where a symbol is none of the grid's or the bits that fill the last byte are not zero.
     """
     grid = kind.grid
     assert grid is not None
-    check_base(grid, base, kind.dtype)
+    window = grid.window(kind.dtype)
+    if window is not None and base > max(0, level_count(grid, kind.dtype) - window):
+        raise ValueError(f"the codes start above level {base}, but {grid} spans {window} to its end")
     symbols = grid.symbols(kind.dtype)
-    shared, width = symbol_bits(symbols)
-    if shared == 1:
-        numbers = get_bits(data, width, k)
-        spare = bool(k * width % 8 and data[-1] >> k * width % 8)
-    else:
-        numbers = get_groups(data, symbols, shared, k)
-        spare = int(data.max(initial=0)) >= symbols**shared or bool(
-            k % shared and data[-1] >= symbols ** (k % shared)
-        )
-    if spare or numbers.max(initial=0) >= symbols:
-        raise WireError(f"the codes are none of the {symbols} symbols of {grid}")
-    if symbols % 2:
-        magnitude = (numbers + 1) >> 1
-        magnitude[numbers > 0] += base
-        return np.where(numbers % 2 == 1, magnitude, -magnitude)
-    magnitude = (numbers >> 1) + 1
-    return np.where(numbers % 2 == 0, magnitude, -magnitude)
+    return torch.from_numpy(coding.get_codes(data, base, symbols, *symbol_bits(symbols), k))
 
 
-def check_base(grid: Grid, base: int, dtype: torch.dtype) -> None:
-    """Refuse a base from which a row's span leaves the grid."""
-    window = grid.window(dtype)
-    if window is not None and base > max(0, len(grid.levels(dtype)) - window):
-        raise WireError(f"the codes start at level {base}, but {grid} has {len(grid.levels(dtype))}")
+def level_count(grid: Grid, dtype: torch.dtype) -> int:
+    """Number of the grid's positive levels."""
+    return len(grid.levels(dtype))
 
 
 def filling(grid: Grid | None, dtype: torch.dtype) -> int:

@@ -1,0 +1,100 @@
+"""Collectives on bytes, with errors that say who waited for what."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from laconic.comm._errors import ExchangeError
+
+
+class Group:
+    """A process group of the exchange's own, or a single process.
+
+    Its own, because on Gloo the collectives of two threads on one group may meet in another order on
+    another rank. Every process of ``process_group`` has to make it at the same point of its program.
+    """
+
+    def __init__(self, process_group: dist.ProcessGroup | None, timeout_s: float) -> None:
+        """Make the group; without ``torch.distributed`` there is a single rank."""
+        self._timeout_s = timeout_s
+        self._group: dist.ProcessGroup | None = None
+        self.rank, self.size = 0, 1
+        self._whole = True
+        if not dist.is_available() or not dist.is_initialized():
+            if process_group is not None:
+                raise ValueError("torch.distributed is not initialised; call init_process_group first")
+            return
+        self.rank, self.size = dist.get_rank(process_group), dist.get_world_size(process_group)
+        if self.rank < 0:
+            raise ValueError("this process does not belong to the process group that was passed")
+        self._whole = self.size == dist.get_world_size()
+        if self.size > 1:
+            # A group of some ranks only must be made without the others. Its name is then a hash of its
+            # ranks, so it is never destroyed: a second one of that name would find the first's addresses.
+            self._group = dist.new_group(
+                None if self._whole else dist.get_process_group_ranks(process_group),
+                timeout=timedelta(seconds=timeout_s),
+                backend="gloo",
+                use_local_synchronization=not self._whole,
+            )
+
+    def all_gather(self, frame: Tensor, what: str) -> list[Tensor]:
+        """Every rank's bytes, in the order of ranks, where all have the same number.
+
+        Args:
+            frame: uint8 (n,) on the CPU.
+            what: what is exchanged, for the error.
+        """
+        if self._group is None:
+            return [frame]
+        frames = [torch.empty_like(frame) for _ in range(self.size)]
+        with self._waiting(f"all_gather of {frame.numel()} bytes", what):
+            dist.all_gather(frames, frame, group=self._group)
+        return frames
+
+    def all_gather_varied(self, frame: Tensor, what: str) -> list[Tensor]:
+        """Every rank's bytes where their numbers differ: a round of 4-byte sizes, then uneven splits."""
+        if self._group is None:
+            return [frame]
+        own = torch.tensor([frame.numel()], dtype=torch.int32)
+        numbers = [torch.empty_like(own) for _ in range(self.size)]
+        with self._waiting("all_gather of sizes", what):
+            dist.all_gather(numbers, own, group=self._group)
+        sizes = [int(number) for number in numbers]
+        received = torch.empty(sum(sizes), dtype=torch.uint8)
+        with self._waiting(f"all_to_all of {sum(sizes)} bytes", what):
+            dist.all_to_all_single(
+                received, frame.repeat(self.size), sizes, [frame.numel()] * self.size, group=self._group
+            )
+        return list(torch.split(received, sizes))
+
+    def sum_(self, numbers: Tensor, what: str) -> None:
+        """Replace the numbers by their sum over ranks, the same bits on every rank."""
+        if self._group is not None:
+            with self._waiting(f"all_reduce of {numbers.numel()} numbers", what):
+                dist.all_reduce(numbers, group=self._group)
+
+    def close(self) -> None:
+        """Give the group back."""
+        if self._group is not None and self._whole and dist.is_initialized():
+            dist.destroy_process_group(self._group)
+        self._group = None
+
+    @contextmanager
+    def _waiting(self, collective: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise ExchangeError(
+                f"rank {self.rank} waited for {what}, {collective}, and it failed (timeout "
+                f"{self._timeout_s:g} s): another rank died, hangs, or left its step. Restart from the last "
+                f"checkpoint. The backend says: {_first_line(error)}"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

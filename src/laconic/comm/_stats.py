@@ -1,0 +1,67 @@
+"""What an exchange has cost so far."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+PHASES = ("select", "pack", "communicate", "unpack", "apply")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Totals since the start, of this rank.
+
+    Args:
+        steps: steps that were committed.
+        skipped: steps that were rolled back because some rank's numbers were not finite.
+        bytes_sent: bytes handed to collectives for the other ranks: n - 1 copies of each message.
+        bytes_received: bytes of the other ranks' messages.
+        bytes_bf16: what a ring all-reduce of the same numbers in bfloat16 sends, 2 (n - 1) / n * 2 d a step.
+        seconds: by phase: select (feedback and compressor), pack, communicate, unpack, apply.
+    """
+
+    steps: int
+    skipped: int
+    bytes_sent: int
+    bytes_received: int
+    bytes_bf16: int
+    seconds: dict[str, float]
+
+    @property
+    def ratio_to_bf16(self) -> float:
+        """Bytes sent over those of a bfloat16 ring all-reduce; NaN on a single rank."""
+        return self.bytes_sent / self.bytes_bf16 if self.bytes_bf16 else float("nan")
+
+
+@dataclass
+class Counter:
+    """The running totals behind :class:`Stats`."""
+
+    steps: int = 0
+    skipped: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    bytes_bf16: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time inside, and name it in a profiler's trace."""
+        start = time.perf_counter()
+        with torch.profiler.record_function(f"laconic::{name}"):
+            yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def stats(self) -> Stats:
+        """The totals as they stand."""
+        return Stats(
+            steps=self.steps,
+            skipped=self.skipped,
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+            bytes_bf16=self.bytes_bf16,
+            seconds=dict(self.seconds),
+        )

@@ -1,0 +1,283 @@
+"""The engine: every rank's vectors in, the feedback's estimate of their mean out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from laconic.comm._channel import Channel
+from laconic.comm._errors import ExchangeError
+from laconic.comm._group import Group
+from laconic.comm._stats import Counter, Stats
+from laconic.comm._worker import Worker
+from laconic.feedback import Feedback
+from laconic.layout import Layout
+
+TensorFuture = torch.futures.Future[Tensor]
+
+
+class Exchange:
+    """Replaces each rank's vectors by the estimate of their mean, with compressed messages.
+
+    Every rank makes one with the same settings and calls it at the same points of its program. Each bucket
+    of segments is one message a rank and one all-gather, done in order on a thread of the exchange's own,
+    over a process group of its own. A step is *staged*: memories change for good only when the numbers of
+    all ranks were finite in all buckets; else every memory is rolled back, bit for bit, on every rank.
+
+    Without ``torch.distributed``, or with one process, it is a single node that sends to itself: the same
+    compression and feedback, no communication.
+
+    Args:
+        layout: the segments; alike on all ranks.
+        feedback: the method; alike on all ranks.
+        process_group: the ranks that exchange; None is all of them. All must construct it together.
+        seed: of all draws; alike on all ranks.
+        timeout_s: how long to wait for the other ranks before giving up, in seconds.
+        buckets: names of the segments that travel together, in order; by default all in one.
+
+    Raises:
+        ValueError: where the settings do not fit the layout, or a bucket names an unknown segment.
+
+    Example:
+        >>> import torch, laconic
+        >>> layout = laconic.Layout.of({"weight": (2, 2), "bias": (2,)}, exact=["bias"])
+        >>> exchange = laconic.Exchange(layout, laconic.EF14(laconic.TopK(1)))
+        >>> gradients = {"weight": torch.tensor([[1.0, -3.0], [2.0, 0.0]]), "bias": torch.ones(2)}
+        >>> exchange.reduce_(gradients)
+        True
+        >>> gradients["weight"]
+        tensor([[ 0., -3.],
+                [ 0.,  0.]])
+        >>> exchange.close()
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        feedback: Feedback,
+        process_group: dist.ProcessGroup | None = None,
+        *,
+        seed: int = 0,
+        timeout_s: float = 600.0,
+        buckets: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Check the settings, and meet the other ranks."""
+        self.layout = layout
+        self.feedback = feedback
+        self._seed = seed
+        self._names = {segment.name for segment in layout.segments}
+        self._buckets = _checked_buckets(layout, buckets)
+        feedback.sender(layout, seed=seed)
+        self._group = Group(process_group, timeout_s)
+        self._timeout_s = timeout_s
+        self._counter = Counter()
+        self._channels: dict[tuple[str, ...], Channel] = {}
+        self._loose: dict[str, dict[str, Any]] = {}
+        self._worker = Worker("laconic-exchange")
+        self._pending: list[tuple[TensorFuture, Tensor]] = []
+        self._touched: list[Channel] = []
+        self._finite = True
+        self._last_finite = True
+
+    @property
+    def rank(self) -> int:
+        """This process's number among the exchange's."""
+        return self._group.rank
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return self._group.size
+
+    def reduce_(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Replace each segment's tensor by the estimate of the mean over ranks, in place; one whole step.
+
+        Args:
+            tensors: one for each segment, by name, of the segment's shape and one dtype.
+
+        Returns:
+            True where the step was committed. False where some rank's numbers were not finite: then all
+            memories are as they were before, and every tensor is filled with NaN, on every rank.
+
+        Raises:
+            ValueError: for missing or unknown names, or a tensor of another shape.
+            ExchangeError: where another rank died, hangs, or sent something else.
+        """
+        self._check_tensors(tensors)
+        flats = []
+        for number, names in enumerate(self._buckets):
+            flat = torch.cat([tensors[name].reshape(-1) for name in names])
+            flats.append((names, flat))
+            future = self.submit(names, flat, last=number == len(self._buckets) - 1)
+        future.wait()
+        finite = self._last_finite
+        for names, flat in flats:
+            offset = 0
+            for name in names:
+                tensor = tensors[name]
+                tensor.copy_(flat[offset : offset + tensor.numel()].view(tensor.shape))
+                offset += tensor.numel()
+        return finite
+
+    def submit(
+        self,
+        names: Sequence[str],
+        source: Tensor,
+        *,
+        last: bool,
+        out: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> TensorFuture:
+        """Begin to exchange one bucket of the current step; does not wait.
+
+        The step ends with the bucket that is ``last``; only then are all its futures completed, because
+        only then is it known that the step stands. All ranks submit the same buckets in the same order.
+
+        Args:
+            names: the segments in the order in which they lie in ``source``. A bucket of other segments
+                than before is no matter: memories are kept by segment.
+            source: (d,) this rank's numbers, flat; must not change until the future is completed.
+            last: whether the step ends here.
+            out: (d,), where the estimate is written; by default ``source``.
+            scale: a loss scale: source is divided by it before it meets the memories, and the estimate is
+                multiplied by it.
+
+        Returns:
+            A future of ``out``. Its value is NaN throughout where the step was rolled back.
+        """
+        future: TensorFuture = torch.futures.Future()
+        destination = source if out is None else out
+        key = tuple(names)
+        self._worker.submit(lambda: self._run(key, source, destination, scale, last, future))
+        return future
+
+    def _run(
+        self,
+        names: tuple[str, ...],
+        source: Tensor,
+        out: Tensor,
+        scale: float,
+        last: bool,
+        future: TensorFuture,
+    ) -> None:
+        self._pending.append((future, out))
+        try:
+            with torch.no_grad():
+                if self._finite:
+                    channel = self._channel(names, source)
+                    self._touched.append(channel)
+                    self._finite = channel.run(source, out, scale)
+                if last:
+                    self._end_step()
+        except BaseException as error:
+            known = isinstance(error, (ExchangeError, ValueError, TypeError))
+            failure = error if known else ExchangeError(f"{type(error).__name__}: {error}")
+            for waiting, _ in self._pending:
+                # The stub types the argument as the future's value.
+                waiting.set_exception(failure)  # type: ignore[arg-type]
+            self._pending = []
+            raise
+
+    def _end_step(self) -> None:
+        finite, self._last_finite = self._finite, self._finite
+        for channel in self._touched:
+            if finite:
+                channel.commit()
+            else:
+                channel.roll_back()
+        if finite:
+            self._counter.steps += 1
+        else:
+            self._counter.skipped += 1
+        pending, self._pending, self._touched, self._finite = self._pending, [], [], True
+        for future, out in pending:
+            if not finite:
+                out.fill_(torch.nan)
+            future.set_result(out)
+
+    def _channel(self, names: tuple[str, ...], like: Tensor) -> Channel:
+        """The bucket's channel; where buckets have changed, made from what was remembered by segment."""
+        if names in self._channels:
+            return self._channels[names]
+        layout = self.layout.select(names)
+        if layout.d != like.numel():
+            raise ValueError(f"the bucket of {names[0]!r} has {layout.d} elements, got {like.numel()}")
+        for key, channel in list(self._channels.items()):
+            if not set(key).isdisjoint(names):
+                self._loose.update(channel.state_by_segment())
+                del self._channels[key]
+        made = Channel(layout, self.feedback, self._group, self._seed, self._counter, like[:0])
+        known = [name for name in names if name in self._loose]
+        if known and len(known) < len(names):
+            missing = next(name for name in names if name not in self._loose)
+            raise ValueError(f"the memory of {known[0]!r} is known, but not that of {missing!r}")
+        if known:
+            made.load_by_segment({name: self._loose.pop(name) for name in names})
+        self._channels[names] = made
+        return made
+
+    def _check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        if set(tensors) != self._names:
+            odd = sorted(set(tensors) ^ self._names)
+            raise ValueError(f"reduce_ needs a tensor for each segment by name; missing or unknown: {odd}")
+        for segment in self.layout.segments:
+            if tuple(tensors[segment.name].shape) != segment.shape:
+                raise ValueError(
+                    f"segment {segment.name!r} has shape {segment.shape}, but its tensor has "
+                    f"{tuple(tensors[segment.name].shape)}"
+                )
+
+    def stats(self) -> Stats:
+        """What this rank has sent, received and spent so far."""
+        return self._counter.stats()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this rank remembers, by segment name. Call it between steps; every rank saves its own."""
+        segments = {}
+        for channel in self._channels.values():
+            segments.update(channel.state_by_segment())
+        segments.update(self._loose)
+        return {
+            "version": 1,
+            "method": self.feedback.name,
+            "layout": self.layout.digest,
+            "rank": self.rank,
+            "size": self.size,
+            "segments": segments,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what an exchange of the same method, layout, rank and number of ranks remembered.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        own = {"version": 1, "method": self.feedback.name, "layout": self.layout.digest}
+        own |= {"rank": self.rank, "size": self.size}
+        for key, value in own.items():
+            if state.get(key) != value:
+                raise ValueError(
+                    f"the saved exchange has {key} {state.get(key)!r}, this one has {value!r}: load "
+                    "each rank's own state, with the same method, parameters and number of ranks"
+                )
+        self._channels = {}
+        self._loose = dict(state["segments"])
+
+    def close(self) -> None:
+        """Finish what was submitted, end the thread, and give the process group back."""
+        self._worker.close()
+        self._group.close()
+
+
+def _checked_buckets(layout: Layout, buckets: Sequence[Sequence[str]] | None) -> tuple[tuple[str, ...], ...]:
+    names = [segment.name for segment in layout.segments]
+    if buckets is None:
+        return (tuple(names),)
+    chosen = tuple(tuple(bucket) for bucket in buckets if bucket)
+    listed = [name for bucket in chosen for name in bucket]
+    if sorted(listed) != sorted(names):
+        odd = sorted(set(listed) ^ set(names)) or sorted({n for n in listed if listed.count(n) > 1})
+        raise ValueError(f"the buckets must hold every segment once; missing, unknown or repeated: {odd}")
+    return chosen

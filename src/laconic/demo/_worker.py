@@ -1,0 +1,168 @@
+"""What each of the demo's processes does: all methods, one after another."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from laconic.demo._methods import Method
+from laconic.demo._model import CONTEXT, ByteTransformer, loss_of
+from laconic.demo._text import even_starts, read_corpus, share, windows
+from laconic.demo._trainer import make_trainer
+
+SEQUENCES = 4
+"""Sequences a node and step."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all methods have in common.
+
+    Args:
+        steps: steps of each method.
+        nodes: processes.
+        seed: of the first weights and the order of the data, alike for all methods.
+        curve: validation sequences of the loss curve.
+        final: validation sequences of the last loss.
+        points: points of the loss curve.
+    """
+
+    steps: int = 300
+    nodes: int = 4
+    seed: int = 0
+    curve: int = 64
+    final: int = 320
+    points: int = 15
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one method did.
+
+    Args:
+        name: the method's.
+        loss: validation loss at the end, nats a byte.
+        steps: the steps of the loss curve.
+        losses: the loss curve.
+        message_bytes: what a node hands to the collective in a step, on average.
+        link_bytes: what a node's link carries in each direction in a step, on average.
+        seconds: of a step, on average, without validation.
+    """
+
+    name: str
+    loss: float
+    steps: list[int]
+    losses: list[float]
+    message_bytes: float
+    link_bytes: float
+    seconds: float
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def work(rank: int, settings: Settings, methods: tuple[Method, ...], meeting: str, report: Any) -> None:
+    """Be one node.
+
+    Args:
+        rank: this node's number.
+        settings: what all methods have in common.
+        methods: which to run.
+        meeting: a path for the processes to meet at.
+        report: a queue, to which rank 0 puts the course of things.
+    """
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # Everything stays on this machine, whatever its name resolves to.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{meeting}",
+        rank=rank,
+        world_size=settings.nodes,
+        timeout=timedelta(seconds=120),
+    )
+    try:
+        tell: Report = report.put if rank == 0 else _silent
+        train, held = read_corpus()
+        for method in methods:
+            run = train_with(method, settings, share(train, rank, settings.nodes), held, tell)
+            tell({"run": asdict(run)})
+    finally:
+        dist.destroy_process_group()
+
+
+def _silent(_: dict[str, Any]) -> None:
+    pass
+
+
+def train_with(method: Method, settings: Settings, text: Tensor, held: Tensor, tell: Report) -> Run:
+    """Train one model with one method, the same weights and batches for all methods."""
+    torch.manual_seed(settings.seed)
+    model = ByteTransformer()
+    draw = torch.Generator().manual_seed(1000 * settings.seed + dist.get_rank())
+    trainer = make_trainer(method, model)
+    every = max(1, settings.steps // settings.points)
+    steps, losses, spent = [0], [_validate(model, held, settings.curve)], 0.0
+    for step in range(1, settings.steps + 1):
+        start = time.perf_counter()
+        starts = torch.randint(text.numel() - CONTEXT - 1, (SEQUENCES,), generator=draw)
+        model.zero_grad()
+        loss_of(model, *windows(text, starts, CONTEXT)).backward()
+        trainer.step(method.lr * schedule(step, settings.steps))
+        spent += time.perf_counter() - start
+        if step % every == 0:
+            steps.append(step)
+            losses.append(_validate(model, held, settings.curve))
+        tell({"name": method.name, "step": step, "loss": losses[-1]})
+    handed = trainer.handed() / settings.steps
+    trainer.close()
+    return Run(
+        name=method.name,
+        loss=_validate(model, held, settings.final),
+        steps=steps,
+        losses=losses,
+        message_bytes=handed,
+        link_bytes=link_bytes(method, handed, settings.nodes),
+        seconds=_mean(spent) / settings.steps,
+    )
+
+
+def schedule(step: int, steps: int) -> float:
+    """The share of the peak learning rate: 5 % linear warm-up, then a cosine to 10 %."""
+    warm = max(1, steps // 20)
+    if step <= warm:
+        return step / warm
+    return 0.1 + 0.45 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def link_bytes(method: Method, message: float, nodes: int) -> float:
+    """What a node's link carries in each direction for a message.
+
+    All-gather: n - 1 messages. Ring all-reduce: 2 (n - 1) / n times the vector.
+    """
+    return message * (2 * (nodes - 1) / nodes if method.sends == "all" else nodes - 1)
+
+
+@torch.no_grad()
+def _validate(model: nn.Module, held: Tensor, sequences: int) -> float:
+    """The loss on fixed sequences, each node computing its share."""
+    starts = even_starts(held, sequences, CONTEXT)[dist.get_rank() :: dist.get_world_size()]
+    total = torch.tensor([0.0, float(len(starts))], dtype=torch.float64)
+    total[0] = float(loss_of(model, *windows(held, starts, CONTEXT))) * len(starts)
+    dist.all_reduce(total)
+    return float(total[0] / total[1])
+
+
+def _mean(value: float) -> float:
+    total = torch.tensor([value], dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total) / dist.get_world_size()

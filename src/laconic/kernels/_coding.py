@@ -1,0 +1,357 @@
+"""The coders' loops, compiled by numba at their first use; ``packing`` is what they must equal.
+
+Bits stand in little-endian 64-bit words, lowest first. A loop reads no word beyond those that its caller has
+sized, whatever the bits say: counts of ones are taken before ones are followed.
+"""
+# mypy: ignore-errors
+# numba takes the types from the arguments of the first call.
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+U = np.uint64
+_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
+
+
+def _unary(name, arguments):
+    """A one-argument 64-bit LLVM intrinsic as a function of uint64."""
+
+    def build(_context, builder, _signature, values):
+        kinds = [ir.IntType(64)] + [ir.IntType(1)] * len(arguments)
+        called = builder.module.declare_intrinsic(name, (), ir.FunctionType(ir.IntType(64), kinds))
+        return builder.call(called, [values[0], *(ir.Constant(ir.IntType(1), a) for a in arguments)])
+
+    return build
+
+
+@intrinsic
+def _trailing_zeros(_context, _word):
+    """The place of the lowest one; the word must not be 0."""
+    return types.int64(types.uint64), _unary("llvm.cttz.i64", (1,))
+
+
+@intrinsic
+def _population(_context, _word):
+    """The number of ones."""
+    return types.int64(types.uint64), _unary("llvm.ctpop.i64", ())
+
+
+@njit(**_OPTIONS)
+def ascend(positions, d):
+    """Whether the numbers ascend within [0, d)."""
+    last = np.int64(-1)
+    good = True
+    for i in range(positions.size):
+        good &= positions[i] > last
+        last = positions[i]
+    return good and last < d
+
+
+@njit(**_OPTIONS)
+def count_ones(words):
+    """The number of ones."""
+    total = np.int64(0)
+    for i in range(words.size):
+        total += _population(words[i])
+    return total
+
+
+@njit(**_OPTIONS)
+def put_low(numbers, width, words):
+    """The lowest ``width`` bits of each number, one after another; the words need not be zero."""
+    mask = (U(1) << U(width)) - U(1)
+    word = U(0)
+    filled = 0
+    at = 0
+    for i in range(numbers.size):
+        bits = U(numbers[i]) & mask
+        word |= bits << U(filled)
+        filled += width
+        if filled >= 64:
+            words[at] = word
+            at += 1
+            filled -= 64
+            word = bits >> U(width - filled) if filled > 0 else U(0)
+    if filled > 0:
+        words[at] = word
+
+
+@njit(**_OPTIONS)
+def get_low(words, width, numbers):
+    """As many numbers of ``width`` bits as there is room for; returns the largest."""
+    mask = (U(1) << U(width)) - U(1)
+    word, left, at = words[0], 64, 1
+    largest = U(0)
+    for i in range(numbers.size):
+        if left >= width:
+            bits = word & mask
+            word >>= U(width)
+            left -= width
+        else:
+            more = words[at]
+            at += 1
+            bits = (word | more << U(left)) & mask
+            word = more >> U(width - left)
+            left += 64 - width
+        largest = max(largest, bits)
+        numbers[i] = np.int64(bits)
+    return np.int64(largest)
+
+
+@njit(**_OPTIONS)
+def put_ones(positions, words):
+    """Ones at the positions; the words are zero."""
+    for i in range(positions.size):
+        words[positions[i] >> 6] |= U(1) << U(positions[i] & 63)
+
+
+@njit(**_OPTIONS)
+def get_ones(words, positions):
+    """The places of the first ones, as many as there is room for; the words hold as many."""
+    at = 0
+    word = words[0]
+    for i in range(positions.size):
+        while word == U(0):
+            at += 1
+            word = words[at]
+        positions[i] = (at << 6) + _trailing_zeros(word)
+        word &= word - U(1)
+
+
+@njit(**_OPTIONS)
+def put_high(positions, low, words):
+    """Elias-Fano's high bits: a one at ``(position >> low) + number``; the words are zero."""
+    for i in range(positions.size):
+        place = (positions[i] >> low) + i
+        words[place >> 6] |= U(1) << U(place & 63)
+
+
+@njit(**_OPTIONS)
+def get_elias_fano(high, words, low, positions):
+    """The positions; ``high`` holds as many ones. Returns whether they ascend."""
+    mask = (U(1) << U(low)) - U(1)
+    at, marks = 0, high[0]
+    word, left, after = words[0], 64, 1
+    last = np.int64(-1)
+    good = True
+    for i in range(positions.size):
+        while marks == U(0):
+            at += 1
+            marks = high[at]
+        place = (at << 6) + _trailing_zeros(marks)
+        marks &= marks - U(1)
+        if left >= low:
+            bits = word & mask
+            word >>= U(low)
+            left -= low
+        else:
+            more = words[after]
+            after += 1
+            bits = (word | more << U(left)) & mask
+            word = more >> U(low - left)
+            left += 64 - low
+        position = ((place - i) << low) | np.int64(bits)
+        good &= position > last
+        last = position
+        positions[i] = position
+    return good
+
+
+@njit(**_OPTIONS)
+def _rice_cost(gaps, start, end, low):
+    cost = np.int64(0)
+    for i in range(start, end):
+        cost += gaps[i] >> low
+    return cost + (end - start) * low
+
+
+@njit(**_OPTIONS)
+def choose_low(gaps, block, most, lows):
+    """The smallest best number of low bits of each block of gaps; returns (low bits, high bits) in all."""
+    low_bits, high_bits = np.int64(0), np.int64(0)
+    low = 0
+    for number in range(lows.size):
+        start = number * block
+        end = min(start + block, gaps.size)
+        # The cost is convex in the number of low bits, so the nearest minimum is the only one.
+        cost = _rice_cost(gaps, start, end, low)
+        while low < most:
+            other = _rice_cost(gaps, start, end, low + 1)
+            if other >= cost:
+                break
+            low, cost = low + 1, other
+        while low > 0:
+            other = _rice_cost(gaps, start, end, low - 1)
+            if other > cost:
+                break
+            low, cost = low - 1, other
+        lows[number] = low
+        low_bits += (end - start) * low
+        high_bits += cost - (end - start) * low + (end - start)
+    return low_bits, high_bits
+
+
+@njit(**_OPTIONS)
+def put_rice(gaps, block, lows, words, high):
+    """The low bits of each gap, and a one after as many zeros as the rest says; ``high`` is zero."""
+    at, word, filled = 0, U(0), 0
+    place = np.int64(-1)
+    for number in range(lows.size):
+        low = lows[number]
+        mask = (U(1) << U(low)) - U(1)
+        for i in range(number * block, min(number * block + block, gaps.size)):
+            place += (gaps[i] >> low) + 1
+            high[place >> 6] |= U(1) << U(place & 63)
+            bits = U(gaps[i]) & mask
+            word |= bits << U(filled)
+            filled += low
+            if filled >= 64:
+                words[at] = word
+                at += 1
+                filled -= 64
+                word = bits >> U(low - filled) if filled > 0 else U(0)
+    if filled > 0:
+        words[at] = word
+
+
+@njit(**_OPTIONS)
+def get_rice(high, words, block, lows, limit, positions):
+    """The positions of coded gaps; ``high`` holds as many ones. Returns the last, or limit once passed."""
+    at, marks = 0, high[0]
+    word, left, after = words[0], 64, 1
+    before, position = np.int64(-1), np.int64(-1)
+    for number in range(lows.size):
+        low = lows[number]
+        mask = (U(1) << U(low)) - U(1)
+        for i in range(number * block, min(number * block + block, positions.size)):
+            while marks == U(0):
+                at += 1
+                marks = high[at]
+            place = (at << 6) + _trailing_zeros(marks)
+            marks &= marks - U(1)
+            zeros = place - before - 1
+            if zeros > limit >> low:
+                return limit
+            if left >= low:
+                bits = word & mask
+                word >>= U(low)
+                left -= low
+            else:
+                more = words[after]
+                after += 1
+                bits = (word | more << U(left)) & mask
+                word = more >> U(low - left)
+                left += 64 - low
+            position += (zeros << low) + np.int64(bits) + 1
+            before = place
+            positions[i] = position
+        if position >= limit:
+            return limit
+    return position
+
+
+@njit(**_OPTIONS)
+def _symbol(code, base, has_zero):
+    """The symbol of a code; at least 2^63 where there is none."""
+    magnitude = abs(code) - base
+    if not has_zero:
+        return U(2 * magnitude - 1 - (code > 0))
+    if code == 0:
+        return U(0)
+    return U(2 * magnitude - (code > 0)) if magnitude > 0 else U(1) << U(63)
+
+
+@njit(**_OPTIONS)
+def _code(symbol, base, has_zero):
+    """The code of a symbol."""
+    if not has_zero:
+        magnitude = (symbol >> 1) + 1
+        return -magnitude if symbol & 1 else magnitude
+    if symbol == 0:
+        return np.int64(0)
+    magnitude = ((symbol + 1) >> 1) + base
+    return magnitude if symbol & 1 else -magnitude
+
+
+@njit(**_OPTIONS)
+def put_codes(codes, base, has_zero, symbols, width, words):
+    """The symbols of codes, ``width`` bits each; returns whether all are symbols."""
+    word, filled, at = U(0), 0, 0
+    largest = U(0)
+    for i in range(codes.size):
+        symbol = _symbol(np.int64(codes[i]), base, has_zero)
+        largest = max(largest, symbol)
+        word |= symbol << U(filled)
+        filled += width
+        if filled >= 64:
+            words[at] = word
+            at += 1
+            filled -= 64
+            word = symbol >> U(width - filled) if filled > 0 else U(0)
+    if filled > 0:
+        words[at] = word
+    return largest < U(symbols)
+
+
+@njit(**_OPTIONS)
+def get_codes(words, base, has_zero, symbols, width, codes):
+    """As many codes as there is room for; returns whether all are symbols."""
+    mask = (U(1) << U(width)) - U(1)
+    word, left, at = words[0], 64, 1
+    largest = np.int64(0)
+    for i in range(codes.size):
+        if left >= width:
+            bits = word & mask
+            word >>= U(width)
+            left -= width
+        else:
+            more = words[at]
+            at += 1
+            bits = (word | more << U(left)) & mask
+            word = more >> U(width - left)
+            left += 64 - width
+        symbol = np.int64(bits)
+        largest = max(largest, symbol)
+        codes[i] = _code(symbol, base, has_zero)
+    return largest < symbols
+
+
+@njit(**_OPTIONS)
+def put_groups(codes, base, has_zero, symbols, shared, out):
+    """``shared`` symbols to a byte, the first one lowest; returns whether all are symbols."""
+    largest = U(0)
+    for i in range(out.size):
+        group = U(0)
+        for j in range(min(codes.size, (i + 1) * shared) - 1, i * shared - 1, -1):
+            symbol = _symbol(np.int64(codes[j]), base, has_zero)
+            largest = max(largest, symbol)
+            group = group * U(symbols) + symbol
+        out[i] = group
+    return largest < U(symbols)
+
+
+@njit(**_OPTIONS)
+def get_groups(data, base, has_zero, symbols, shared, codes):
+    """As many codes as there is room for; returns whether nothing is left over in any byte."""
+    table = np.empty((256, shared), np.int32)
+    left = np.zeros(256, np.bool_)
+    for byte in range(256):
+        group = byte
+        for j in range(shared):
+            table[byte, j] = _code(group % symbols, base, has_zero)
+            group //= symbols
+        left[byte] = group > 0
+    good = True
+    whole = codes.size // shared
+    for i in range(whole):
+        good &= not left[data[i]]
+        for j in range(shared):
+            codes[i * shared + j] = table[data[i], j]
+    if whole < data.size:
+        last = codes.size - whole * shared
+        for j in range(last):
+            codes[whole * shared + j] = table[data[whole], j]
+        good &= data[whole] < symbols**last
+    return good
