@@ -1,5 +1,6 @@
 """Real processes for tests: n ranks that run one function and hand back what it returns."""
 
+import faulthandler
 import multiprocessing
 import traceback
 from collections.abc import Callable
@@ -27,7 +28,9 @@ def run_ranks(
     results = [folder / f"{meeting.name}-rank{rank}.pt" for rank in range(ranks)]
     children = [
         _CONTEXT.Process(
-            target=_child, args=(function, rank, ranks, meeting, results[rank], arguments), daemon=True
+            target=_child,
+            args=(function, rank, ranks, meeting, results[rank], timeout, arguments),
+            daemon=True,
         )
         for rank in range(ranks)
     ]
@@ -37,7 +40,8 @@ def run_ranks(
         for child in children:
             child.join(timeout)
         hanging = [rank for rank, child in enumerate(children) if child.is_alive()]
-        assert not hanging, f"ranks {hanging} had not ended after {timeout} s"
+        where = "\n".join(results[rank].with_suffix(".stacks").read_text() for rank in hanging)
+        assert not hanging, f"ranks {hanging} had not ended after {timeout} s:\n{where}"
     finally:
         for child in children:
             child.kill()
@@ -49,9 +53,18 @@ def run_ranks(
 
 
 def _child(
-    function: Callable[..., Any], rank: int, ranks: int, meeting: Path, result: Path, arguments: tuple
+    function: Callable[..., Any],
+    rank: int,
+    ranks: int,
+    meeting: Path,
+    result: Path,
+    timeout: float,
+    arguments: tuple,
 ) -> None:
     torch.set_num_threads(1)
+    # Where a rank hangs, say where.
+    stacks = result.with_suffix(".stacks").open("w")
+    faulthandler.dump_traceback_later(0.9 * timeout, file=stacks)
     try:
         dist.init_process_group(
             "gloo",

@@ -4,37 +4,23 @@ import queue
 import threading
 from collections.abc import Callable
 
-from laconic.comm._errors import ExchangeError
-
 
 class Worker:
-    """Runs jobs one after another on a thread of its own.
+    """Runs jobs one after another on a thread of its own; jobs report their own failures.
 
     On Gloo a second collective must never be started from a callback of the first, nor from two threads:
     the order would differ between ranks. So all collectives of an exchange are made here, in the order in
-    which they are asked for. After a job has failed, none is run any more.
+    which they are asked for.
     """
 
     def __init__(self, name: str) -> None:
         """Start the thread; it ends with the process."""
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    @property
-    def failure(self) -> BaseException | None:
-        """What ended the work, or None."""
-        return self._failure
-
     def submit(self, job: Callable[[], None]) -> None:
-        """Run the job after all before it.
-
-        Raises:
-            ExchangeError: where an earlier job has failed.
-        """
-        if self._failure is not None:
-            raise ExchangeError(f"the exchange has failed before: {self._failure}") from self._failure
+        """Run the job after all before it."""
         self._jobs.put(job)
 
     def close(self) -> None:
@@ -44,9 +30,4 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._failure is not None:
-                continue
-            try:
-                job()
-            except BaseException as error:  # it belongs to whoever waits, not to this thread
-                self._failure = error
+            job()

@@ -80,6 +80,7 @@ class Exchange:
         self._touched: list[Channel] = []
         self._finite = True
         self._last_finite = True
+        self._failure: BaseException | None = None
 
     @property
     def rank(self) -> int:
@@ -146,10 +147,15 @@ class Exchange:
 
         Returns:
             A future of ``out``. Its value is NaN throughout where the step was rolled back.
+
+        Raises:
+            ExchangeError: where the exchange has failed before; a failure of this bucket is raised by the
+                future.
         """
         future: TensorFuture = torch.futures.Future()
         destination = source if out is None else out
         key = tuple(names)
+        self._require_going()
         self._worker.submit(lambda: self._run(key, source, destination, scale, last, future))
         return future
 
@@ -164,6 +170,7 @@ class Exchange:
     ) -> None:
         self._pending.append((future, out))
         try:
+            self._require_going()
             with torch.no_grad():
                 if self._finite:
                     channel = self._channel(names, source)
@@ -171,14 +178,18 @@ class Exchange:
                     self._finite = channel.run(source, out, scale)
                 if last:
                     self._end_step()
-        except BaseException as error:
+        except BaseException as error:  # it belongs to whoever waits, not to the worker
             known = isinstance(error, (ExchangeError, ValueError, TypeError))
             failure = error if known else ExchangeError(f"{type(error).__name__}: {error}")
-            for waiting, _ in self._pending:
+            self._failure = self._failure or failure
+            pending, self._pending = self._pending, []
+            for waiting, _ in pending:
                 # The stub types the argument as the future's value.
                 waiting.set_exception(failure)  # type: ignore[arg-type]
-            self._pending = []
-            raise
+
+    def _require_going(self) -> None:
+        if self._failure is not None:
+            raise ExchangeError(f"the exchange has failed before: {self._failure}") from self._failure
 
     def _end_step(self) -> None:
         finite, self._last_finite = self._finite, self._finite

@@ -1,0 +1,228 @@
+"""The compressed optimisers over real processes."""
+
+import copy
+import math
+
+import pytest
+import torch
+from processes import run_ranks
+from torch import nn
+
+import laconic
+from laconic.layout import Layout
+from laconic.optim import CompressedAdamW, CompressedSGD
+
+RANKS = 2
+FEEDBACKS = {
+    "ef14": laconic.EF14(laconic.TopK(0.1)),
+    "ef14-1bit": laconic.EF14(laconic.TopK(0.1) >> laconic.ScaledSign()),
+    "random": laconic.EF14(laconic.RandK(0.2)),
+    "ef21": laconic.EF21(laconic.TopK(0.1)),
+}
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(24, 32), nn.Tanh(), nn.Linear(32, 24))
+
+
+def gradients(model, step, rank):
+    """This rank's gradients of the step, on data of its own."""
+    x = torch.randn(8, 24, generator=torch.Generator().manual_seed(100 * step + rank))
+    model.zero_grad()
+    (model(x) - x.roll(1, -1)).square().mean().backward()
+
+
+def weights(model):
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+def snapshot(optimizer):
+    return copy.deepcopy(optimizer.state_dict())
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def _train(rank, name, steps):
+    model = network(seed=rank)
+    optimizer = CompressedAdamW(
+        model.parameters(), 0.01, FEEDBACKS[name], seed=3, weight_decay=0.1, timeout_s=60
+    )
+    for step in range(steps):
+        gradients(model, step, rank)
+        optimizer.step()
+    stats = optimizer.stats()
+    optimizer.close()
+    return weights(model), optimizer.state[next(model.parameters())]["exp_avg_sq"], stats.bytes_sent
+
+
+def _simulated(name, steps):
+    """The same in one process, written down: a model, and a second moment and a sender for each node."""
+    feedback, model = FEEDBACKS[name], network(seed=0)
+    parameters = {str(i): p for i, p in enumerate(model.parameters())}
+    layout = Layout.of(parameters, exact=[n for n, p in parameters.items() if p.dim() <= 1])
+    senders = [feedback.sender(layout, node=node, seed=3) for node in range(RANKS)]
+    receiver = feedback.receiver(layout, RANKS)
+    moments = [{n: torch.zeros_like(p) for n, p in parameters.items()} for _ in range(RANKS)]
+    inside = feedback.estimates == "step"
+    for step in range(steps):
+        messages = []
+        for node in range(RANKS):
+            gradients(model, step, node)
+            square = sum(float(laconic.kernels.squared_norm(p.grad.reshape(-1))) for p in parameters.values())
+            factor = min(1.0, 0.5 / math.sqrt(square))
+            updates = []
+            for n, p in parameters.items():
+                g = p.grad * factor
+                v = moments[node][n] = moments[node][n] * 0.999 + g * g * (1 - 0.999)
+                u = g / ((v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
+                updates.append((u * 0.01 if inside else u).reshape(-1))
+            messages.append(senders[node].send(torch.cat(updates)))
+        estimate = receiver.receive(messages) * (1.0 if inside else 0.01)
+        with torch.no_grad():
+            for segment, p in zip(layout.segments, parameters.values(), strict=True):
+                p.copy_(p * (1 - 0.01 * 0.1) - estimate[segment.offset : segment.end].view_as(p))
+    return weights(model), [moment["0"] for moment in moments]
+
+
+@pytest.mark.parametrize("name", FEEDBACKS)
+def test_replicas_are_equal_and_equal_to_the_simulation(name, tmp_path):
+    steps = 15
+    ranks = run_ranks(_train, RANKS, tmp_path, name, steps)
+    simulated, moments = _simulated(name, steps)
+    for rank, (found, second, sent) in enumerate(ranks):
+        assert torch.equal(found, simulated)
+        assert torch.equal(second, moments[rank])
+        assert sent > 0
+    assert not torch.equal(moments[0], moments[1])
+
+
+def _poisoned(rank, make_name, where, scaled):
+    model = network()
+    sgd = make_name == "sgd"
+    make = CompressedSGD if sgd else CompressedAdamW
+    optimizer = make(model.parameters(), 0.01, FEEDBACKS["ef14" if sgd else make_name], timeout_s=60)
+    scaler = torch.amp.GradScaler(device="cpu", init_scale=2.0**8, growth_interval=100, enabled=scaled)
+    unchanged = []
+    for step in range(6):
+        gradients(model, step, rank)
+        if scaled:
+            for p in model.parameters():
+                p.grad *= scaler.scale(torch.ones(()))
+        poison = step in (0, 3) and rank == 1
+        if poison:
+            list(model.parameters())[where].grad.view(-1)[-1] = math.inf
+        before = weights(model), snapshot(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        if step in (0, 3):
+            after = snapshot(optimizer)
+            unchanged.append(
+                torch.equal(weights(model), before[0]) and same(after["state"], before[1]["state"])
+            )
+            unchanged.append(step == 0 or same(after["exchange"], before[1]["exchange"]))
+    skipped = optimizer.skipped
+    optimizer.close()
+    return weights(model), unchanged, skipped, scaler.get_scale() if scaled else None
+
+
+def _healthy(rank, make_name):
+    model = network()
+    sgd = make_name == "sgd"
+    make = CompressedSGD if sgd else CompressedAdamW
+    optimizer = make(model.parameters(), 0.01, FEEDBACKS["ef14" if sgd else make_name], timeout_s=60)
+    for step in (1, 2, 4, 5):
+        gradients(model, step, rank)
+        optimizer.step()
+    optimizer.close()
+    return weights(model)
+
+
+@pytest.mark.parametrize(
+    ("make_name", "where", "scaled"),
+    [("ef14", 0, False), ("ef14", -1, True), ("ef21", 2, True), ("sgd", 1, False)],
+)
+def test_an_infinity_on_one_rank_makes_the_step_void_on_all(make_name, where, scaled, tmp_path):
+    ranks = run_ranks(_poisoned, RANKS, tmp_path, make_name, where, scaled)
+    expected = run_ranks(_healthy, RANKS, tmp_path, make_name)
+    for rank, (found, unchanged, skipped, scale) in enumerate(ranks):
+        assert all(unchanged), (rank, unchanged)
+        assert skipped == 2
+        assert torch.equal(found, expected[0])
+        # Each rank's scale is its own, and so may differ; memories are in unscaled units.
+        assert scale == (None if not scaled else 2.0**6 if rank == 1 else 2.0**8)
+
+
+def _resumed(rank, folder):
+    model = network()
+    optimizer = CompressedAdamW(model.named_parameters(), 0.01, FEEDBACKS["ef14-1bit"], timeout_s=60)
+    for step in range(4):
+        gradients(model, step, rank)
+        optimizer.step()
+    torch.save((model.state_dict(), optimizer.state_dict()), folder / f"checkpoint-{rank}.pt")
+    for step in range(4, 8):
+        gradients(model, step, rank)
+        optimizer.step()
+    straight = weights(model)
+    optimizer.close()
+
+    model = network(seed=5)
+    optimizer = CompressedAdamW(model.named_parameters(), 0.01, FEEDBACKS["ef14-1bit"], timeout_s=60)
+    other, mine = (torch.load(folder / f"checkpoint-{r}.pt", weights_only=True) for r in (1 - rank, rank))
+    refused = ""
+    try:
+        optimizer.load_state_dict(other[1])
+    except ValueError as error:
+        refused = str(error)
+    model.load_state_dict(mine[0])
+    optimizer.load_state_dict(mine[1])
+    for step in range(4, 8):
+        gradients(model, step, rank)
+        optimizer.step()
+    optimizer.close()
+    return straight, weights(model), refused
+
+
+def test_every_rank_resumes_from_its_own_checkpoint_bit_for_bit(tmp_path):
+    for rank, (straight, resumed, refused) in enumerate(run_ranks(_resumed, RANKS, tmp_path, tmp_path)):
+        assert torch.equal(straight, resumed)
+        assert f"has rank {1 - rank}, this one has {rank}" in refused
+
+
+def _unused(rank):
+    model = network()
+    optimizer = CompressedSGD(model.parameters(), 0.1, FEEDBACKS["ef14"], timeout_s=60)
+    for step in range(4):
+        gradients(model, step, rank)
+        if rank == 1:
+            model[0].weight.grad = None
+        optimizer.step()
+    optimizer.close()
+    return weights(model), model[0].weight.detach()
+
+
+def test_a_gradient_that_one_rank_lacks_is_zeros_there(tmp_path):
+    first, second = run_ranks(_unused, RANKS, tmp_path)
+    assert torch.equal(first[0], second[0])
+    assert not torch.equal(first[1], network()[0].weight)
+
+
+def _unlike(rank):
+    try:
+        CompressedSGD([nn.Parameter(torch.zeros(10 + rank, 100))], 0.1, timeout_s=60)
+    except ValueError as error:
+        return str(error)
+    return "accepted"
+
+
+def test_ranks_with_other_parameters_are_refused_on_every_rank(tmp_path):
+    for message in run_ranks(_unlike, RANKS, tmp_path):
+        assert "rank 1 has other parameters than rank 0 (1 tensors with 1100 numbers" in message
