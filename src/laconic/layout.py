@@ -8,8 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
-Rule = Literal["compress", "exact"]
-"""What a segment's numbers meet: the compressor, or none at all."""
+Rule = Literal["compress", "exact", "bfloat16"]
+"""What a segment's numbers meet: the compressor, none at all, or a rounding to bfloat16."""
+
+RULES: tuple[Rule, ...] = ("compress", "exact", "bfloat16")
+"""The rules by their code on the wire."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Segment:
         name: unique in its layout; for a parameter, its fully qualified name.
         shape: the shape of the tensor that lies here.
         offset: where it starts in the flat vector, in elements.
-        rule: "compress", or "exact" for what must travel whole.
+        rule: "compress"; "exact" for what must travel whole; or "bfloat16" for what travels whole in 16 bits,
+            its rounding errors left to the feedback.
         number: what its random draws are keyed by: its place in the layout of the whole model, which it
             keeps in every selection of segments.
     """
@@ -82,7 +86,7 @@ class Layout:
                     f"segment {segment.name!r} starts at {segment.offset}, but the one before it ends at "
                     f"{offset}; Layout.of computes the offsets"
                 )
-            if segment.rule not in ("compress", "exact"):
+            if segment.rule not in RULES:
                 raise ValueError(f"unknown rule {segment.rule!r} of segment {segment.name!r}")
             names.add(segment.name)
             offset = segment.end
@@ -93,22 +97,28 @@ class Layout:
         return cls((Segment("x", (d,), 0),))
 
     @classmethod
-    def of(cls, shapes: Mapping[str, Iterable[int] | Tensor], *, exact: Iterable[str] = ()) -> "Layout":
+    def of(
+        cls,
+        shapes: Mapping[str, Iterable[int] | Tensor],
+        *,
+        exact: Iterable[str] = (),
+        bfloat16: Iterable[str] = (),
+    ) -> "Layout":
         """A segment for each name, in the mapping's order.
 
         Args:
             shapes: name to shape, or to a tensor of that shape, as ``dict(model.named_parameters())``.
             exact: names of the segments that travel whole.
+            bfloat16: names of the segments that travel whole in bfloat16.
         """
-        whole = set(exact)
-        if unknown := whole - set(shapes):
-            raise ValueError(f"exact names {sorted(unknown)} are not among the segments {list(shapes)}")
+        rules: dict[str, Rule] = dict.fromkeys(bfloat16, "bfloat16") | dict.fromkeys(exact, "exact")
+        if unknown := set(rules) - set(shapes):
+            raise ValueError(f"the names {sorted(unknown)} with a rule are not among {list(shapes)}")
         segments: list[Segment] = []
         offset = 0
         for name, value in shapes.items():
             shape = tuple(value.shape) if isinstance(value, Tensor) else tuple(value)
-            rule: Rule = "exact" if name in whole else "compress"
-            segments.append(Segment(name, shape, offset, rule, len(segments)))
+            segments.append(Segment(name, shape, offset, rules.get(name, "compress"), len(segments)))
             offset = segments[-1].end
         return cls(tuple(segments))
 

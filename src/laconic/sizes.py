@@ -109,7 +109,7 @@ def side_bytes(spec: PartSpec) -> int:
 def section_bytes(spec: PartSpec, count: int | None = None) -> int:
     """Bytes of one part on the wire; with ``count`` places in use, where that varies (None: all).
 
-    Of a part whose positions adapt to their density these are the most that it can take.
+    Where positions adapt to their density, the most that they can take.
     """
     used = spec.k if count is None else count
     size = side_bytes(spec) + value_bytes(spec.kind, used)
@@ -120,6 +120,15 @@ def section_bytes(spec: PartSpec, count: int | None = None) -> int:
     if spec.kind.listed:
         size += position_form(spec.d, used, spec.kind.cells)[1] + spec.kind.adaptive
     return size
+
+
+def largest_bytes(spec: PartSpec) -> int:
+    """Bytes of one part that no message exceeds: its size, where that is fixed."""
+    if not spec.kind.counted:
+        return section_bytes(spec)
+    # No form of positions is larger than the bitmap, whatever the count.
+    values = value_bytes(spec.kind, spec.k)
+    return side_bytes(spec) + COUNT_BYTES + values + whole_bytes(spec.d) + spec.kind.adaptive
 
 
 @lru_cache(maxsize=256)

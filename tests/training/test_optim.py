@@ -367,9 +367,9 @@ def test_the_closure_is_evaluated_with_gradients():
         optimizer.zero_grad()
         loss = loss_of(model, batch(0))
         loss.backward()
-        return float(loss)
+        return loss.item()
 
-    assert optimizer.step(closure) == pytest.approx(float(loss_of(network(), batch(0))))
+    assert optimizer.step(closure) == pytest.approx(loss_of(network(), batch(0)).item())
     assert not torch.equal(weights(model), before)
     optimizer.close()
 
@@ -400,9 +400,9 @@ def test_grad_scaler_changes_nothing_but_the_steps_that_overflow(unscale):
 def test_bfloat16_parameters_have_float32_moments_that_survive_a_checkpoint():
     model = network(dtype=torch.bfloat16)
     optimizer = CompressedAdamW(model.parameters(), 0.05, laconic.EF14(TOP))
-    before = float(loss_of(model, batch(0, torch.bfloat16)))
+    before = loss_of(model, batch(0, torch.bfloat16)).item()
     train(model, optimizer, 30)
-    assert float(loss_of(model, batch(0, torch.bfloat16))) < before
+    assert loss_of(model, batch(0, torch.bfloat16)).item() < before
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     saved = copy.deepcopy(optimizer.state_dict())
     optimizer.load_state_dict(saved)

@@ -16,7 +16,7 @@ RANKS = 2
 FEEDBACKS = {
     "ef14": laconic.EF14(laconic.TopK(0.1)),
     "ef14-1bit": laconic.EF14(laconic.TopK(0.1) >> laconic.ScaledSign()),
-    "random": laconic.EF14(laconic.RandK(0.2)),
+    "random": laconic.EF14(laconic.RandK(0.2).contractive()),
     "ef21": laconic.EF21(laconic.TopK(0.1)),
 }
 

@@ -253,9 +253,9 @@ def seeded(d, k, seed, round_, node, segment):
         return left * columns + right
 
     positions = []
-    for p in range(k):
-        p = image(p)
-        while p >= d:
-            p = image(p)
-        positions.append(p)
+    for number in range(k):
+        position = image(number)
+        while position >= d:
+            position = image(position)
+        positions.append(position)
     return sorted(positions)

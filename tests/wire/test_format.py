@@ -1,4 +1,4 @@
-"""The format is what docs/wire-format.md says: by a decoder that knows nothing else, and by stored messages."""
+"""The format is what docs/wire-format.md says: by a decoder written from it, and by stored messages."""
 
 import json
 from pathlib import Path

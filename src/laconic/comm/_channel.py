@@ -8,7 +8,8 @@ from torch import Tensor
 from laconic.comm._errors import ExchangeError
 from laconic.comm._group import Group
 from laconic.comm._stats import Counter
-from laconic.feedback import Feedback
+from laconic.comm._write import write
+from laconic.feedback import Feedback, NotFiniteError
 from laconic.layout import Layout, Segment
 from laconic.messages import Message, accumulation_dtype
 from laconic.wire import Schema, WireError, pack_into, pack_non_finite, packed_size, read_frame, unpack
@@ -72,15 +73,16 @@ class Channel:
         if messages is None:
             return False
         with counter.phase("apply"):
-            self._apply([m.to(source.device) for m in messages], out, scale)
-        return True
+            return self._apply([m.to(source.device) for m in messages], out, scale)
 
     def _message(self, source: Tensor, scale: float) -> Message | None:
         if scale != 1.0:
             source = source.to(accumulation_dtype(source.dtype)) / scale
-        if not bool(torch.isfinite(source).all()):
+        try:
+            return self.sender.send(source)
+        except NotFiniteError:
+            # To be told to all ranks, not raised on one: the others wait in the collective.
             return None
-        return self.sender.send(source)
 
     def _pack(self, message: Message | None, schema: Schema, dense: bool, round_: int) -> Tensor:
         if message is not None:
@@ -109,13 +111,12 @@ class Channel:
                 raise ExchangeError(f"the message of rank {rank} for {self.what}: {error}") from error
         return messages if finite else None
 
-    def _apply(self, messages: list[Message], out: Tensor, scale: float) -> None:
+    def _apply(self, messages: list[Message], out: Tensor, scale: float) -> bool:
         direct = scale == 1.0 and out.dtype == accumulation_dtype(out.dtype) and out.is_contiguous()
         if direct:
             self.receiver.receive(messages, out=out)
-            return
-        estimate = self.receiver.receive(messages)
-        out.copy_(estimate if scale == 1.0 else estimate * scale)
+            return True
+        return write(self.receiver.receive(messages), out, scale)
 
     def _count(self, frame: Tensor, frames: list[Tensor]) -> None:
         others = len(frames) - 1

@@ -43,16 +43,16 @@ class Group:
             )
 
     def all_gather(self, frame: Tensor, what: str) -> list[Tensor]:
-        """Every rank's bytes, in the order of ranks, where all have the same number.
+        """Every rank's bytes or numbers, in the order of ranks, where all have as many.
 
         Args:
-            frame: uint8 (n,) on the CPU.
+            frame: (n,) on the CPU.
             what: what is exchanged, for the error.
         """
         if self._group is None:
             return [frame]
         frames = [torch.empty_like(frame) for _ in range(self.size)]
-        with self._waiting(f"all_gather of {frame.numel()} bytes", what):
+        with self._waiting(f"all_gather of {frame.nbytes} bytes", what):
             dist.all_gather(frames, frame, group=self._group)
         return frames
 
@@ -71,6 +71,31 @@ class Group:
                 received, frame.repeat(self.size), sizes, [frame.numel()] * self.size, group=self._group
             )
         return list(torch.split(received, sizes))
+
+    def mean(self, numbers: Tensor, what: str) -> Tensor:
+        """The mean over ranks: every rank adds up a share of the numbers, and all hear of it.
+
+        This is the traffic of a ring all-reduce, but the order of the sum is that of the ranks everywhere,
+        so that it does not depend on where a number lies: ``fl(sum + fl(number / size))``, from 0.
+
+        Args:
+            numbers: (d,) on the CPU.
+            what: what is averaged, for the error.
+        """
+        sizes = [part.numel() for part in numbers.tensor_split(self.size)]
+        own = sizes[self.rank]
+        received = numbers
+        if self._group is not None:
+            received = numbers.new_empty(self.size * own)
+            with self._waiting(f"all_to_all of {numbers.numel()} numbers", what):
+                dist.all_to_all_single(
+                    received, numbers.contiguous(), [own] * self.size, sizes, group=self._group
+                )
+        share = numbers.new_zeros(max(sizes))
+        for rank in range(self.size):
+            share[:own] += received[rank * own : (rank + 1) * own] * (1.0 / self.size)
+        shares = self.all_gather(share, what)
+        return torch.cat([part[:size] for part, size in zip(shares, sizes, strict=True)])
 
     def sum_(self, numbers: Tensor, what: str) -> None:
         """Replace the numbers by their sum over ranks, the same bits on every rank."""

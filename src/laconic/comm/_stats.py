@@ -20,7 +20,10 @@ class Stats:
         bytes_sent: bytes handed to collectives for the other ranks: n - 1 copies of each message.
         bytes_received: bytes of the other ranks' messages.
         bytes_bf16: what a ring all-reduce of the same numbers in bfloat16 sends, 2 (n - 1) / n * 2 d a step.
-        seconds: by phase: select (feedback and compressor), pack, communicate, unpack, apply.
+        seconds: by phase: select (feedback and compressor), pack, communicate, unpack, apply. Waiting for
+            ranks that come later is in "communicate".
+        exposed: seconds from the arrival of each step's last bucket to the end of the step, in which the
+            caller had nothing to do but wait.
     """
 
     steps: int
@@ -29,6 +32,13 @@ class Stats:
     bytes_received: int
     bytes_bf16: int
     seconds: dict[str, float]
+    exposed: float = 0.0
+
+    @property
+    def hidden(self) -> float:
+        """The share of the time in all phases that passed while the caller was still busy; NaN at first."""
+        total = sum(self.seconds.values())
+        return max(0.0, 1.0 - self.exposed / total) if total else float("nan")
 
     @property
     def ratio_to_bf16(self) -> float:
@@ -46,6 +56,7 @@ class Counter:
     bytes_received: int = 0
     bytes_bf16: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    exposed: float = 0.0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -64,4 +75,5 @@ class Counter:
             bytes_received=self.bytes_received,
             bytes_bf16=self.bytes_bf16,
             seconds=dict(self.seconds),
+            exposed=self.exposed,
         )

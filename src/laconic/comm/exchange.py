@@ -1,6 +1,8 @@
 """The engine: every rank's vectors in, the feedback's estimate of their mean out."""
 
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -8,6 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm._channel import Channel
+from laconic.comm._channels import Channels
+from laconic.comm._dense import DenseChannel
+from laconic.comm._checks import check_tensors, checked_buckets
 from laconic.comm._errors import ExchangeError
 from laconic.comm._group import Group
 from laconic.comm._stats import Counter, Stats
@@ -65,22 +70,23 @@ class Exchange:
     ) -> None:
         """Check the settings, and meet the other ranks."""
         self.layout = layout
-        self.feedback = feedback
-        self._seed = seed
-        self._names = {segment.name for segment in layout.segments}
-        self._buckets = _checked_buckets(layout, buckets)
+        self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
         self._group = Group(process_group, timeout_s)
         self._timeout_s = timeout_s
         self._counter = Counter()
-        self._channels: dict[tuple[str, ...], Channel] = {}
-        self._loose: dict[str, dict[str, Any]] = {}
+        self._channels = Channels(layout, feedback, self._group, seed, self._counter)
         self._worker = Worker("laconic-exchange")
         self._pending: list[tuple[TensorFuture, Tensor]] = []
-        self._touched: list[Channel] = []
+        self._touched: list[Channel | DenseChannel] = []
         self._finite = True
         self._last_finite = True
         self._failure: BaseException | None = None
+
+    @property
+    def feedback(self) -> Feedback:
+        """The method."""
+        return self._channels.feedback
 
     @property
     def rank(self) -> int:
@@ -106,7 +112,7 @@ class Exchange:
             ValueError: for missing or unknown names, or a tensor of another shape.
             ExchangeError: where another rank died, hangs, or sent something else.
         """
-        self._check_tensors(tensors)
+        check_tensors(tensors, self.layout)
         flats = []
         for number, names in enumerate(self._buckets):
             flat = torch.cat([tensors[name].reshape(-1) for name in names])
@@ -130,6 +136,7 @@ class Exchange:
         last: bool,
         out: Tensor | None = None,
         scale: float = 1.0,
+        dense: bool = False,
     ) -> TensorFuture:
         """Begin to exchange one bucket of the current step; does not wait.
 
@@ -144,6 +151,8 @@ class Exchange:
             out: (d,), where the estimate is written; by default ``source``.
             scale: a loss scale: source is divided by it before it meets the memories, and the estimate is
                 multiplied by it.
+            dense: whether the bucket is averaged whole in float32, past compressor and memories; alike on
+                all ranks.
 
         Returns:
             A future of ``out``. Its value is NaN throughout where the step was rolled back.
@@ -156,7 +165,14 @@ class Exchange:
         destination = source if out is None else out
         key = tuple(names)
         self._require_going()
-        self._worker.submit(lambda: self._run(key, source, destination, scale, last, future))
+        arrival = time.perf_counter()
+
+        def job() -> None:
+            self._run(key, source, destination, scale, last, dense, future)
+            if last:
+                self._counter.exposed += time.perf_counter() - arrival
+
+        self._worker.submit(job)
         return future
 
     def _run(
@@ -166,6 +182,7 @@ class Exchange:
         out: Tensor,
         scale: float,
         last: bool,
+        dense: bool,
         future: TensorFuture,
     ) -> None:
         self._pending.append((future, out))
@@ -173,7 +190,7 @@ class Exchange:
             self._require_going()
             with torch.no_grad():
                 if self._finite:
-                    channel = self._channel(names, source)
+                    channel = self._channels.dense(names) if dense else self._channels.get(names, source)
                     self._touched.append(channel)
                     self._finite = channel.run(source, out, scale)
                 if last:
@@ -189,7 +206,9 @@ class Exchange:
 
     def _require_going(self) -> None:
         if self._failure is not None:
-            raise ExchangeError(f"the exchange has failed before: {self._failure}") from self._failure
+            raise ExchangeError(
+                f"the exchange has failed before or was closed: {self._failure}"
+            ) from self._failure
 
     def _end_step(self) -> None:
         finite, self._last_finite = self._finite, self._finite
@@ -208,55 +227,19 @@ class Exchange:
                 out.fill_(torch.nan)
             future.set_result(out)
 
-    def _channel(self, names: tuple[str, ...], like: Tensor) -> Channel:
-        """The bucket's channel; where buckets have changed, made from what was remembered by segment."""
-        if names in self._channels:
-            return self._channels[names]
-        layout = self.layout.select(names)
-        if layout.d != like.numel():
-            raise ValueError(f"the bucket of {names[0]!r} has {layout.d} elements, got {like.numel()}")
-        for key, channel in list(self._channels.items()):
-            if not set(key).isdisjoint(names):
-                self._loose.update(channel.state_by_segment())
-                del self._channels[key]
-        made = Channel(layout, self.feedback, self._group, self._seed, self._counter, like[:0])
-        known = [name for name in names if name in self._loose]
-        if known and len(known) < len(names):
-            missing = next(name for name in names if name not in self._loose)
-            raise ValueError(f"the memory of {known[0]!r} is known, but not that of {missing!r}")
-        if known:
-            made.load_by_segment({name: self._loose.pop(name) for name in names})
-        self._channels[names] = made
-        return made
-
-    def _check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        if set(tensors) != self._names:
-            odd = sorted(set(tensors) ^ self._names)
-            raise ValueError(f"reduce_ needs a tensor for each segment by name; missing or unknown: {odd}")
-        for segment in self.layout.segments:
-            if tuple(tensors[segment.name].shape) != segment.shape:
-                raise ValueError(
-                    f"segment {segment.name!r} has shape {segment.shape}, but its tensor has "
-                    f"{tuple(tensors[segment.name].shape)}"
-                )
-
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far."""
         return self._counter.stats()
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank remembers, by segment name. Call it between steps; every rank saves its own."""
-        segments = {}
-        for channel in self._channels.values():
-            segments.update(channel.state_by_segment())
-        segments.update(self._loose)
         return {
             "version": 1,
             "method": self.feedback.name,
             "layout": self.layout.digest,
             "rank": self.rank,
             "size": self.size,
-            "segments": segments,
+            "segments": self._channels.memories(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -273,22 +256,44 @@ class Exchange:
                     f"the saved exchange has {key} {state.get(key)!r}, this one has {value!r}: load "
                     "each rank's own state, with the same method, parameters and number of ranks"
                 )
-        self._channels = {}
-        self._loose = dict(state["segments"])
+        self._channels.load(state["segments"])
+
+    def switch(self, feedback: Feedback) -> None:
+        """Go on with the same memories and another compressor, on every rank, between steps.
+
+        Raises:
+            ValueError: where more than the compressor differs, or it does not suit the method.
+        """
+        self._channels.switch(feedback)
+
+    def reset(self) -> None:
+        """Forget all memories, on every rank, between steps: the next step is a first one."""
+        self._channels.load({})
+
+    def gather(self, numbers: Tensor, what: str) -> list[Tensor]:
+        """Every rank's numbers, after all that was submitted; waits.
+
+        Args:
+            numbers: (n,) on the CPU, n alike on all ranks.
+            what: what they are, for the error.
+
+        Raises:
+            ExchangeError: where another rank died, hangs, or does something else.
+        """
+        self._require_going()
+        future: Future[list[Tensor]] = Future()
+
+        def job() -> None:
+            try:
+                future.set_result(self._group.all_gather(numbers, what))
+            except BaseException as error:  # it belongs to whoever waits, not to the worker
+                future.set_exception(error)
+
+        self._worker.submit(job)
+        return future.result()
 
     def close(self) -> None:
         """Finish what was submitted, end the thread, and give the process group back."""
         self._worker.close()
         self._group.close()
-
-
-def _checked_buckets(layout: Layout, buckets: Sequence[Sequence[str]] | None) -> tuple[tuple[str, ...], ...]:
-    names = [segment.name for segment in layout.segments]
-    if buckets is None:
-        return (tuple(names),)
-    chosen = tuple(tuple(bucket) for bucket in buckets if bucket)
-    listed = [name for bucket in chosen for name in bucket]
-    if sorted(listed) != sorted(names):
-        odd = sorted(set(listed) ^ set(names)) or sorted({n for n in listed if listed.count(n) > 1})
-        raise ValueError(f"the buckets must hold every segment once; missing, unknown or repeated: {odd}")
-    return chosen
+        self._failure = self._failure or ExchangeError("it was closed")

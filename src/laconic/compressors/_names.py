@@ -7,6 +7,9 @@ import torch
 
 from laconic._nearest import look_up
 from laconic.compressors._base import Compressor
+from laconic.compressors._block_quantizer import BlockQuantizer
+from laconic.compressors._block_top_k import BlockTopK
+from laconic.compressors._clipped import ClippedExponent
 from laconic.compressors._dithering import (
     ExponentialDithering,
     NaturalDithering,
@@ -48,11 +51,14 @@ class Entry:
 NAMES: dict[str, Entry] = {
     "identity": Entry("identity", Identity),
     "top-k": Entry("top-k:K", TopK, (_count_or_fraction,), 1),
+    "block-top-k": Entry("block-top-k:K:BLOCK", BlockTopK, (_count_or_fraction, int), 2),
     "rand-k": Entry("rand-k:K", RandK, (_count_or_fraction,), 1),
     "random-sparsification": Entry("random-sparsification:P", RandomSparsification, (float,), 1),
     "adaptive-random": Entry("adaptive-random", AdaptiveRandom),
     "unbiased-rounding": Entry("unbiased-rounding[:BASE]", UnbiasedRounding, (float,)),
     "biased-rounding": Entry("biased-rounding[:BASE]", BiasedRounding, (float,)),
+    "block-quantizer": Entry("block-quantizer:BITS[:BLOCK]", BlockQuantizer, (int, int), 1),
+    "clipped-exponent": Entry("clipped-exponent:BITS", ClippedExponent, (int,), 1),
     "natural": Entry("natural", NaturalCompression),
     "exponential-dithering": Entry(
         "exponential-dithering[:BASE[:LEVELS[:P]]]", ExponentialDithering, (float, int, float)

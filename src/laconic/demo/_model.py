@@ -26,7 +26,8 @@ class Block(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(seen.transpose(1, 2).reshape(n, length, width))
-        return x + self.down(functional.gelu(self.up(functional.rms_norm(x, (width,)))))
+        more: Tensor = self.down(functional.gelu(self.up(functional.rms_norm(x, (width,)))))
+        return x + more
 
 
 class ByteTransformer(nn.Module):
@@ -37,15 +38,12 @@ class ByteTransformer(nn.Module):
     """
 
     def __init__(self, width: int = 96, layers: int = 3, heads: int = 4) -> None:
-        """Small normal weights, smaller where they write to the shortcut."""
+        """PyTorch's own first weights."""
         super().__init__()
         self.bytes = nn.Embedding(256, width)
         self.places = nn.Embedding(CONTEXT, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.head = nn.Linear(width, 256, bias=False)
-        for name, parameter in self.named_parameters():
-            last = name.endswith(("out.weight", "down.weight"))
-            nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if last else 0.02)
 
     def forward(self, text: Tensor) -> Tensor:
         """int64 (n, length) to logits (n, length, 256)."""

@@ -13,7 +13,7 @@ EVERY = 20
 def read_corpus(folder: Path | None = None) -> tuple[Tensor, Tensor]:
     """The standard library's top-level modules as bytes, for training and for validation.
 
-    About 95 % of the files are for training, 5 % for validation, chosen by the order of their names; no file is in both.
+    95 % of the files are for training, 5 % for validation, by the order of their names; none is in both.
 
     Args:
         folder: where to look for ``*.py``; by default the standard library.
@@ -37,7 +37,7 @@ def read_corpus(folder: Path | None = None) -> tuple[Tensor, Tensor]:
 
 
 def share(text: Tensor, rank: int, ranks: int) -> Tensor:
-    """The stretch of the text that one node sees: equal consecutive shares, so that nodes have different files."""
+    """The stretch of the text that one node sees: consecutive, so that nodes have different files."""
     length = text.numel() // ranks
     return text[rank * length : (rank + 1) * length]
 

@@ -1,6 +1,5 @@
 """One node of one method: sends, receives and steps."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch

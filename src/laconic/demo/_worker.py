@@ -5,9 +5,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -45,31 +45,36 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """What one method did.
+    """What one method did; the curve's lists start before the first step.
 
     Args:
         name: the method's.
         loss: validation loss at the end, nats a byte.
-        steps: the steps of the loss curve.
-        losses: the loss curve.
-        message_bytes: what a node hands to the collective in a step, on average.
-        link_bytes: what a node's link carries in each direction in a step, on average.
-        seconds: of a step, on average, without validation.
+        steps: the steps of the curve.
+        losses: validation losses of the curve, on fewer sequences.
+        handed: bytes that a node has handed to collectives until then: the lengths of its messages.
+        seconds: time spent until then without validation, the mean over nodes.
     """
 
     name: str
     loss: float
     steps: list[int]
     losses: list[float]
-    message_bytes: float
-    link_bytes: float
-    seconds: float
+    handed: list[int]
+    seconds: list[float]
 
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def work(rank: int, settings: Settings, methods: tuple[Method, ...], meeting: str, report: Any) -> None:
+class Queue(Protocol):
+    """Where a process puts what the parent reads."""
+
+    def put(self, obj: Any) -> None:
+        """Put one object."""
+
+
+def work(rank: int, settings: Settings, methods: tuple[Method, ...], meeting: str, report: "Queue") -> None:
     """Be one node.
 
     Args:
@@ -111,29 +116,23 @@ def train_with(method: Method, settings: Settings, text: Tensor, held: Tensor, t
     draw = torch.Generator().manual_seed(1000 * settings.seed + dist.get_rank())
     trainer = make_trainer(method, model)
     every = max(1, settings.steps // settings.points)
-    steps, losses, spent = [0], [_validate(model, held, settings.curve)], 0.0
+    run = Run(method.name, 0.0, [0], [_validate(model, held, settings.curve)], [0], [0.0])
+    spent = 0.0
     for step in range(1, settings.steps + 1):
         start = time.perf_counter()
         starts = torch.randint(text.numel() - CONTEXT - 1, (SEQUENCES,), generator=draw)
         model.zero_grad()
-        loss_of(model, *windows(text, starts, CONTEXT)).backward()
+        torch.autograd.backward(loss_of(model, *windows(text, starts, CONTEXT)))
         trainer.step(method.lr * schedule(step, settings.steps))
         spent += time.perf_counter() - start
-        if step % every == 0:
-            steps.append(step)
-            losses.append(_validate(model, held, settings.curve))
-        tell({"name": method.name, "step": step, "loss": losses[-1]})
-    handed = trainer.handed() / settings.steps
+        if step % every == 0 or step == settings.steps:
+            run.steps.append(step)
+            run.losses.append(_validate(model, held, settings.curve))
+            run.handed.append(trainer.handed())
+            run.seconds.append(_mean(spent))
+        tell({"name": method.name, "step": step, "loss": run.losses[-1]})
     trainer.close()
-    return Run(
-        name=method.name,
-        loss=_validate(model, held, settings.final),
-        steps=steps,
-        losses=losses,
-        message_bytes=handed,
-        link_bytes=link_bytes(method, handed, settings.nodes),
-        seconds=_mean(spent) / settings.steps,
-    )
+    return replace(run, loss=_validate(model, held, settings.final))
 
 
 def schedule(step: int, steps: int) -> float:
@@ -142,14 +141,6 @@ def schedule(step: int, steps: int) -> float:
     if step <= warm:
         return step / warm
     return 0.1 + 0.45 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def link_bytes(method: Method, message: float, nodes: int) -> float:
-    """What a node's link carries in each direction for a message.
-
-    All-gather: n - 1 messages. Ring all-reduce: 2 (n - 1) / n times the vector.
-    """
-    return message * (2 * (nodes - 1) / nodes if method.sends == "all" else nodes - 1)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor, Identity
+from laconic.compressors import Compressor, Identity, for_rule
 from laconic.kernels import Stream
 from laconic.layout import Layout, Segment
 from laconic.messages import Message, Part, accumulation_dtype
@@ -27,11 +27,19 @@ class Encoder:
             self._for(segment).constants(segment.numel)
 
     def _for(self, segment: Segment) -> Compressor:
-        return self.compressor if segment.rule == "compress" else Identity()
+        return for_rule(segment.rule, self.compressor)
 
     def dense(self, x: Tensor, round: int) -> Message:
         """The whole vector."""
         return self._each(round, lambda _, part, draw: Identity().encode(part, draw), x)
+
+    def rounded(self, x: Tensor, round: int) -> Message:
+        """The whole vector, rounded to bfloat16 save where a segment travels exactly."""
+        narrow = for_rule("bfloat16", self.compressor)
+        whole = for_rule("exact", self.compressor)
+        return self._each(
+            round, lambda own, part, draw: (whole if own == whole else narrow).encode(part, draw), x
+        )
 
     def encode(self, x: Tensor, round: int) -> Message:
         """The compressed vector."""
@@ -83,6 +91,10 @@ def checked(gradient: Tensor, layout: Layout, memory: Tensor | None) -> Tensor:
     return gradient.detach().to(dtype if memory is None else memory.dtype)
 
 
+class NotFiniteError(ValueError):
+    """Numbers that must not reach a memory: NaN or infinity."""
+
+
 def require_finite(x: Tensor) -> None:
     """Refuse to compress what would stay in a memory for ever.
 
@@ -90,10 +102,10 @@ def require_finite(x: Tensor) -> None:
     their sum or difference not.
 
     Raises:
-        ValueError: for NaN or infinity.
+        NotFiniteError: for NaN or infinity.
     """
     if not bool(torch.isfinite(x).all()):
-        raise ValueError(
+        raise NotFiniteError(
             "the gradient holds NaN or infinity, or becomes infinite together with the memory or the "
             "stepsize; skip this step on every node (the memory is unchanged)"
         )

@@ -1,6 +1,7 @@
 """The methods, each a description that makes its senders and receivers."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor
 
@@ -20,8 +21,8 @@ def _mean(nodes: int) -> tuple[float, ...]:
 
 
 def _check_init(init: str) -> None:
-    if init not in ("gradient", "compressed", "zero"):
-        raise ValueError(f"init must be 'gradient', 'compressed' or 'zero', got {init!r}")
+    if init not in (choices := get_args(Init)):
+        raise ValueError(f"init must be one of {choices}, got {init!r}")
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ class EF21:
 
     Args:
         compressor: a contractive compressor.
-        init: what h_i starts as. "gradient": the first gradient, sent whole once. "compressed":
-            the first gradient compressed. "zero": 0, and nothing is sent in the first round.
+        init: what h_i starts as. "gradient": the first gradient, sent whole once. "bfloat16": the first
+            gradient rounded to bfloat16, sent at half the bytes. "compressed": the first gradient
+            compressed. "zero": 0, and nothing is sent in the first round.
 
     Example:
         >>> import torch, laconic

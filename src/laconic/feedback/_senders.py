@@ -10,7 +10,7 @@ from laconic.feedback._state import snapshot, take_state
 from laconic.kernels import squared_norm
 from laconic.messages import Message, choose, spread
 
-Init = Literal["gradient", "compressed", "zero"]
+Init = Literal["gradient", "bfloat16", "compressed", "zero"]
 
 
 class DirectSender:
@@ -183,8 +183,13 @@ def begin(encoder: Encoder, init: Init, gradient: Tensor, round: int) -> tuple[M
     the same bits, also where the compressor narrows its numbers.
     """
     require_finite(gradient)
-    first = {"gradient": encoder.dense, "compressed": encoder.encode, "zero": encoder.silent}[init]
-    message = first(gradient, round)
+    first = {
+        "gradient": encoder.dense,
+        "bfloat16": encoder.rounded,
+        "compressed": encoder.encode,
+        "zero": encoder.silent,
+    }
+    message = first[init](gradient, round)
     return message, message.dense()
 
 

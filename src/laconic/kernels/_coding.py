@@ -160,6 +160,15 @@ def get_elias_fano(high, words, low, positions):
 
 
 @njit(**_OPTIONS)
+def gaps_between(positions, gaps):
+    """What lies between a position and the one before."""
+    last = np.int64(-1)
+    for i in range(positions.size):
+        gaps[i] = positions[i] - last - 1
+        last = positions[i]
+
+
+@njit(**_OPTIONS)
 def _rice_cost(gaps, start, end, low):
     cost = np.int64(0)
     for i in range(start, end):

@@ -132,7 +132,8 @@ def get_cells(data: Bytes, d: int, k: int, length: int, count: int) -> Numbers:
 def put_rice(positions: Numbers, d: int) -> tuple[Bytes, Bytes, Bytes]:
     """The gaps between positions, each block with its own number of low bits."""
     check_ascending(positions, d)
-    gaps = np.diff(positions, prepend=-1) - 1
+    gaps = np.empty_like(positions)
+    _loops().gaps_between(positions, gaps)
     lows = np.zeros(-(-gaps.size // RICE_BLOCK), np.int64)
     low_bits, high_bits = _loops().choose_low(gaps, RICE_BLOCK, (1 << RICE_WIDTH) - 1, lows)
     words, high = _room(low_bits), _room(high_bits)

@@ -156,7 +156,7 @@ class Stream:
 
         The permutation is a Feistel network on pairs (l, r) with l < ceil(sqrt d), that adds a keyed
         function of one half to the other; images outside [0, d) walk on until they fall inside. So
-        any image is known without the others, in time independent of d.
+        any image is known without the others; the functions are tables of O(sqrt d) numbers.
 
         Returns:
             int64 (..., k), distinct along the last dimension, in the permutation's order.

@@ -8,6 +8,11 @@ from laconic.wire._frame import Flags as Flags
 from laconic.wire._frame import Frame as Frame
 from laconic.wire._frame import pack_non_finite as pack_non_finite
 from laconic.wire._frame import read_frame as read_frame
+from laconic.wire._inspect import MessageReport as MessageReport
+from laconic.wire._inspect import SegmentReport as SegmentReport
+from laconic.wire._inspect import inspect_checkpoint as inspect_checkpoint
+from laconic.wire._inspect import inspect_message as inspect_message
+from laconic.wire._inspect import is_message as is_message
 from laconic.wire._pack import pack as pack
 from laconic.wire._pack import pack_into as pack_into
 from laconic.wire._pack import packed_size as packed_size

@@ -3,7 +3,7 @@
 import math
 
 from laconic.grids import Grid, grid_of
-from laconic.layout import Layout, Segment
+from laconic.layout import RULES, Layout, Segment
 from laconic.specs import DTYPES, Kind, PartSpec, varint
 from laconic.wire._cursor import Cursor
 from laconic.wire._errors import WireError
@@ -105,7 +105,7 @@ def name_layout(layout: Layout) -> bytes:
         out += varint(len(name)) + name + varint(len(segment.shape))
         for side in segment.shape:
             out += varint(side)
-        out.append(segment.rule == "exact")
+        out.append(RULES.index(segment.rule))
     return bytes(out)
 
 
@@ -120,12 +120,12 @@ def read_layout(cursor: Cursor, specs: tuple[PartSpec, ...]) -> Layout:
         name = cursor.take(cursor.varint("the length of a name"), "a name").tobytes()
         sides = cursor.varint("the number of dimensions")
         shape = tuple(cursor.varint("a shape") for _ in range(min(sides, cursor.left + 1)))
-        (exact,) = cursor.take(1, "a rule").tolist()
+        (rule,) = cursor.take(1, "a rule").tolist()
         try:
-            segment = Segment(name.decode(), shape, offset, "exact" if exact else "compress")
+            segment = Segment(name.decode(), shape, offset, RULES[min(rule, len(RULES) - 1)])
         except UnicodeDecodeError:
             raise WireError(f"the name {name!r} is not UTF-8") from None
-        if exact > 1 or segment.numel != spec.d:
+        if rule >= len(RULES) or segment.numel != spec.d:
             raise WireError(f"segment {segment.name!r} of shape {shape} does not have {spec.d} elements")
         segments.append(segment)
         offset = segment.end

@@ -6,10 +6,10 @@ from functools import cached_property
 
 import torch
 
-from laconic.compressors import Compressor, Identity
+from laconic.compressors import Compressor, for_rule
 from laconic.layout import Layout
 from laconic.messages import Message, accumulation_dtype
-from laconic.sizes import FRAME_BYTES, section_bytes, whole_bytes
+from laconic.sizes import FRAME_BYTES, largest_bytes, section_bytes, whole_bytes
 from laconic.specs import Kind, PartSpec, adapted, describe, spec_of
 from laconic.wire._errors import WireError
 from laconic.wire._frame import Flags
@@ -68,15 +68,16 @@ class Schema:
         """
         specs = []
         for segment in layout.segments:
-            chosen = compressor if segment.rule == "compress" else Identity()
-            spec = chosen.structure(segment.numel, dtype)
+            spec = for_rule(segment.rule, compressor).structure(segment.numel, dtype)
             specs.append(adapted(spec) if adaptive else spec)
         return cls(tuple(specs), layout.digest, dtype, choosing)
 
     @classmethod
-    def like(cls, message: Message) -> "Schema":
-        """The structure of a message, for others of the same sender."""
+    def like(cls, message: Message, *, adaptive: bool = False) -> "Schema":
+        """The structure of a message, for others of the same sender; ``adaptive`` as for :meth:`of`."""
         specs = tuple(map(spec_of, message.parts))
+        if adaptive:
+            specs = tuple(map(adapted, specs))
         return cls(specs, message.digest, message.dtype, message.replaces is not None)
 
     @cached_property
@@ -97,7 +98,7 @@ class Schema:
     @cached_property
     def max_nbytes(self) -> int:
         """Bytes of the largest message, frame included; of dense rounds see ``dense_nbytes``."""
-        return self._head_nbytes + sum(map(section_bytes, self.specs))
+        return self._head_nbytes + sum(map(largest_bytes, self.specs))
 
     @cached_property
     def dense_nbytes(self) -> int:

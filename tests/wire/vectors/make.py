@@ -1,4 +1,7 @@
-"""Writes the stored messages: ``python tests/wire/vectors/make.py``. A change of them is a new version of the format."""
+"""Writes the stored messages: ``python tests/wire/vectors/make.py``.
+
+A change of them is a new version of the format.
+"""
 
 import json
 from dataclasses import replace
