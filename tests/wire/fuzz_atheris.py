@@ -9,37 +9,36 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
-
-with atheris.instrument_imports(include=["laconic"]):
-    from corpus import corpus
-    from mutants import MAX_D, check, sealed
-
-    import laconic as lc
-
-SAMPLES = corpus()
-EXPECTED = [None] + [sample.expect for sample in SAMPLES if sample.expect is not None]
-
-
-def one_input(data: bytes) -> None:
-    """Refused with WireError, or a message."""
-    if not data:
-        return
-    expect = EXPECTED[(data[0] >> 1) % len(EXPECTED)]
-    packed = sealed(data[1:]) if data[0] & 1 and len(data) > 20 else data[1:]
-    try:
-        message = lc.unpack(packed, expect=expect, max_d=MAX_D)
-    except lc.WireError:
-        return
-    check(message, packed)
-
 
 def main() -> None:
     """Start from one message of every kind."""
+    import atheris
+
+    with atheris.instrument_imports(include=["laconic"]):
+        from corpus import corpus
+        from mutants import MAX_D, check, sealed
+
+        import laconic as lc
+
+    samples = corpus()
+    expected = [None] + [sample.expect for sample in samples if sample.expect is not None]
+
+    def one_input(data: bytes) -> None:
+        """Refused with WireError, or a message."""
+        if not data:
+            return
+        expect = expected[(data[0] >> 1) % len(expected)]
+        packed = sealed(data[1:]) if data[0] & 1 and len(data) > 20 else data[1:]
+        try:
+            message = lc.unpack(packed, expect=expect, max_d=MAX_D)
+        except lc.WireError:
+            return
+        check(message, packed)
+
     with tempfile.TemporaryDirectory() as folder:
-        for number, sample in enumerate(SAMPLES):
-            expected = EXPECTED.index(sample.expect)
-            (Path(folder) / str(number)).write_bytes(bytes([expected << 1 & 0xFF | 1]) + sample.packed)
+        for number, sample in enumerate(samples):
+            known = expected.index(sample.expect) << 1 & 0xFF
+            (Path(folder) / str(number)).write_bytes(bytes([known | 1]) + sample.packed)
         atheris.Setup([*sys.argv, folder], one_input)
         atheris.Fuzz()
 

@@ -19,9 +19,9 @@ from laconic.compressors._rounding import Cast as Cast
 from laconic.compressors._rounding import NaturalCompression as NaturalCompression
 from laconic.compressors._rounding import UnbiasedRounding as UnbiasedRounding
 from laconic.compressors._rules import for_rule as for_rule
+from laconic.compressors._sparsifier import Sparsifier as Sparsifier
 from laconic.compressors._sparsify import AdaptiveRandom as AdaptiveRandom
 from laconic.compressors._sparsify import Identity as Identity
 from laconic.compressors._sparsify import RandK as RandK
 from laconic.compressors._sparsify import RandomSparsification as RandomSparsification
-from laconic.compressors._sparsify import Sparsifier as Sparsifier
 from laconic.compressors._sparsify import TopK as TopK

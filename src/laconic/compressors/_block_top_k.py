@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors._constants import Constants
-from laconic.compressors._sparsify import Selection, Sparsifier, check_k, resolve_k
+from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
 from laconic.kernels import Stream, top_k_positions
 from laconic.specs import Kind, PartSpec
 

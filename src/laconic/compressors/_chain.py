@@ -7,7 +7,7 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor, scaled_constants
 from laconic.compressors._constants import Constants
-from laconic.compressors._sparsify import Sparsifier, gather
+from laconic.compressors._sparsifier import Sparsifier, gather
 from laconic.kernels import Stream
 from laconic.messages import Message, accumulation_dtype
 from laconic.specs import PartSpec
