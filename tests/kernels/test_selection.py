@@ -1,13 +1,16 @@
 """Exact selection against a stable sort."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.kernels import top_k_positions
+from laconic.kernels import selection, top_k_positions
+from laconic.kernels.selection import top_k_reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -71,3 +74,80 @@ def test_leading_dimensions_and_strides():
 def test_subnormal_magnitudes_are_told_apart():
     x = torch.tensor([1.0, 3.0, -2.0, 0.0]) * 2.0**-149
     assert top_k_positions(x, 2).tolist() == [1, 2]
+
+
+def with_odd_ones(x):
+    x[::7], x[1::9] = torch.nan, -torch.inf
+    return x
+
+
+LONG = (1 << 14, 20_001, 70_003)
+HOSTILE = {
+    "normal": lambda d, g: torch.randn(d, generator=g),
+    "heavy tails": lambda d, g: torch.randn(d, generator=g) ** 7,
+    "all zero": lambda d, g: torch.zeros(d),
+    "all equal": lambda d, g: torch.full((d,), -2.0),
+    "ascending": lambda d, g: torch.arange(d, dtype=torch.float32),
+    "descending": lambda d, g: -torch.arange(d, dtype=torch.float32).flip(0),
+    "one huge": lambda d, g: torch.nn.functional.one_hot(torch.tensor(5), d).float() * 1e38,
+    "few values": lambda d, g: torch.randint(-3, 4, (d,), generator=g).float(),
+    "subnormal": lambda d, g: torch.randn(d, generator=g) * 1e-42,
+    "not finite": lambda d, g: with_odd_ones(torch.randn(d, generator=g)),
+    "mostly zero": lambda d, g: torch.where(torch.arange(d) < d // 50, torch.randn(d, generator=g), 0),
+    "large at the end": lambda d, g: torch.where(torch.arange(d) > d - 200, 9.0, torch.randn(d, generator=g)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("d", LONG)
+def test_compiled_loops_equal_the_reference(name, d):
+    x = HOSTILE[name](d, torch.Generator().manual_seed(d))
+    for k in (1, 2, d // 1000, d // 100, d // 10, d // 3, d - 1):
+        assert torch.equal(top_k_positions(x, k), top_k_reference(x, k)), k
+
+
+def test_compiled_loops_take_batches_and_strides():
+    x = torch.randn(2, 3, 1 << 14, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(top_k_positions(x, 100), top_k_reference(x, 100))
+    flipped = x.transpose(0, 1)
+    assert torch.equal(top_k_positions(flipped, 100), top_k_reference(flipped, 100))
+
+
+def test_a_sample_that_misleads_changes_nothing(monkeypatch):
+    """A bound far too high finds too few, one far too low too many: the histogram takes over."""
+    x = torch.randn(1 << 15, generator=torch.Generator().manual_seed(1))
+    expected = top_k_reference(x, 300)
+    for bound in (0x7F000000, 0, None):
+        misled = None if bound is None else np.int32(bound)
+        monkeypatch.setattr(selection, "_sampled_bound", lambda bits, k, misled=misled: misled)
+        assert torch.equal(top_k_positions(x, 300), expected)
+
+
+def test_the_sample_is_seldom_misleading(monkeypatch):
+    seen = []
+    original = selection._loops().collect
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(selection_loops, name)
+
+        def collect(self, bits, bound, positions):
+            seen.append(original(bits, bound, positions))
+            return seen[-1]
+
+    selection_loops = selection._loops()
+    monkeypatch.setattr(selection, "_loops", lambda: Watched())
+    for seed in range(50):
+        top_k_positions(torch.randn(50_000, generator=torch.Generator().manual_seed(seed)), 500)
+    assert len(seen) == 50
+    assert min(seen) >= 500
+    assert max(seen) < 1000
+
+
+def test_two_threads_at_once():
+    rows = [torch.randn(1 << 16, generator=torch.Generator().manual_seed(s)) for s in range(8)]
+    expected = [top_k_reference(row, 700) for row in rows]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            found = list(pool.map(lambda row: top_k_positions(row, 700), rows))
+            assert all(map(torch.equal, found, expected))

@@ -22,6 +22,13 @@ def _loops() -> Any:
     return _coding
 
 
+@cache
+def _code_loops() -> Any:
+    from laconic.kernels import _codes
+
+    return _codes
+
+
 def warm_up() -> None:
     """Compile the loops, so that no message has to wait for them."""
     positions = np.arange(0, 200, 2)
@@ -170,14 +177,14 @@ def put_codes(codes: Codes, base: int, symbols: int, shared: int, width: int) ->
     if shared > 1:
         return _put_shared(codes, base, symbols, shared)
     words = _room(k * width)
-    if not _loops().put_codes(codes, base, symbols % 2 == 1, symbols, width, words):
+    if not _code_loops().put_codes(codes, base, symbols % 2 == 1, symbols, width, words):
         raise ValueError(f"the codes are none of {symbols} symbols")
     return _store(words, k * width)
 
 
 def _put_shared(codes: Codes, base: int, symbols: int, shared: int) -> Bytes:
     data = np.empty(-(-codes.size // shared), np.uint8)
-    if not _loops().put_groups(codes, base, symbols % 2 == 1, symbols, shared, data):
+    if not _code_loops().put_groups(codes, base, symbols % 2 == 1, symbols, shared, data):
         raise ValueError(f"the codes are none of {symbols} symbols")
     return data
 
@@ -186,9 +193,9 @@ def get_codes(data: Bytes, base: int, symbols: int, shared: int, width: int, k: 
     """The k codes."""
     codes = np.empty(k, np.int32)
     if shared > 1:
-        good = _loops().get_groups(data, base, symbols % 2 == 1, symbols, shared, codes)
+        good = _code_loops().get_groups(data, base, symbols % 2 == 1, symbols, shared, codes)
     else:
-        good = _loops().get_codes(_load(data, k * width), base, symbols % 2 == 1, symbols, width, codes)
+        good = _code_loops().get_codes(_load(data, k * width), base, symbols % 2 == 1, symbols, width, codes)
     if not good:
         raise ValueError(f"the codes are none of {symbols} symbols")
     return codes
