@@ -1,5 +1,6 @@
 """Laconic: compressed gradients with error feedback for PyTorch. Say less, learn the same."""
 
+from laconic import ddp as ddp
 from laconic import optim as optim
 from laconic.comm import Exchange as Exchange
 from laconic.comm import ExchangeError as ExchangeError

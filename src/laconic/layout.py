@@ -111,9 +111,13 @@ class Layout:
             exact: names of the segments that travel whole.
             bfloat16: names of the segments that travel whole in bfloat16.
         """
-        rules: dict[str, Rule] = dict.fromkeys(bfloat16, "bfloat16") | dict.fromkeys(exact, "exact")
+        rules: dict[str, Rule] = {}
+        for names, rule in ((bfloat16, RULES[2]), (exact, RULES[1])):
+            rules |= dict.fromkeys(names, rule)
         if unknown := set(rules) - set(shapes):
-            raise ValueError(f"the names {sorted(unknown)} with a rule are not among {list(shapes)}")
+            raise ValueError(
+                f"exact or bfloat16 names {sorted(unknown)} are not among the segments {list(shapes)}"
+            )
         segments: list[Segment] = []
         offset = 0
         for name, value in shapes.items():

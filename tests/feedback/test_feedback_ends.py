@@ -76,7 +76,7 @@ def test_init_compressed_starts_from_what_was_sent():
 
 @pytest.mark.parametrize("make", [laconic.EF21, laconic.EF21Plus, laconic.EF21SGDM])
 def test_an_unknown_init_is_refused(make):
-    with pytest.raises(ValueError, match="'gradient', 'compressed' or 'zero'"):
+    with pytest.raises(ValueError, match="'gradient', 'bfloat16', 'compressed', 'zero'"):
         make(TOP, init="dense")
 
 

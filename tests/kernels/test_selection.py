@@ -136,7 +136,7 @@ def test_the_sample_is_seldom_misleading(monkeypatch):
             return seen[-1]
 
     selection_loops = selection._loops()
-    monkeypatch.setattr(selection, "_loops", lambda: Watched())
+    monkeypatch.setattr(selection, "_loops", Watched)
     for seed in range(50):
         top_k_positions(torch.randn(50_000, generator=torch.Generator().manual_seed(seed)), 500)
     assert len(seen) == 50

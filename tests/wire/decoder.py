@@ -67,7 +67,7 @@ def decode(data):
         for _ in range(reader.varint()):
             name = reader.bytes(reader.varint()).decode()
             shape = [reader.varint() for _ in range(reader.varint())]
-            names.append([name, shape, "exact" if reader.bytes(1)[0] else "compress"])
+            names.append([name, shape, ("compress", "exact", "bfloat16")[reader.bytes(1)[0]]])
     choices = reader.numbers(len(segments), 1) if flags & 32 else None
     parts = [read_section(reader, *segment) for segment in segments]
     assert reader.at == len(data)

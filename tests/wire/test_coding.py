@@ -153,6 +153,8 @@ def test_the_largest_number_does_not_become_infinite():
 
 def test_warming_up_leaves_no_loop_to_compile():
     coding.warm_up()
-    loops = coding._loops()
-    names = ("put_low", "get_low", "get_elias_fano", "get_rice", "put_codes", "get_codes", "get_groups")
-    assert all(getattr(loops, name).signatures for name in names)
+    for loops, names in (
+        (coding._loops(), ("put_low", "get_low", "put_high", "get_elias_fano", "choose_low", "get_rice")),
+        (coding._code_loops(), ("put_codes", "get_codes", "put_groups", "get_groups")),
+    ):
+        assert all(getattr(loops, name).signatures for name in names)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic.comm._error import unsaid
 from laconic.comm._errors import ExchangeError
 from laconic.comm._group import Group
 from laconic.comm._stats import Counter
@@ -79,10 +80,13 @@ class Channel:
         if scale != 1.0:
             source = source.to(accumulation_dtype(source.dtype)) / scale
         try:
-            return self.sender.send(source)
+            message = self.sender.send(source)
         except NotFiniteError:
             # To be told to all ranks, not raised on one: the others wait in the collective.
             return None
+        if self._counter.measuring:
+            self._counter.add_error(*unsaid(self.sender.state_dict(), message, source))
+        return message
 
     def _pack(self, message: Message | None, schema: Schema, dense: bool, round_: int) -> Tensor:
         if message is not None:

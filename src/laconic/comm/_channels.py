@@ -67,7 +67,8 @@ class Channels:
         """
         if feedback.name != self.feedback.name:
             raise ValueError(
-                f"memories of {self.feedback.name} mean nothing to {feedback.name}: change the compressor only"
+                f"the memories of {self.feedback.name} mean nothing to {feedback.name}: change only the "
+                "compressor"
             )
         feedback.sender(self._layout, seed=self._seed)
         self.load(self.memories())

@@ -24,6 +24,8 @@ class Stats:
             ranks that come later is in "communicate".
         exposed: seconds from the arrival of each step's last bucket to the end of the step, in which the
             caller had nothing to do but wait.
+        relative_error: this rank's |x - what listeners know of x|^2 / |x|^2 in the last step in which it was
+            measured, with x its gradient (EF14: what waits to be sent); NaN where it never was.
     """
 
     steps: int
@@ -33,6 +35,13 @@ class Stats:
     bytes_bf16: int
     seconds: dict[str, float]
     exposed: float = 0.0
+    relative_error: float = float("nan")
+
+    def scalars(self) -> dict[str, float]:
+        """Every number by a name of its own, for a log."""
+        plain = ("steps", "skipped", "bytes_sent", "bytes_received", "bytes_bf16", "ratio_to_bf16", "exposed")
+        values = {name: float(getattr(self, name)) for name in (*plain, "hidden", "relative_error")}
+        return values | {f"seconds_{phase}": value for phase, value in self.seconds.items()}
 
     @property
     def hidden(self) -> float:
@@ -57,6 +66,18 @@ class Counter:
     bytes_bf16: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     exposed: float = 0.0
+    measuring: bool = False
+    error: tuple[float, float] = (0.0, 0.0)
+
+    def measure(self, wanted: bool) -> None:
+        """Measure in this step, or do not."""
+        self.measuring = wanted
+        if wanted:
+            self.error = 0.0, 0.0
+
+    def add_error(self, missing: float, whole: float) -> None:
+        """Add a bucket's squared norms."""
+        self.error = self.error[0] + missing, self.error[1] + whole
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -76,4 +97,5 @@ class Counter:
             bytes_bf16=self.bytes_bf16,
             seconds=dict(self.seconds),
             exposed=self.exposed,
+            relative_error=self.error[0] / self.error[1] if self.error[1] else float("nan"),
         )

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from laconic.comm._channel import Channel
 from laconic.comm._channels import Channels
-from laconic.comm._dense import DenseChannel
 from laconic.comm._checks import check_tensors, checked_buckets
+from laconic.comm._dense import DenseChannel
 from laconic.comm._errors import ExchangeError
 from laconic.comm._group import Group
 from laconic.comm._stats import Counter, Stats
@@ -41,6 +41,8 @@ class Exchange:
         seed: of all draws; alike on all ranks.
         timeout_s: how long to wait for the other ranks before giving up, in seconds.
         buckets: names of the segments that travel together, in order; by default all in one.
+        measure_error_every: steps between measurements of ``stats().relative_error``; 0 makes none. Each
+            costs some passes over the memories.
 
     Raises:
         ValueError: where the settings do not fit the layout, or a bucket names an unknown segment.
@@ -67,6 +69,7 @@ class Exchange:
         seed: int = 0,
         timeout_s: float = 600.0,
         buckets: Sequence[Sequence[str]] | None = None,
+        measure_error_every: int = 0,
     ) -> None:
         """Check the settings, and meet the other ranks."""
         self.layout = layout
@@ -75,6 +78,7 @@ class Exchange:
         self._group = Group(process_group, timeout_s)
         self._timeout_s = timeout_s
         self._counter = Counter()
+        self._measure = measure_error_every
         self._channels = Channels(layout, feedback, self._group, seed, self._counter)
         self._worker = Worker("laconic-exchange")
         self._pending: list[tuple[TensorFuture, Tensor]] = []
@@ -185,6 +189,8 @@ class Exchange:
         dense: bool,
         future: TensorFuture,
     ) -> None:
+        if not self._pending:
+            self._counter.measure(self._measure > 0 and self._counter.steps % self._measure == 0)
         self._pending.append((future, out))
         try:
             self._require_going()

@@ -79,7 +79,7 @@ def inspect_message(buffer: Tensor | bytes, *, max_d: int = 2**31) -> MessageRep
         >>> import torch, laconic
         >>> report = inspect_message(laconic.pack(laconic.TopK(1).compress(torch.tensor([3.0, -4.0]))))
         >>> report.d, report.kept, report.segments[0].positions
-        (2, 1, 'bitmap')
+        (2, 1, 'elias-fano')
     """
     data = as_bytes(buffer)
     message = unpack(buffer, max_d=max_d)
