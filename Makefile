@@ -3,12 +3,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo-out
 
-.PHONY: help demo test quick check format constraints clean
+.PHONY: help demo test quick fuzz check format constraints clean
 
 help:
 	@echo "make demo    set up, and see EF21 beat classic error feedback on real data"
 	@echo "make test    set up, and run all tests"
 	@echo "make quick   the tests without the slow ones"
+	@echo "make fuzz    attack the decoder with coverage-guided inputs for FUZZ_SECONDS"
 	@echo "make check   lint, formatting and types"
 	@echo "make format  format the code"
 	@echo "make clean   remove what the above made"
@@ -29,6 +30,12 @@ test: $(VENV)/.ready
 
 quick: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# Not in the pinned environment: atheris is needed for nothing else.
+FUZZ_SECONDS ?= 120
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python tests/wire/fuzz_atheris.py -max_total_time=$(FUZZ_SECONDS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check

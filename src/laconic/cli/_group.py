@@ -9,8 +9,10 @@ from laconic import __version__
 from laconic._nearest import look_up
 
 COMMANDS = {
+    "bench": "Measure bits and speed on this machine.",
     "compare": "Compare methods on a data set: gradient norm against bits sent.",
     "compressors": "Print the constants that each compressor declares.",
+    "inspect": "Show what a packed message or a checkpoint holds.",
     "demo": "See EF21 beat classic error feedback on real data.",
 }
 

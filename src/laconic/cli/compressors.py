@@ -30,6 +30,8 @@ def _specs(k: int) -> list[str]:
         "sign",
         "cast:bf16",
         f"top-k:{k}+natural",
+        f"top-k:{k}+block-quantizer:4",
+        f"top-k:{k}+sign",
         f"top-k:{k}+natural-dithering",
     ]
 

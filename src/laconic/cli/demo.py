@@ -6,11 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from laconic._nearest import look_up
-from laconic.cli._output import finite, print_json, progress, table_like
+from laconic.cli._output import finite, print_json, progress
 from laconic.demo import LINKS, METHODS, Method, Row, Run, Settings, make_row, run_all, verdict
 
 
@@ -24,6 +25,7 @@ from laconic.demo import LINKS, METHODS, Method, Row, Run, Settings, make_row, r
     show_default=True,
     help="Names, separated by commas.",
 )
+@click.option("--nodes", type=click.IntRange(min=2), default=4, show_default=True, help="Processes.")
 @click.option("--quick", is_flag=True, help="A tenth of the steps: to see it run, not to learn who wins.")
 @click.option(
     "--out",
@@ -33,7 +35,7 @@ from laconic.demo import LINKS, METHODS, Method, Row, Run, Settings, make_row, r
     help="Folder for results.json and demo.png.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
-def command(steps: int, methods: str, quick: bool, out: Path, as_json: bool) -> None:
+def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_json: bool) -> None:
     """Train a small transformer on four nodes, with six ways to say what to do next.
 
     Four processes on this machine train a byte-level transformer on the source of Python's standard
@@ -42,12 +44,13 @@ def command(steps: int, methods: str, quick: bool, out: Path, as_json: bool) -> 
     method has the same steps, batches and first weights, and its own tuned learning rate. No download.
 
     \b
-    message   bytes that a node hands to the collective in a step, measured
-    link      bytes that its link then carries each way: n - 1 messages of an
+    loss      on text that no node trains on, nats a byte
+    sent      bytes that a node hands to the collective in a step, measured
+    link      what its link then carries each way: n - 1 messages of an
               all-gather, 2 (n - 1) / n vectors of a ring all-reduce
-    %         of bf16 all-reduce
-    projected the measured step, on this machine's shared cores, plus the link's
-              bytes at that speed: no delay, no overlap
+    step      measured on this machine, whose cores the nodes share
+    projected the same, plus the link's bytes at that speed: no delay, no
+              overlap
 
     \b
     Example:
@@ -58,7 +61,7 @@ def command(steps: int, methods: str, quick: bool, out: Path, as_json: bool) -> 
 
     known = {method.name: method for method in METHODS}
     chosen = [look_up("method", name.strip(), known) for name in methods.split(",")]
-    settings = Settings(steps=max(1, steps // 10) if quick else steps)
+    settings = Settings(steps=max(1, steps // 10) if quick else steps, nodes=nodes)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=as_json, highlight=False)
     console.print(
@@ -112,21 +115,20 @@ def _described(method: Method) -> dict[str, object]:
 
 def _table(rows: Sequence[Row]) -> Table:
     dense = next((row for row in rows if row.name == "bf16"), None)
-    table = table_like()
-    table.add_column("method", no_wrap=True)
-    for name in ("loss", "", "message", "%", "link", "%", "step", *(f"{link}*" for link in LINKS)):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, caption="steps in milliseconds; * projected, not measured")
+    table.add_column("\nmethod", no_wrap=True)
+    heads = ("\nloss", "to\nbf16", "sent\nkB", "of\nbf16", "link\nof bf16", "step\nms")
+    for head in (*heads, *(link.replace(" ", "\n") + "*" for link in LINKS)):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.label,
             f"{row.loss:.3f}",
-            "" if dense is None else f"{100 * (row.loss / dense.loss - 1):+.1f} %",
-            f"{row.message / 1e3:.1f}k",
-            "" if dense is None else f"{100 * row.message / dense.message:.2f}",
-            f"{row.link / 1e3:.1f}k",
-            "" if dense is None else f"{100 * row.link / dense.link:.2f}",
-            f"{1e3 * row.seconds:.0f} ms",
-            *(f"{1e3 * row.projected[link]:.0f} ms" for link in LINKS),
+            "" if dense is None else f"{100 * (row.loss / dense.loss - 1):+.1f}%",
+            f"{row.message / 1e3:.1f}",
+            "" if dense is None else f"{100 * row.message / dense.message:.1f}%",
+            "" if dense is None else f"{100 * row.link / dense.link:.1f}%",
+            f"{1e3 * row.seconds:.0f}",
+            *(f"{1e3 * row.projected[link]:.0f}" for link in LINKS),
         )
-    table.caption = "* projected, not measured"
     return table

@@ -98,11 +98,23 @@ def work(rank: int, settings: Settings, methods: tuple[Method, ...], meeting: st
     try:
         tell: Report = report.put if rank == 0 else _silent
         train, held = read_corpus()
+        _warm_up(methods, train)
         for method in methods:
             run = train_with(method, settings, share(train, rank, settings.nodes), held, tell)
             tell({"run": asdict(run)})
     finally:
         dist.destroy_process_group()
+
+
+def _warm_up(methods: tuple[Method, ...], text: Tensor) -> None:
+    """Two steps of each method on a model to throw away, for what is compiled at first use."""
+    for method in methods:
+        model = ByteTransformer()
+        trainer = make_trainer(method, model)
+        for _ in range(2):
+            torch.autograd.backward(loss_of(model, *windows(text, torch.arange(SEQUENCES), CONTEXT)))
+            trainer.step(method.lr)
+        trainer.close()
 
 
 def _silent(_: dict[str, Any]) -> None:

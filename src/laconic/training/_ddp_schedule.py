@@ -1,0 +1,124 @@
+"""What is sent when: dense at first, then more and more compressed."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from laconic.compressors import Compressor
+from laconic.feedback import Feedback
+
+Density = float | Feedback | None
+"""A share of the coordinates, or a whole method, or None: everything is sent, and averaged exactly."""
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """From which iteration on which method is used; None is dense.
+
+    Raises:
+        ValueError: where stages are not numbered from 0, dense comes after compressed, nothing is ever
+            compressed, or the methods differ in more than their compressors.
+    """
+
+    stages: tuple[tuple[int, Feedback | None], ...]
+
+    def __post_init__(self) -> None:
+        """Check the stages."""
+        methods = [method for _, method in self.stages]
+        compressed = [method for method in methods if method is not None]
+        if not compressed:
+            raise ValueError("density never compresses anything; plain DDP does that")
+        if methods[methods.index(compressed[0]) :] != compressed:
+            raise ValueError("density cannot go back to dense: the memories would grow stale meanwhile")
+        plain = [dataclasses.replace(m, compressor=None) for m in compressed]  # type: ignore[type-var]
+        if any(method != plain[0] for method in plain):
+            raise ValueError("the methods in density must be alike in all but their compressors")
+
+    def at(self, iteration: int) -> Feedback | None:
+        """The method in this iteration; None where it is dense."""
+        return next(method for start, method in reversed(self.stages) if start <= iteration)
+
+    @property
+    def methods(self) -> tuple[Feedback, ...]:
+        """The methods in their order."""
+        return tuple(method for _, method in self.stages if method is not None)
+
+
+def make_schedule(feedback: Feedback, start_iter: int, density: Mapping[int, Density] | None) -> Schedule:
+    """The schedule that CommState's arguments describe.
+
+    Raises:
+        ValueError: as for :class:`Schedule`, for negative iterations, or both arguments at once.
+
+    Example:
+        >>> import laconic
+        >>> schedule = make_schedule(laconic.EF14(laconic.TopK(0.5)), 0, {0: None, 9: 0.1, 20: 0.01})
+        >>> schedule.at(8), schedule.at(9)
+        (None, EF14(compressor=TopK(k=0.1)))
+    """
+    if start_iter < 0:
+        raise ValueError(f"start_iter must not be negative, got {start_iter}")
+    if start_iter and density:
+        raise ValueError("give start_iter or density: density={0: None, 100: 0.01} starts dense too")
+    stages: dict[int, Feedback | None] = {0: None, start_iter: feedback}
+    for start, value in (density or {}).items():
+        if start < 0:
+            raise ValueError(f"density is given by iterations from 0 on, got {start}")
+        stages[start] = with_density(feedback, value) if isinstance(value, (int, float)) else value
+    return Schedule(tuple(sorted(stages.items(), key=lambda stage: stage[0])))
+
+
+def with_density(feedback: Feedback, k: float) -> Feedback:
+    """The method with another share, or number, of coordinates kept by its compressor.
+
+    Raises:
+        ValueError: where its compressor keeps no share of the coordinates.
+
+    Example:
+        >>> import laconic
+        >>> with_density(laconic.EF21(laconic.TopK(0.01) >> laconic.ScaledSign()), 0.1).compressor
+        Chain(first=TopK(k=0.1), then=ScaledSign())
+    """
+    compressor = _keeping(feedback.compressor, k)
+    if compressor is None:
+        raise ValueError(
+            f"density: {feedback.compressor!r} has no k to set to {k}; give a whole method for the iteration"
+        )
+    return _replaced(feedback, compressor=compressor)
+
+
+def _keeping(compressor: Compressor, k: float) -> Compressor | None:
+    """The compressor with its k, or that of the first inside it that has one, replaced."""
+    values = {name: getattr(compressor, name) for name in _fields(compressor)}
+    if "k" in values:
+        return _replaced(compressor, k=k)
+    for name, value in values.items():
+        if isinstance(value, Compressor) and (inside := _keeping(value, k)) is not None:
+            return _replaced(compressor, **{name: inside})
+    return None
+
+
+def starting_in_bfloat16(feedback: Feedback) -> Feedback:
+    """The method with its memories started from gradients rounded to bfloat16, where it sent them whole.
+
+    Example:
+        >>> import laconic
+        >>> starting_in_bfloat16(laconic.EF21(laconic.TopK(1))).init
+        'bfloat16'
+    """
+    if getattr(feedback, "init", None) != "gradient":
+        return feedback
+    return _replaced(feedback, init="bfloat16")
+
+
+def _fields(value: object) -> list[str]:
+    return [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+
+
+def _replaced(value: C, **changes: object) -> C:
+    if set(changes) - set(_fields(value)):
+        raise ValueError(f"{value!r} is not a dataclass with {sorted(changes)}")
+    return dataclasses.replace(value, **changes)  # type: ignore[type-var]
