@@ -1,7 +1,7 @@
 """The methods, each a description that makes its senders and receivers."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, get_args
 
 from torch import Tensor
 
@@ -25,6 +25,10 @@ def _check_init(init: str) -> None:
         raise ValueError(f"init must be one of {choices}, got {init!r}")
 
 
+def _tracking_plan(init: Init, round: int) -> Plan:
+    return Plan(dense=round == 0 and init == "gradient")
+
+
 @dataclass(frozen=True)
 class DCGD:
     """Compressed gradients, nothing remembered: ``x <- x - gamma mean C(grad f_i(x))``.
@@ -43,15 +47,8 @@ class DCGD:
 
     compressor: Compressor
 
-    @property
-    def name(self) -> str:
-        """dcgd."""
-        return "dcgd"
-
-    @property
-    def estimates(self) -> Estimates:
-        """A gradient."""
-        return "gradient"
+    name: ClassVar[str] = "dcgd"
+    estimates: ClassVar[Estimates] = "gradient"
 
     def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
         """One gradient a round."""
@@ -93,15 +90,8 @@ class EF14:
 
     compressor: Compressor
 
-    @property
-    def name(self) -> str:
-        """ef14."""
-        return "ef14"
-
-    @property
-    def estimates(self) -> Estimates:
-        """A step, where ``send`` was given the stepsize."""
-        return "step"
+    name: ClassVar[str] = "ef14"
+    estimates: ClassVar[Estimates] = "step"
 
     def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
         """One gradient a round."""
@@ -146,23 +136,16 @@ class EF21:
     compressor: Compressor
     init: Init = "gradient"
 
+    name: ClassVar[str] = "ef21"
+    estimates: ClassVar[Estimates] = "gradient"
+
     def __post_init__(self) -> None:
         """Check init."""
         _check_init(self.init)
 
-    @property
-    def name(self) -> str:
-        """ef21."""
-        return "ef21"
-
-    @property
-    def estimates(self) -> Estimates:
-        """A gradient; the stepsize stays outside, so that a schedule cannot disturb the memory."""
-        return "gradient"
-
     def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
         """One gradient a round; the first round is dense where h starts at the gradient."""
-        return Plan(dense=round == 0 and self.init == "gradient")
+        return _tracking_plan(self.init, round)
 
     def sender(
         self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
@@ -201,23 +184,16 @@ class EF21Plus:
     compressor: Compressor
     init: Init = "gradient"
 
+    name: ClassVar[str] = "ef21+"
+    estimates: ClassVar[Estimates] = "gradient"
+
     def __post_init__(self) -> None:
         """Check init."""
         _check_init(self.init)
 
-    @property
-    def name(self) -> str:
-        """ef21+."""
-        return "ef21+"
-
-    @property
-    def estimates(self) -> Estimates:
-        """A gradient."""
-        return "gradient"
-
     def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
         """As EF21."""
-        return Plan(dense=round == 0 and self.init == "gradient")
+        return _tracking_plan(self.init, round)
 
     def sender(
         self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
@@ -259,24 +235,17 @@ class EF21SGDM:
     eta: float = 0.1
     init: Init = "gradient"
 
+    name: ClassVar[str] = "ef21-sgdm"
+    estimates: ClassVar[Estimates] = "gradient"
+
     def __post_init__(self) -> None:
         """Check eta and init."""
         Momentum(self.eta)
         _check_init(self.init)
 
-    @property
-    def name(self) -> str:
-        """ef21-sgdm."""
-        return "ef21-sgdm"
-
-    @property
-    def estimates(self) -> Estimates:
-        """A gradient."""
-        return "gradient"
-
     def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
         """As EF21."""
-        return Plan(dense=round == 0 and self.init == "gradient")
+        return _tracking_plan(self.init, round)
 
     def sender(
         self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0

@@ -49,8 +49,9 @@ class Sender(Protocol):
                 memory is to hold. A number, or a tensor that broadcasts to (..., 1).
 
         Raises:
-            ValueError: for a gradient of another shape; NotFiniteError, which is one, for one that holds NaN or infinity or becomes
-                infinite together with the memory or the stepsize; the memory is then as it was.
+            ValueError: for a gradient of another shape.
+            NotFiniteError: a ValueError, for a gradient that holds NaN or infinity or becomes infinite
+                together with the memory or the stepsize. The memory is then as it was.
         """
 
     def state_dict(self) -> dict[str, Any]:
