@@ -6,7 +6,7 @@ OUT ?= demo-out
 .PHONY: help demo test quick fuzz check format constraints clean
 
 help:
-	@echo "make demo    set up, and see EF21 beat classic error feedback on real data"
+	@echo "make demo    set up, and train a small model in four processes, six ways"
 	@echo "make test    set up, and run all tests"
 	@echo "make quick   the tests without the slow ones"
 	@echo "make fuzz    attack the decoder with coverage-guided inputs for FUZZ_SECONDS"

@@ -45,7 +45,9 @@ def test_what_does_not_cover_the_vector_is_refused(segments, words):
 def test_empty_lengths_and_unknown_names_are_refused():
     with pytest.raises(ValueError, match="'x' is empty"):
         Layout.flat(0)
-    with pytest.raises(ValueError, match=r"exact or bfloat16 names \['c'\] are not among the segments \['a'\]"):
+    with pytest.raises(
+        ValueError, match=r"exact or bfloat16 names \['c'\] are not among the segments \['a'\]"
+    ):
         Layout.of({"a": (2,)}, exact=["c"])
     with pytest.raises(ValueError, match="at least one segment"):
         Layout.of({})

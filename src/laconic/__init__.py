@@ -1,5 +1,8 @@
 """Laconic: compressed gradients with error feedback for PyTorch. Say less, learn the same."""
 
+from importlib import import_module
+from types import ModuleType
+
 from laconic import ddp as ddp
 from laconic import optim as optim
 from laconic.comm import Exchange as Exchange
@@ -35,5 +38,15 @@ from laconic.messages import Message as Message
 from laconic.wire import WireError as WireError
 from laconic.wire import pack as pack
 from laconic.wire import unpack as unpack
+
+_LAZY = ("lab", "testing", "theory")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Rooms that not everybody needs, imported when they are first named."""
+    if name in _LAZY:
+        return import_module(f"laconic.{name}")
+    raise AttributeError(f"module 'laconic' has no attribute {name!r}")
+
 
 __version__ = "0.1.0.dev0"

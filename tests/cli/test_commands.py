@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from laconic.cli._group import COMMANDS, laconic
+from laconic.cli._output import quantity
 
 
 def call(*arguments: str, cwd: Path | None = None):
@@ -46,6 +47,13 @@ def test_compare_writes_a_table_json_and_figures(tmp_path):
         for one in runs:
             assert len(one["grad_norm2"]) == one["rounds"] + 1
             assert len(one["bits"]["up"]["wire"]) == one["rounds"] + 1
+    cells = {line.split()[0]: line.split() for line in done.stdout.splitlines() if "×" in line}
+    for row in record["summary"]:
+        shown = [cell for cell in cells[row["method"]] if cell != "✓"]
+        up, down = row["bits_up"], row["bits_down"]
+        bits = (up["values"], up["entropy"], up["wire"], down["wire"])
+        assert shown[1:4] == [f"{row['multiple']:g}×", str(row["rounds"]), f"{row['grad_norm2']:.1e}"]
+        assert shown[4:] == [quantity(number) for number in bits]
     # With 4 nodes and d = 30, Top-1: 32 bits a round as the papers count, the dense first round free.
     ef21 = record["runs"]["ef21"][0]
     assert ef21["bits"]["up"]["values"][-1] == 32 * (ef21["rounds"] - 1)
@@ -73,6 +81,12 @@ def test_compare_least_squares_and_random_compressors(tmp_path):
     assert result.exit_code == 0, result.output
     assert "note: RandK(k=3" in result.output
     assert "contractive() form" in " ".join(result.output.split())
+
+
+def test_the_default_methods_suit_a_random_compressor(tmp_path):
+    result = invoke("compare", *SMALL, "--compressor", "ternary", "--rounds", "20", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "ef21+ is left out" in result.output
 
 
 def test_compare_reads_a_file(tmp_path):
@@ -113,6 +127,9 @@ MISTAKES = {
         "deterministic compressor",
     ),
     "command": (["comparee"], "did you mean 'compare'"),
+    "option": (["compare", "--bogus"], "No such option '--bogus'"),
+    "value": (["compare", "--nodes", "abc"], "'abc' is not a valid integer"),
+    "tolerance": (["compare", "--stop", "-1"], "tolerance must be at least 0"),
     "specs": (["compressors", "qsgd"], "unknown compressor 'qsgd'"),
 }
 
@@ -171,6 +188,11 @@ def test_compressors_json():
             "scaled_delta": 10.0,
         }
     ]
+
+
+def test_rooms_are_there_by_name():
+    code = "import laconic; laconic.theory.stepsize; laconic.testing.check_compressor; laconic.lab.run"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 
 def test_importing_laconic_imports_no_extra():

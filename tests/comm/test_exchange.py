@@ -20,6 +20,7 @@ METHODS = {
     "ef14-random": laconic.EF14(laconic.TopK(0.3) >> laconic.RandomDithering(8, 2)),
     "ef21": laconic.EF21(laconic.TopK(0.1)),
     "ef21-compressed": laconic.EF21(laconic.RandK(3).contractive(), init="compressed"),
+    "ef21-bfloat16": laconic.EF21(laconic.TopK(0.1), init="bfloat16"),
     "ef21-zero": laconic.EF21(laconic.TopK(1), init="zero"),
     "ef21-bits": laconic.EF21(laconic.TopK(0.2) >> laconic.ScaledSign()),
     "ef21+": laconic.EF21Plus(laconic.TopK(0.1)),
@@ -249,7 +250,8 @@ def dies(rank: int):
     exchange.reduce_(by_name(torch.ones(LAYOUT.d)))
     if rank == 1:
         os._exit(0)
-    with pytest.raises(ExchangeError, match="rank 0 waited for round 1 of the bucket of .a. and 3 more, all_gather"):
+    waited = "rank 0 waited for round 1 of the bucket of 'a' and 3 more, all_gather"
+    with pytest.raises(ExchangeError, match=waited):
         exchange.reduce_(by_name(torch.ones(LAYOUT.d)))
     with pytest.raises(ExchangeError, match="has failed before"):
         exchange.reduce_(by_name(torch.ones(LAYOUT.d)))

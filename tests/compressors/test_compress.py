@@ -242,3 +242,18 @@ def test_a_scaled_message_carries_the_factor():
     assert isinstance(message, Message)
     assert isinstance(message.parts[0], Part)
     assert message.scaled(2.0).dense().tolist() == [0.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lc.RandomSparsification(0.3) >> lc.ScaledSign(), "number kept varies"),
+        (lambda: lc.TopK(5) >> lc.TopK(2).scaled(2.0), "must be a quantiser"),
+        (lambda: lc.TopK(5) >> (lc.TopK(2) >> lc.Ternary()), "must be a quantiser"),
+        (lambda: lc.TopK(5) >> 3, "must be a quantiser"),
+        (lambda: lc.Ternary() >> lc.Ternary(), "must be a sparsifier"),
+    ],
+)
+def test_chains_that_make_no_sense(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()

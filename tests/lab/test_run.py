@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import laconic
-from laconic.lab import LogisticRegression, NodeByNode, Quadratic, Simulation, base_stepsize, run
+from laconic.lab import LogisticRegression, NodeByNode, Quadratic, Result, Simulation, base_stepsize, run
 from laconic.sizes import message_bits
-from laconic.theory import ef21_stepsize
+from laconic.theory import ef21_pl_stepsize, ef21_stepsize
 
 METHODS = {
     "gd": laconic.DCGD(laconic.Identity()),
@@ -78,7 +78,7 @@ def test_matches_a_plain_loop():
     problem = Quadratic.random(nodes=3, d=6, seed=4)
     x0 = torch.linspace(-1, 1, 6, dtype=torch.float64)
     result = run(problem, laconic.EF21(laconic.TopK(1)), multiples=(2,), rounds=50, stop=0.0, x0=x0)
-    stepsize = 2 * ef21_stepsize(1 / 6, problem.L, problem.L_tilde)
+    stepsize = 2 * ef21_pl_stepsize(1 / 6, problem.L, problem.L_tilde, problem.mu)
     x = x0.numpy()
     h = problem.gradients(x0).numpy().copy()
     for t in range(50):
@@ -119,6 +119,50 @@ def test_best_prefers_the_tolerance_then_fewest_rounds_then_the_lowest_end():
     assert run(problem, laconic.DCGD(laconic.TopK(1)), multiples=(2, 1), **arguments).best() == 1
 
 
+def made_up(norms, ends, seeds=(0,)) -> Result:
+    norms = np.array(norms, dtype=float)
+    return Result(
+        "m", (1.0, 2.0, 4.0), seeds, 1.0, norms, np.array(ends), np.zeros((*norms.shape[:-1], 2)), {}
+    )
+
+
+NAN = float("nan")
+COURSES = [
+    # Reached the tolerance: fewer rounds win, whatever the last norm.
+    ([[3, 2, 1, NAN], [3, 2, 1.5, NAN], [3, 0.9, NAN, NAN]], ["tolerance", "tolerance", "tolerance"], 2),
+    # One that reached it beats a lower end that did not.
+    ([[3, 0.1, 0.01, 0.001], [3, 2, 1, 1], [3, 2, 1, NAN]], ["rounds", "rounds", "tolerance"], 2),
+    # None did: the lowest end, however many rounds; a diverged run is never better than one that stalled.
+    ([[3, 2, 1, 0.5], [3, 2, 1, 0.4], [3, NAN, NAN, NAN]], ["rounds", "rounds", "diverged"], 1),
+]
+
+
+@pytest.mark.parametrize(("norms", "ends", "best"), COURSES)
+def test_best(norms, ends, best):
+    assert made_up(norms, ends).best() == best
+    # Of several seeds the first decides.
+    other = COURSES[0]
+    assert made_up([norms, other[0]], [ends, other[1]], seeds=(0, 1)).best() == best
+
+
+def test_exact_walks_on_one_thread(problem):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen = []
+    try:
+        run(
+            problem,
+            METHODS["gd"],
+            rounds=2,
+            exact=True,
+            on_round=lambda *_: seen.append(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {1}
+
+
 def test_bits_are_those_of_the_messages(problem):
     d, rounds = problem.d, 6
     dense = laconic.Identity().compress(torch.zeros(d, dtype=torch.float64))
@@ -143,6 +187,9 @@ def test_base_stepsize(problem):
     same = ef21_stepsize(2 / 8, problem.L, problem.L_tilde)
     for feedback in (METHODS["dcgd"], METHODS["dcgd random"], METHODS["ef14"]):
         assert base_stepsize(problem, feedback) == pytest.approx(same)
+    quadratic = Quadratic.random(nodes=3, d=8, seed=1)
+    pl = ef21_pl_stepsize(2 / 8, quadratic.L, quadratic.L_tilde, quadratic.mu)
+    assert base_stepsize(quadratic, METHODS["ef14"]) == pytest.approx(pl)
     assert run(problem, METHODS["ef21"], rounds=1, stepsize=0.25).base_stepsize == 0.25
 
 
@@ -168,7 +215,12 @@ def test_step_and_progress(problem):
         ({"multiples": ()}, "multiples must be positive"),
         ({"multiples": (1, -1)}, "multiples must be positive"),
         ({"seeds": ()}, "at least one seed"),
-        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"rounds": 0}, "rounds must be an int of at least 1"),
+        ({"rounds": 1.5}, "rounds must be an int"),
+        ({"seeds": (2**70,)}, "seeds of 64 bits"),
+        ({"stop": float("nan")}, "tolerance must be at least 0"),
+        ({"stepsize": -1.0}, "stepsize must be positive"),
+        ({"x0": torch.full((8,), torch.nan)}, "start at a finite point"),
         ({"x0": torch.zeros(3)}, r"x0 must have the shape \(8,\)"),
     ],
 )

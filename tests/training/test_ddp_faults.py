@@ -20,8 +20,9 @@ POISONED = (0, 2, 3, 6)
 def _course(rank, name, place, skip, start_iter):
     """A run with a GradScaler in which some steps are poisoned, or left out."""
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    clip = 0.1 if place == "first bucket" else None
     model, state, seen = start(
-        network(), FEEDBACKS[name], 0.05, grad_scaler=scaler, start_iter=start_iter, clip=1.0
+        network(), FEEDBACKS[name], 0.05, grad_scaler=scaler, start_iter=start_iter, clip=clip
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     poison = []
@@ -58,7 +59,7 @@ def _course(rank, name, place, skip, start_iter):
         scaler.update()
         if step in POISONED and not torch.equal(before[0], weights(model)):
             problems.append((step, "was not skipped"))
-    if len(seen) <= 18:
+    if max(seen) == 0:
         problems.append("there is one bucket only")
     stats = state.stats()
     if (stats.steps, stats.skipped) != (5, 0 if skip else len(POISONED)):
@@ -148,7 +149,7 @@ def _resumed(rank, folder):
             loss_of(model, step, rank).backward()
             optimizer.step()
         found[name] = torch.equal(through[0], weights(model)) and same(through[1], memories(state))
-        if name != "ef21":
+        if name != METHODS[-1]:
             state.close()
     state.resync()
     fresh, other, _ = start(network(), FEEDBACKS["ef21-sgdm"], seed=3)
@@ -221,14 +222,13 @@ def _refused(rank):
             backward(joined)
 
     fails("inside DDP's join", RuntimeError, join)
-    # A rank that dies.
+    # A rank that dies, not before DDP has made its own collective of the second step.
     model, state, _ = start(network(), feedback)
+    backward(model)
     backward(model)
     if rank == 1:
         os._exit(0)
-    fails(
-        "rank 0 waited for round 1 of the bucket of '.*, all_gather", laconic.ExchangeError, backward, model
-    )
+    fails("rank 0 waited for round 2 of the bucket of .*, all_gather", laconic.ExchangeError, backward, model)
     os._exit(0)
 
 

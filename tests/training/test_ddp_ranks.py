@@ -8,13 +8,14 @@ from processes import run_ranks
 import laconic
 
 STEPS = 10
+EXACT = ("ef14", "ef21-random")
 
 
 def _values(rank):
     found = {}
     for name, feedback in FEEDBACKS.items():
         found[name] = [
-            train(rank, feedback, STEPS, cap=cap, micro=2, seed=7, exact=name == "ef14")
+            train(rank, feedback, STEPS, cap=cap, micro=2, seed=7, exact=name in EXACT)
             for cap in (0.05, 1.0, 25.0)
         ]
     return found
@@ -38,7 +39,7 @@ def test_buckets_do_not_influence_values(name, values):
 
 @pytest.mark.parametrize("name", FEEDBACKS)
 def test_equal_to_senders_and_receivers_in_one_process(name, values):
-    expected = simulate(FEEDBACKS[name], STEPS, 2, micro=2, seed=7, exact=name == "ef14")
+    expected = simulate(FEEDBACKS[name], STEPS, 2, micro=2, seed=7, exact=name in EXACT)
     assert torch.equal(values[0][name][0][0], expected)
 
 
@@ -58,6 +59,7 @@ def _options(rank):
         "density": train(rank, feedback, 9, density=STAGES, cap=0.05),
         "start": train(rank, FEEDBACKS["ef14"], 5, start_iter=2),
         "clip": [train(rank, feedback, 5, clip=0.1, cap=cap) for cap in (0.05, 25.0)],
+        "double": [train(rank, feedback, 4, dtype=torch.float64, cap=cap) for cap in (0.05, 25.0)],
         "long clip": train(rank, feedback, 6, clip=1e9),
     }
     for dtype in DTYPES:
@@ -81,6 +83,17 @@ def test_options_of_ddp_do_not_influence_values(option, options):
 def test_narrow_gradients_have_float32_memories(dtype, options):
     assert torch.equal(options[0][dtype][0], simulate(FEEDBACKS["ef21"], 6, 2, dtype=dtype))
     assert options[1][dtype][1]["0.weight"]["sender"]["memory"].dtype == torch.float32
+
+
+def test_float64_stays_float64(options):
+    small, large = options[0]["double"]
+    assert torch.equal(small[0], large[0])
+    assert same(small[1], large[1])
+    for name in ("0.weight", "0.bias"):
+        for end in ("sender", "receiver"):
+            memory = small[1][name][end]["memory"]
+            assert memory.dtype == torch.float64
+            assert not torch.equal(memory, memory.bfloat16().double())
 
 
 def test_density_goes_down_with_the_memories_it_had(options):
@@ -117,7 +130,7 @@ class Sometimes(torch.nn.Module):
 def _unused(rank):
     results = []
     for cap in (0.05, 25.0):
-        model, state, _ = start(Sometimes(), FEEDBACKS["ef21"], cap, {"find_unused_parameters": True})
+        model, _, _ = start(Sometimes(), FEEDBACKS["ef21"], cap, {"find_unused_parameters": True})
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for step in range(6):
             optimizer.zero_grad()

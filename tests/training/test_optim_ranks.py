@@ -68,7 +68,7 @@ def _simulated(name, steps):
     """The same in one process, written down: a model, and a second moment and a sender for each node."""
     feedback, model = FEEDBACKS[name], network(seed=0)
     parameters = {str(i): p for i, p in enumerate(model.parameters())}
-    layout = Layout.of(parameters, exact=[n for n, p in parameters.items() if p.dim() <= 1])
+    layout = Layout.of(parameters, bfloat16=[n for n, p in parameters.items() if p.dim() <= 1])
     senders = [feedback.sender(layout, node=node, seed=3) for node in range(RANKS)]
     receiver = feedback.receiver(layout, RANKS)
     moments = [{n: torch.zeros_like(p) for n, p in parameters.items()} for _ in range(RANKS)]
@@ -77,8 +77,8 @@ def _simulated(name, steps):
         messages = []
         for node in range(RANKS):
             gradients(model, step, node)
-            square = sum(float(laconic.kernels.squared_norm(p.grad.reshape(-1))) for p in parameters.values())
-            factor = min(1.0, 0.5 / math.sqrt(square))
+            whole = torch.cat([p.grad.reshape(-1) for p in parameters.values()])
+            factor = min(1.0, 0.5 / math.sqrt(float(laconic.kernels.squared_norm(whole))))
             updates = []
             for n, p in parameters.items():
                 g = p.grad * factor
@@ -215,14 +215,16 @@ def test_a_gradient_that_one_rank_lacks_is_zeros_there(tmp_path):
     assert not torch.equal(first[1], network()[0].weight)
 
 
-def _unlike(rank):
+def _unlike(rank, what):
+    parameter = nn.Parameter(torch.zeros(10 + (rank if what == "parameters" else 0), 100))
     try:
-        CompressedSGD([nn.Parameter(torch.zeros(10 + rank, 100))], 0.1, timeout_s=60)
+        CompressedSGD([parameter], 0.1 + (rank if what == "settings" else 0), timeout_s=60)
     except ValueError as error:
         return str(error)
     return "accepted"
 
 
-def test_ranks_with_other_parameters_are_refused_on_every_rank(tmp_path):
-    for message in run_ranks(_unlike, RANKS, tmp_path):
-        assert "rank 1 has other parameters than rank 0 (1 tensors with 1100 numbers" in message
+@pytest.mark.parametrize("what", ["parameters", "settings"])
+def test_ranks_that_differ_are_refused_on_every_rank(what, tmp_path):
+    for message in run_ranks(_unlike, RANKS, tmp_path, what):
+        assert f"rank 1 has other {what} than rank 0" in message

@@ -13,7 +13,7 @@ COMMANDS = {
     "compare": "Compare methods on a data set: gradient norm against bits sent.",
     "compressors": "Print the constants that each compressor declares.",
     "inspect": "Show what a packed message or a checkpoint holds.",
-    "demo": "See EF21 beat classic error feedback on real data.",
+    "demo": "Train a small transformer on four nodes with 1 % of the bytes.",
 }
 
 
@@ -39,6 +39,9 @@ class CommandGroup(click.Group):
         """Run the command; what the library refuses is the user's to mend, so no traceback."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            path = (error.ctx or ctx).command_path
+            raise _Refused(f"{error.format_message()} See '{path} --help'.") from error
         except (ValueError, OSError) as error:
             message = " ".join(str(error).split())
             raise _Refused(message) from error

@@ -11,12 +11,12 @@ from laconic.compressors import Constants, parse_compressor
 _FIELDS = ("alpha", "beta", "gamma", "delta", "zeta")
 
 
-def _specs(k: int) -> list[str]:
+def _specs(k: int, dim: int) -> list[str]:
     return [
         "identity",
         f"top-k:{k}",
         f"rand-k:{k}",
-        "random-sparsification:.01",
+        f"random-sparsification:{min(1.0, k / dim):g}",
         "adaptive-random",
         "unbiased-rounding:2",
         "unbiased-rounding:1.5",
@@ -68,7 +68,7 @@ def command(dim: int, k: int, as_json: bool, specs: tuple[str, ...]) -> None:
       laconic compressors --dim 10000 --k 100
       laconic compressors --dim 1000000 top-k:0.01+natural rand-k:0.01
     """
-    rows = [(spec, parse_compressor(spec)) for spec in specs or _specs(k)]
+    rows = [(spec, parse_compressor(spec)) for spec in specs or _specs(k, dim)]
     table = [(spec, c.constants(dim), c.contractive().constants(dim)) for spec, c in rows]
     if as_json:
         print_json([_record(*row) for row in table])

@@ -17,7 +17,11 @@ from laconic.demo import LINKS, METHODS, Method, Row, Run, Settings, make_row, r
 
 @click.command(name="demo")
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps of each method."
+    "--steps",
+    type=click.IntRange(min=1),
+    default=Settings.steps,
+    show_default=True,
+    help="Steps of each method.",
 )
 @click.option(
     "--methods",

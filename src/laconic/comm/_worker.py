@@ -3,6 +3,10 @@
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Worker:
@@ -22,6 +26,19 @@ class Worker:
     def submit(self, job: Callable[[], None]) -> None:
         """Run the job after all before it."""
         self._jobs.put(job)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What the function returns or raises, run after all jobs before it; waits."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # it belongs to whoever waits
+                future.set_exception(error)
+
+        self.submit(job)
+        return future.result()
 
     def close(self) -> None:
         """Finish the jobs and end the thread."""

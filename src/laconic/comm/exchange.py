@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -287,16 +286,7 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        future: Future[list[Tensor]] = Future()
-
-        def job() -> None:
-            try:
-                future.set_result(self._group.all_gather(numbers, what))
-            except BaseException as error:  # it belongs to whoever waits, not to the worker
-                future.set_exception(error)
-
-        self._worker.submit(job)
-        return future.result()
+        return self._worker.call(lambda: self._group.all_gather(numbers, what))
 
     def close(self) -> None:
         """Finish what was submitted, end the thread, and give the process group back."""

@@ -70,7 +70,7 @@ class Compressor(ABC):
 
         Returns:
             A message whose ``dense()`` is C(x), (..., d) in the accumulation dtype: float32, or float64
-            for float64.
+            for float64 unless the compressor narrows it (Cast).
 
         Raises:
             TypeError: where x is not a floating-point tensor of 16, 32 or 64 bits.
@@ -88,7 +88,7 @@ class Compressor(ABC):
         if not bool(torch.isfinite(x).all()):
             raise ValueError("compress got NaN or infinity; skip the step or check the loss first")
         self.constants(x.shape[-1])
-        return self.encode(x, self._stream(x, generator))
+        return self.encode(x.detach(), self._stream(x, generator))
 
     def _stream(self, x: Tensor, generator: torch.Generator | Stream | None) -> Stream:
         if isinstance(generator, Stream):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from laconic.compressors._base import Compressor, scaled_constants
+from laconic.compressors._base import Compressor, Scaled, scaled_constants
 from laconic.compressors._constants import Constants
 from laconic.compressors._sparsifier import Sparsifier, gather
 from laconic.kernels import Stream
@@ -24,8 +24,16 @@ def chain(first: Compressor, then: Compressor) -> Compressor:
             f"{first!r} >> {then!r}: the first must be a sparsifier such as TopK or RandK; "
             "apply .scaled(...) and .contractive() to the whole, as (first >> then).contractive()"
         )
-    if isinstance(then, (Sparsifier, Chain)):
+    inner = then
+    while isinstance(inner, Scaled):
+        inner = inner.inner
+    if not isinstance(inner, Compressor) or isinstance(inner, (Sparsifier, Chain)):
         raise TypeError(f"{first!r} >> {then!r}: the second must be a quantiser, such as NaturalCompression")
+    if first.varied and not then.keeps_zeros:
+        raise TypeError(
+            f"{first!r} >> {then!r}: the number kept varies, and the second does not leave the zeros in "
+            "unused places alone; use a sparsifier that keeps a fixed number, such as RandK"
+        )
     return Chain(first, then)
 
 
@@ -66,6 +74,8 @@ class Chain(Compressor):
         if factor != 1.0:
             kept = kept.to(accumulation_dtype(kept.dtype)) * factor
         (part,) = self.then.encode(kept, draw).parts
+        if part.positions is not None:
+            raise TypeError(f"{self.then!r} keeps positions of its own, so it cannot follow {self.first!r}")
         placed = replace(
             part,
             d=x.shape[-1],

@@ -157,7 +157,6 @@ class NaturalCompression(Compressor):
 
 
 _UNIT_ROUNDOFF = {
-    torch.float64: 2.0**-53,
     torch.float32: 2.0**-24,
     torch.bfloat16: 2.0**-8,
     torch.float16: 2.0**-11,

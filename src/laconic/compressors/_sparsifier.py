@@ -27,6 +27,9 @@ class Selection:
 class Sparsifier(Compressor):
     """A compressor that keeps coordinates, all multiplied by one factor."""
 
+    varied: bool = False
+    """Whether the number kept differs from draw to draw."""
+
     @abstractmethod
     def select(self, x: Tensor, draw: Stream) -> Selection:
         """The coordinates to keep of each row of x (..., d)."""

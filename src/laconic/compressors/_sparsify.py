@@ -148,6 +148,7 @@ class RandomSparsification(Sparsifier):
     p: float | Sequence[float]
 
     random = True
+    varied = True
 
     def __post_init__(self) -> None:
         """Check the probabilities and make a sequence hashable."""

@@ -26,7 +26,7 @@ def _check_init(init: str) -> None:
 
 
 def _tracking_plan(init: Init, round: int) -> Plan:
-    return Plan(dense=round == 0 and init == "gradient")
+    return Plan(dense=round == 0 and init in ("gradient", "bfloat16"))
 
 
 @dataclass(frozen=True)

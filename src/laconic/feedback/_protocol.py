@@ -75,7 +75,7 @@ class Receiver(Protocol):
         Args:
             messages: one message a node in the nodes' order, or a batch whose last leading dimension is
                 the nodes.
-            out: (..., d), where the estimate is written if given.
+            out: (..., d), where the estimate is written if given, rounded to its dtype.
 
         Returns:
             (..., d) in the accumulation dtype: ``out``, or a new tensor.

@@ -27,6 +27,10 @@ Array = npt.NDArray[np.float64]
 Matrix = Any  # a 2-D numpy array, scipy sparse matrix or torch tensor: no common static type exists
 
 
+_LARGEST = 1e150
+_MOST_COLUMNS = 20_000_000
+
+
 class DataError(ValueError):
     """Data, or a way of splitting it, that a problem cannot be made of. One line, remedy included."""
 
@@ -69,6 +73,11 @@ def load_libsvm(path: str | os.PathLike[str]) -> tuple[CSR, Array]:
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read ({_one_line(error)}); fetch it again") from error
+    if X.shape[1] > _MOST_COLUMNS:
+        raise DataError(
+            f"{file} uses index {X.shape[1]}, and the lab holds vectors of that length for every node;"
+            f" use at most {_MOST_COLUMNS:,} columns"
+        )
     with naming(file):
         return as_rows(X), as_targets(y, X.shape[0])
 
@@ -104,6 +113,11 @@ def as_rows(X: Matrix) -> CSR:
         raise DataError(
             f"row {row}, column {int(rows.indices[k])} (both counted from 0) is {rows.data[k]};"
             " remove the row or replace the value"
+        )
+    if rows.nnz and abs(rows.data).max() > _LARGEST:
+        raise DataError(
+            f"the data hold {abs(rows.data).max():.3g}, whose square is not a number that can be worked with;"
+            " scale the columns first"
         )
     return narrow(rows)
 

@@ -46,9 +46,10 @@ class Result:
         """Bits per node sent until x^t was known, cumulative; the shape of ``grad_norm2``.
 
         Args:
-            kind: "wire" is what :func:`laconic.pack` makes. "values" is the papers' count: 32 bits a kept
-                number (or its code), no positions, no flags, a dense first round free. "entropy" is the
-                information in the messages, a dense first round and flags included.
+            kind: "wire" is what :func:`laconic.pack` makes; the lab computes in float64, so numbers that no
+                quantiser narrows take 64 bits there. "values" is the papers' count: 32 bits a kept number
+                (or its code), no positions, no flags, a dense first round free. "entropy" is the
+                information in the messages at 32 bits a number, a dense first round and flags included.
             direction: "up", from a node (the mean over nodes); "down", the estimate sent to a node, whole.
 
         Raises:
@@ -75,7 +76,8 @@ class Result:
     def best(self) -> int:
         """The index of the best multiple, of the first seed: fewest rounds to the tolerance, else lowest end.
 
-        Every multiple of one method sends the same bits a round, so fewest rounds means fewest bits.
+        Multiples of one method send equal messages (on average, where their size varies), so fewest rounds
+        means fewest bits.
         """
         ends, rounds, final = (
             a if len(self.seeds) == 1 else a[0] for a in (self.ends, self.rounds, self.final)

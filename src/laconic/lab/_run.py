@@ -15,7 +15,7 @@ from laconic.lab._result import Array, Direction, Result
 from laconic.lab._simulation import ACCOUNTINGS, NodeByNode, Simulation, Step, plain_step
 from laconic.messages import Message
 from laconic.sizes import Accounting
-from laconic.theory import ef21_stepsize
+from laconic.theory import ef21_pl_stepsize, ef21_stepsize
 
 Runs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -24,11 +24,13 @@ OnRound = Callable[[int, Tensor], None]
 
 
 def base_stepsize(problem: Problem, feedback: Feedback) -> float:
-    """The stepsize that multiples multiply: EF21's of Theorem 1, whatever the method.
+    """The stepsize that multiples multiply: EF21's theoretical one, whatever the method.
 
     As in the experiments of "EF21" (2021), all methods share one scale, so that a multiple means the same
-    for each: ``1 / (L + L_tilde sqrt(beta / theta))`` with the contraction of the method's compressor,
-    or of its ``contractive()`` form. For the identity it is 1 / L.
+    for each: with the contraction of the method's compressor, or of its ``contractive()`` form, Theorem 1's
+    ``1 / (L + L_tilde sqrt(beta / theta))``; where the problem knows its mu, Theorem 2's
+    ``min(1 / (L + L_tilde sqrt(2 beta / theta)), theta / (2 mu))``. For the identity and without mu it is
+    1 / L.
     """
     constants = feedback.compressor.constants(problem.d)
     alpha = constants.contraction
@@ -36,6 +38,8 @@ def base_stepsize(problem: Problem, feedback: Feedback) -> float:
         alpha = feedback.compressor.contractive().constants(problem.d).contraction
     if alpha is None:
         raise ValueError(f"{feedback.compressor!r} declares no contraction; pass stepsize= to run()")
+    if problem.mu is not None:
+        return ef21_pl_stepsize(alpha, problem.L, problem.L_tilde, problem.mu)
     return ef21_stepsize(alpha, problem.L, problem.L_tilde)
 
 
@@ -87,10 +91,14 @@ def run(
     multiples, seeds = tuple(float(m) for m in multiples), tuple(int(s) for s in seeds)
     if not multiples or not all(np.isfinite(m) and m > 0 for m in multiples):
         raise ValueError(f"multiples must be positive numbers, got {multiples}")
-    if not seeds:
-        raise ValueError("run() needs at least one seed")
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    if not seeds or not all(-(2**63) <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"run() needs at least one seed, and seeds of 64 bits, got {seeds}")
+    if not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"rounds must be an int of at least 1, got {rounds}")
+    if not stop >= 0:
+        raise ValueError(f"the tolerance must be at least 0, got {stop}")
+    if stepsize is not None and not (np.isfinite(stepsize) and stepsize > 0):
+        raise ValueError(f"the stepsize must be positive and finite, got {stepsize}")
     start = _start(problem, x0)
     base = base_stepsize(problem, feedback) if stepsize is None else stepsize
     record = _Record(len(seeds) * len(multiples), rounds, start, _down_bits(problem, start))
@@ -104,8 +112,11 @@ def run(
 def _start(problem: Problem, x0: Tensor | None) -> Tensor:
     if x0 is None:
         return torch.from_numpy(np.random.default_rng(0).standard_normal(problem.d))
+    x0 = torch.as_tensor(x0)
     if x0.shape != (problem.d,):
         raise ValueError(f"x0 must have the shape ({problem.d},), got {tuple(x0.shape)}")
+    if not bool(torch.isfinite(x0).all()):
+        raise ValueError("x0 holds NaN or infinity; start at a finite point")
     return x0.to(torch.float64)
 
 

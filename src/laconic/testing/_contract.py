@@ -10,7 +10,9 @@ from torch import Tensor
 from laconic.compressors import Compressor
 from laconic.kernels import Stream
 from laconic.messages import Message, accumulation_dtype
+from laconic.specs import spec_of
 from laconic.testing._report import CompressorError, name_of
+from laconic.wire import pack, unpack
 
 _ROWS = 6
 _CHOSEN = (
@@ -75,6 +77,24 @@ class Contract:
         self._check_rows(dense)
         self._check_adding(message, dense)
         self._check_fused()
+        self._check_bytes(message)
+
+    def _check_bytes(self, message: Message) -> None:
+        (part,) = message.parts
+        structure = self.compressor.structure(self.d, self.rows.dtype)
+        self.require(
+            structure == spec_of(part), "structure() is that of the messages", f"{structure}, {spec_of(part)}"
+        )
+        flat = self.rows.reshape(-1, self.d)
+        rows = self.compressor.compress(flat, Stream(self.stream.seed, 3, torch.arange(len(flat)), 1))
+        for one in rows.unbind()[:3]:
+            packed = pack(one)
+            self.require(packed.numel() == one.nbytes, "nbytes is what pack() makes")
+            self.equal(unpack(packed).dense(), one.dense(), "unpack(pack(message)) is the message")
+        if part.seeded and part.positions is not None and part.k < self.d:
+            elsewhere = self.compressor.compress(self.rows.flip(-1) + 1, self.stream).parts[0].positions
+            assert elsewhere is not None
+            self.equal(elsewhere, part.positions, "seeded positions depend on the draws alone, not on x")
 
     def _check_message(self, message: Message) -> None:
         wide = accumulation_dtype(self.rows.dtype)

@@ -1,4 +1,4 @@
-"""Buckets that wait for the last one, because the clip needs the whole gradient's norm."""
+"""Waiting: of buckets for the last one, since the clip needs the whole norm, and of backward for the step."""
 
 import math
 
@@ -61,3 +61,12 @@ def _follow(inner: TensorFuture, outer: TensorFuture) -> None:
             outer.set_exception(error)  # type: ignore[arg-type]
 
     inner.add_done_callback(done)
+
+
+def at_the_end_of_backward(future: TensorFuture) -> None:
+    """Wait for the future there, and raise its error as it is; DDP would make "Unable to cast" of it."""
+
+    def wait() -> None:
+        future.wait()
+
+    torch.autograd.Variable._execution_engine.queue_callback(wait)

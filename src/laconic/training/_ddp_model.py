@@ -134,22 +134,6 @@ def check_dense(tensor: Tensor, what: str) -> None:
         raise TypeError(f"{what} is {tensor.dtype}: laconic compresses real floating-point numbers only")
 
 
-def differing(found: Sequence[Tensor]) -> tuple[int, int] | None:
-    """The first place, and the first rank there, whose number is not that of rank 0; None if all agree.
-
-    Example:
-        >>> import torch
-        >>> differing([torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), torch.tensor([1, 5, 4])])
-        (1, 2)
-    """
-    unequal = torch.stack([numbers != found[0] for numbers in found])
-    places = unequal.any(dim=0).nonzero()
-    if not len(places):
-        return None
-    place = int(places[0])
-    return place, int(unequal[:, place].nonzero()[0])
-
-
 def _unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:
     ddp = None
     while True:

@@ -1,6 +1,5 @@
 """The state and the hook that DDP is given."""
 
-import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 
 from laconic.comm import Exchange, ExchangeError, Stats
 from laconic.feedback import Feedback
-from laconic.training._ddp_clip import TensorFuture, submit_clipped
-from laconic.training._ddp_model import Named, check_bucket, differing
+from laconic.training._ddp_clip import TensorFuture, at_the_end_of_backward, submit_clipped
+from laconic.training._ddp_meet import differing, meet
+from laconic.training._ddp_model import Named, check_bucket
 from laconic.training._ddp_schedule import Density, Schedule, make_schedule, starting_in_bfloat16
 from laconic.training._exempt import Exempt, vectors_and_small
 from laconic.training._local import check_positive
@@ -33,14 +33,6 @@ class Writer(Protocol):
 
 class CommState:
     """Replaces DDP's all-reduce by compressed messages with error feedback, for any optimiser.
-
-    >>> import torch, laconic
-    >>> from torch.nn.parallel import DistributedDataParallel
-    >>> def wrap(model):  # in every process, after init_process_group
-    ...     model = DistributedDataParallel(model)
-    ...     state = laconic.ddp.CommState(laconic.EF21(laconic.TopK(0.01)), model=model)
-    ...     model.register_comm_hook(state, laconic.ddp.hook)
-    ...     return model
 
     Every parameter is compressed on its own and its memory kept by its name, so nothing depends on DDP's
     buckets. Gradients may be float16, bfloat16, float32 or float64; memories are float32 (float64). The
@@ -80,6 +72,15 @@ class CommState:
         ValueError: for settings that do not fit together, or that differ between ranks.
         TypeError: for complex, integer or sparse parameters.
         RuntimeError: where DDP uses dynamo's python_reducer.
+
+    Example:
+        >>> import torch, laconic
+        >>> from torch.nn.parallel import DistributedDataParallel
+        >>> def wrap(model):  # in every process, after init_process_group
+        ...     model = DistributedDataParallel(model)
+        ...     state = laconic.ddp.CommState(laconic.EF21(laconic.TopK(0.01)), model=model)
+        ...     model.register_comm_hook(state, laconic.ddp.hook)
+        ...     return model
     """
 
     def __init__(
@@ -123,6 +124,8 @@ class CommState:
     def attach(self, model: nn.Module) -> "CommState":
         """Take the parameters' names from the model and meet the other ranks; all call it together.
 
+        For wrappers that take state and hook before there is a model, such as Lightning's ``DDPStrategy``.
+
         Args:
             model: the module, or DDP around it, as for ``model=``.
 
@@ -134,29 +137,19 @@ class CommState:
         if self._attached is not None:
             raise RuntimeError("this CommState has a model already; make one for each model")
         named = Named(model)
-        layout = named.layout(self._exempt, self._exact)
         stages = self._schedule.stages
         if not named.double:  # bfloat16 would narrow float64 memories
             stages = tuple((start, m if m is None else starting_in_bfloat16(m)) for start, m in stages)
         schedule = Schedule(stages)
-        for method in schedule.methods:
-            method.sender(layout, seed=self._seed)
-        group = self._process_group or named.process_group
-        exchange = Exchange(
-            layout,
-            schedule.methods[0],
-            group,
+        exchange = meet(
+            named.layout(self._exempt, self._exact),
+            schedule,
+            self._process_group or named.process_group,
             seed=self._seed,
             timeout_s=self._timeout_s,
             measure_error_every=self._measure_every,
+            settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
         )
-        settings = repr((schedule, self._seed, self._clip, self._check_every, self._exact))
-        own = torch.tensor([layout.digest, zlib.crc32(settings.encode())])
-        differs = differing(exchange.gather(own, "the digests of model and settings"))
-        if differs is not None:
-            exchange.close()
-            what = ("parameters (names, shapes or exemptions)", f"settings than {settings}")[differs[0]]
-            raise ValueError(f"rank {differs[1]} and rank 0 differ: other {what}; make them alike")
         self._schedule = schedule
         self._attached = named, exchange
         return self
@@ -194,8 +187,7 @@ class CommState:
                 held, self._held = self._held, []
                 end = submit_clipped(exchange, held, clip=self._clip, scale=self._scale, dense=self._dense)
         if last:
-            # DDP would turn the error of a future into "Unable to cast"; here it is raised as it is.
-            torch.autograd.Variable._execution_engine.queue_callback(lambda: _wait(end))
+            at_the_end_of_backward(end)
         return future
 
     def _begin_step(self, named: Named, exchange: Exchange) -> None:
@@ -287,10 +279,6 @@ class CommState:
                 "the first backward pass"
             )
         return self._attached
-
-
-def _wait(future: TensorFuture) -> None:
-    future.wait()
 
 
 def hook(

@@ -10,6 +10,8 @@ from torch import Tensor
 from laconic.kernels import squared_norm
 from laconic.messages import accumulation_dtype
 
+_STRETCH = 2**16
+
 
 def check_parameters(groups: Sequence[Mapping[str, Any]]) -> None:
     """Refuse parameters that are not real floating-point tensors.
@@ -56,9 +58,8 @@ def clip_factors(groups: Sequence[Mapping[str, Any]], grad_scale: float = 1.0) -
     for group in groups:
         clip = group["clip"]
         if clip is not None:
-            gradients = [p.grad for p in group["params"] if p.grad is not None]
-            total = sum(float(squared_norm(dense(g).reshape(-1))) for g in gradients)
-            squares[clip] = squares.get(clip, 0.0) + total
+            gradients = [dense(p.grad).reshape(-1) for p in group["params"] if p.grad is not None]
+            squares[clip] = squares.get(clip, 0.0) + _square(gradients)
     factors = []
     for group in groups:
         clip, factor = group["clip"], 1.0 / grad_scale
@@ -67,6 +68,18 @@ def clip_factors(groups: Sequence[Mapping[str, Any]], grad_scale: float = 1.0) -
             factor *= min(1.0, clip / length) if length > 0 else 1.0
         factors.append(factor)
     return factors
+
+
+def _square(gradients: Sequence[Tensor]) -> float:
+    """The squared norm of all together, summed in stretches: one sum for many small tensors."""
+    total, waiting, count = 0.0, [], 0
+    for number, gradient in enumerate(gradients, start=1):
+        waiting.append(gradient)
+        count += gradient.numel()
+        if count >= _STRETCH or number == len(gradients):
+            total += float(squared_norm(torch.cat(waiting)))
+            waiting, count = [], 0
+    return total
 
 
 def local_gradient(parameter: Tensor, factor: float) -> Tensor:

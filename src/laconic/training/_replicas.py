@@ -1,6 +1,7 @@
 """The replicas of a model: the same parameters on every rank, and the mean of what each wants to do."""
 
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,13 +24,15 @@ class Replicas:
     Args:
         parameters: by name, alike on all ranks; those of rank 0 are sent to the others.
         feedback: what the updates go through.
-        exempt: which parameters travel whole.
+        exempt: which parameters travel whole, in bfloat16 or, those of float64, exactly.
+        exact: whether all that travel whole travel exactly.
         process_group: the ranks; None is all of them.
         seed: of random compressors.
         timeout_s: how long to wait for the others, in seconds.
+        settings: what else must be alike on all ranks, in words.
 
     Raises:
-        ValueError: where the ranks have different parameters, or the feedback does not suit them.
+        ValueError: where the ranks differ in parameters or settings, or the feedback does not suit them.
     """
 
     def __init__(
@@ -37,28 +40,53 @@ class Replicas:
         parameters: Mapping[str, Tensor],
         feedback: Feedback,
         exempt: Exempt,
+        exact: bool,
         process_group: dist.ProcessGroup | None,
         seed: int,
         timeout_s: float,
+        settings: str,
     ) -> None:
         """Compare the layouts, start the exchange, and send rank 0's parameters to all."""
-        whole = [name for name, parameter in parameters.items() if exempt(name, parameter)]
-        self.layout = Layout.of(parameters, exact=whole)
-        distributed = dist.is_available() and dist.is_initialized()
-        if distributed:
-            _require_same_layout(self.layout, next(iter(parameters.values())).device, process_group)
+        chosen = [name for name, parameter in parameters.items() if exempt(name, parameter)]
+        whole = {name for name in chosen if exact or parameters[name].dtype == torch.float64}
+        narrow = [name for name in chosen if name not in whole]
+        self.layout = Layout.of(parameters, exact=whole, bfloat16=narrow)
         self._exchange = Exchange(
             self.layout, feedback, process_group=process_group, seed=seed, timeout_s=timeout_s
         )
-        if distributed:
+        try:
+            self._require_alike(f"{feedback!r}, seed {seed}, {settings}")
+        except ValueError:
+            self._exchange.close()
+            raise
+        if self._exchange.size > 1:
             for parameter in parameters.values():
                 sent = parameter.detach().contiguous()
                 dist.broadcast(sent, group=process_group, group_src=0)
                 parameter.detach().copy_(sent)
 
+    def _require_alike(self, settings: str) -> None:
+        own = torch.tensor([self.layout.digest, zlib.crc32(settings.encode())])
+        everyone = self._exchange.gather(own, "the digests of parameters and settings")
+        for rank, other in enumerate(everyone):
+            if int(other[0]) != int(everyone[0][0]):
+                raise ValueError(
+                    f"rank {rank} has other parameters than rank 0 (their names, shapes or exemptions): "
+                    "build the same model on every rank"
+                )
+            if int(other[1]) != int(everyone[0][1]):
+                raise ValueError(
+                    f"rank {rank} has other settings than rank 0; here they are {settings}: give every rank "
+                    "the same"
+                )
+
     def mean_(self, updates: dict[str, Tensor]) -> bool:
         """Replace the updates by the feedback's estimate of their mean; False where the step is void."""
         return self._exchange.reduce_(updates)
+
+    def submit(self, names: Sequence[str], update: Tensor, *, last: bool) -> torch.futures.Future[Tensor]:
+        """Begin to replace some of the updates, flat, by the estimate; the step ends with the last."""
+        return self._exchange.submit(names, update, last=last)
 
     def stats(self) -> Stats:
         """What the exchange has sent, received and spent."""
@@ -93,6 +121,14 @@ def parameter_names(groups: Sequence[Mapping[str, Any]]) -> dict[Tensor, str]:
     if not names:
         raise ValueError("no parameter requires a gradient; there is nothing to train")
     return names
+
+
+def settings_of(groups: Sequence[Mapping[str, Any]]) -> str:
+    """The groups' settings in words, which all ranks must share: they act on every replica."""
+    own = ("params", "param_names")
+    return "; ".join(
+        ", ".join(f"{k}={v}" for k, v in sorted(group.items()) if k not in own) for group in groups
+    )
 
 
 def trained(group: Mapping[str, Any], names: Mapping[Tensor, str]) -> Iterator[tuple[Tensor, str]]:
@@ -133,9 +169,7 @@ def refuse_groups(replicas: Replicas | None) -> None:
 
 def _plain(name: str) -> str:
     """The name without what wrappers put before it, so that a checkpoint fits with and without them."""
-    for prefix in ("_orig_mod.", "module."):
-        name = name.replace(prefix, "")
-    return name
+    return ".".join(part for part in name.removeprefix("module.").split(".") if part != "_orig_mod")
 
 
 def warn_of_momentum(what: str, feedback: Feedback, layout: Layout, stacklevel: int) -> None:
@@ -163,19 +197,3 @@ def density(compressor: Compressor, layout: Layout) -> float:
     if not compressed:
         return 1.0
     return sum(compressor.structure(d, torch.float32).k for d in compressed) / sum(compressed)
-
-
-def _require_same_layout(
-    layout: Layout, device: torch.device, process_group: dist.ProcessGroup | None
-) -> None:
-    own = torch.tensor([layout.digest, layout.d, len(layout.segments)], device=device)
-    everyone = [torch.empty_like(own) for _ in range(dist.get_world_size(process_group))]
-    dist.all_gather(everyone, own, group=process_group)
-    for rank, other in enumerate(everyone):
-        if not torch.equal(other, everyone[0]):
-            _, d, segments = other.tolist()
-            raise ValueError(
-                f"rank {rank} has other parameters than rank 0 ({segments} tensors with {d} numbers, on "
-                f"rank 0 {int(everyone[0][2])} with {int(everyone[0][1])}, or other names or shapes): build "
-                "the same model on every rank"
-            )

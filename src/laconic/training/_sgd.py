@@ -1,6 +1,7 @@
 """SGD on every node, its gradient or momentum compressed."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, overload
 
 import torch
@@ -12,6 +13,7 @@ from laconic.comm import Stats
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.training._adamw import Parameters
+from laconic.training._early import begin_early, require_plain
 from laconic.training._exempt import Exempt, vectors_and_small
 from laconic.training._local import (
     apply_,
@@ -27,6 +29,7 @@ from laconic.training._replicas import (
     opened,
     parameter_names,
     refuse_groups,
+    settings_of,
     trained,
     warn_of_momentum,
 )
@@ -66,9 +69,14 @@ class CompressedSGD(Optimizer):
         clip: a node's gradient is shortened to this norm; None does not. Groups with the same clip share
             one norm.
         process_group: the ranks; None is all of them. Without ``torch.distributed`` there is one node.
-        exempt: which parameters travel whole, by name and tensor.
+        exempt: which parameters travel whole, by name and tensor, in bfloat16 through the same feedback.
+        exact: whether exempt parameters travel exactly.
         seed: of random compressors; alike on all ranks.
         timeout_s: how long to wait for the other ranks, in seconds.
+        overlap: begin to send while the backward pass still runs; needs clip=None, which waits for the whole
+            norm. It changes no value. Learning rates must then be set before the backward pass, gradients
+            left alone after it, and all backward passes of a step but the last be put into
+            :meth:`accumulate`; ``GradScaler`` is refused.
 
     Raises:
         ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
@@ -108,8 +116,10 @@ class CompressedSGD(Optimizer):
         clip: float | None = None,
         process_group: dist.ProcessGroup | None = None,
         exempt: Exempt = vectors_and_small,
+        exact: bool = False,
         seed: int = 0,
         timeout_s: float = 600.0,
+        overlap: bool = False,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._replicas: Replicas | None = None
@@ -118,7 +128,17 @@ class CompressedSGD(Optimizer):
         self._names = parameter_names(self.param_groups)
         self._inside = feedback.estimates == "step"
         by_name = {name: parameter for parameter, name in self._names.items()}
-        self._replicas = Replicas(by_name, feedback, exempt, process_group, seed, timeout_s)
+        self._replicas = Replicas(
+            by_name,
+            feedback,
+            exempt,
+            exact,
+            process_group,
+            seed,
+            timeout_s,
+            settings_of(self.param_groups),
+        )
+        self._early = begin_early(self, self._names, self._replicas, self._sent) if overlap else None
         if any(group["momentum"] > 0 for group in self.param_groups):
             warn_of_momentum("momentum > 0", feedback, self._replicas.layout, stacklevel=2)
 
@@ -160,23 +180,37 @@ class CompressedSGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        replicas = opened(self._replicas)
         factors = clip_factors(self.param_groups, loss_scale(self))
-        updates: dict[str, Tensor] = {}
-        for group, factor in zip(self.param_groups, factors, strict=True):
-            for parameter, name in trained(group, self._names):
-                update = self._moved(parameter, group, factor)
-                updates[name] = update * float(group["lr"]) if self._inside else update
-        if not replicas.mean_(updates):
+        estimates = self._exchanged(factors)
+        if estimates is None:
             return loss
         for group, factor in zip(self.param_groups, factors, strict=True):
             lr = float(group["lr"])
             for parameter, name in trained(group, self._names):
                 if group["momentum"] > 0:
                     self.state[parameter]["momentum_buffer"] = self._moved(parameter, group, factor)
-                step = updates.pop(name)
+                step = estimates.pop(name)
                 apply_(parameter, step if self._inside else step * lr, 1.0 - lr * group["weight_decay"])
         return loss
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Where all backward passes of a step but the last belong with ``overlap=True``; else no matter."""
+        return nullcontext() if self._early is None else self._early.paused()
+
+    def _exchanged(self, factors: list[float]) -> dict[str, Tensor] | None:
+        """The estimates by name; None where the step is void."""
+        if self._early is not None:
+            require_plain(self)
+            return self._early.finish()
+        updates = {}
+        for group, factor in zip(self.param_groups, factors, strict=True):
+            for parameter, name in trained(group, self._names):
+                updates[name] = self._sent(parameter, group, factor)
+        return updates if opened(self._replicas).mean_(updates) else None
+
+    def _sent(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
+        update = self._moved(parameter, group, factor)
+        return update * float(group["lr"]) if self._inside else update
 
     def _moved(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
         """The momentum after this gradient, as a new tensor; the state stays as it is."""
@@ -209,5 +243,7 @@ class CompressedSGD(Optimizer):
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""
+        if self._early is not None:
+            self._early.close()
         if self._replicas is not None:
             self._replicas.close()

@@ -1,0 +1,132 @@
+"""Sending while the backward pass runs changes no value."""
+
+import math
+
+import pytest
+import torch
+from processes import run_ranks
+from torch import nn
+
+import laconic
+from laconic.optim import CompressedAdamW, CompressedSGD
+from laconic.training import _early
+
+ROUNDED = laconic.EF14(laconic.TopK(0.1) >> laconic.RandomDithering(8, 2).contractive())
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(24, 32), nn.Tanh(), nn.Linear(32, 24), nn.Tanh(), nn.Linear(24, 24))
+
+
+def backward(model, step, rank=0, scale=1.0):
+    x = torch.randn(8, 24, generator=torch.Generator().manual_seed(100 * step + rank))
+    ((model(x) - x.roll(1, -1)).square().mean() * scale).backward()
+
+
+def weights(model):
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+def make(model, kind, overlap):
+    if kind == "sgd":
+        feedback = laconic.EF21(laconic.TopK(0.1))
+        return CompressedSGD(model.parameters(), 0.1, feedback, 0.5, overlap=overlap, timeout_s=60)
+    groups = [{"params": model[0].parameters(), "lr": 0.003}, {"params": model[2:].parameters()}]
+    return CompressedAdamW(groups, 0.01, ROUNDED, clip=None, overlap=overlap, timeout_s=60)
+
+
+def train(kind, overlap, rank=0):
+    """Weights and moments after accumulation, a void step, a missing gradient; and what was sent when."""
+    model = network()
+    optimizer = make(model, kind, overlap)
+    sent, early = [], []
+    if overlap:
+        submit = optimizer._early._replicas.submit
+        optimizer._early._replicas.submit = lambda names, flat, **more: (
+            sent.append(tuple(names)) or submit(names, flat, **more)
+        )
+    for step in range(8):
+        optimizer.zero_grad()
+        with optimizer.accumulate():
+            backward(model, 50 + step, rank)
+        assert not sent
+        model[0].requires_grad_(step != 5 or rank != 0)
+        backward(model, step, rank, scale=math.inf if step == 3 and rank == 0 else 1.0)
+        early.append(tuple(sent))
+        optimizer.step()
+        sent.clear()
+    assert optimizer.skipped == 1
+    state = {key: value.clone() for s in optimizer.state.values() for key, value in s.items()}
+    optimizer.close()
+    return weights(model), state, early
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_overlap_changes_no_value(kind, monkeypatch):
+    monkeypatch.setattr(_early, "BUCKET", 500)
+    plain, state, _ = train(kind, overlap=False)
+    overlapped, other, early = train(kind, overlap=True)
+    assert torch.equal(plain, overlapped)
+    assert all(torch.equal(state[key], other[key]) for key in state)
+    # Each of three buckets was sent in the backward pass, but for the one whose gradients did not come.
+    buckets = (("5", "4"), ("3", "2"), ("1", "0"))
+    assert early == [buckets] * 5 + [buckets[:2]] + [buckets] * 2
+
+
+def _both(rank, kind):
+    _early.BUCKET = 500
+    return train(kind, False, rank)[0], train(kind, True, rank)[0]
+
+
+def test_overlap_changes_no_value_on_two_ranks(tmp_path):
+    first, second = run_ranks(_both, 2, tmp_path, "adamw")
+    for found in (first[1], *second):
+        assert torch.equal(first[0], found)
+
+
+def test_a_second_backward_pass_needs_accumulate():
+    model = network()
+    optimizer = make(model, "sgd", overlap=True)
+    backward(model, 0)
+    with pytest.raises(RuntimeError, match="second gradient before"):
+        backward(model, 1)
+    optimizer.close()
+
+
+def test_clip_needs_the_whole_norm():
+    with pytest.raises(ValueError, match="needs clip=None"):
+        CompressedAdamW(network().parameters(), 0.01, overlap=True)
+
+
+def test_a_learning_rate_that_changes_on_the_way_is_refused():
+    model = network()
+    optimizer = make(model, "adamw", overlap=True)
+    backward(model, 0)
+    optimizer.param_groups[1]["lr"] = 0.02
+    with pytest.raises(RuntimeError, match=r"changed from \[0.003, 0.01\] to \[0.003, 0.02\]"):
+        optimizer.step()
+    optimizer.close()
+
+
+def test_a_grad_scaler_is_refused():
+    model = network()
+    optimizer = make(model, "adamw", overlap=True)
+    scaler = torch.amp.GradScaler(device="cpu")
+    scaler.scale(torch.ones(()))
+    backward(model, 0)
+    with pytest.raises(RuntimeError, match="use overlap=False with it"):
+        scaler.step(optimizer)
+    optimizer.close()
+
+
+def test_close_lets_go_of_the_parameters():
+    model = network()
+    make(model, "sgd", overlap=True).close()
+    backward(model, 0)
+    again = make(model, "sgd", overlap=True)
+    model.zero_grad()
+    backward(model, 1)
+    again.step()
+    assert again.stats().steps == 1
+    again.close()
