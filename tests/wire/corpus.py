@@ -34,7 +34,7 @@ COMPRESSORS = [
     lc.BlockQuantizer(4, block=64),
     lc.TopK(0.1) >> lc.BlockQuantizer(3, block=10),
     lc.BlockTopK(0.1, block=100) >> lc.ClippedExponent(2),
-    lc.RandomSparsification(0.5) >> lc.ScaledSign(),
+    lc.RandomSparsification(0.5) >> lc.Ternary(),
     (lc.RandK(0.2) >> lc.Ternary()).contractive(),
 ]
 
