@@ -15,11 +15,10 @@ from laconic.comm._dense import DenseChannel
 from laconic.comm._errors import ExchangeError
 from laconic.comm._group import Group
 from laconic.comm._stats import Counter, Stats
+from laconic.comm._streams import TensorFuture, after, future_of
 from laconic.comm._worker import Worker
 from laconic.feedback import Feedback
 from laconic.layout import Layout
-
-TensorFuture = torch.futures.Future[Tensor]
 
 
 class Exchange:
@@ -164,14 +163,15 @@ class Exchange:
             ExchangeError: where the exchange has failed before; a failure of this bucket is raised by the
                 future.
         """
-        future: TensorFuture = torch.futures.Future()
         destination = source if out is None else out
+        future, on_side_stream = future_of(destination), after(source)
         key = tuple(names)
         self._require_going()
         arrival = time.perf_counter()
 
         def job() -> None:
-            self._run(key, source, destination, scale, last, dense, future)
+            with on_side_stream():
+                self._run(key, source, destination, scale, last, dense, future)
             if last:
                 self._counter.exposed += time.perf_counter() - arrival
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from laconic.comm import Exchange, ExchangeError, Stats
+from laconic.comm._streams import future_of
 from laconic.feedback import Feedback
 from laconic.training._ddp_clip import TensorFuture, at_the_end_of_backward, submit_clipped
 from laconic.training._ddp_meet import differing, meet
@@ -181,7 +182,7 @@ class CommState:
             future = exchange.submit(names, flat, last=last, scale=self._scale, dense=self._dense)
             end = future
         else:
-            future = torch.futures.Future()
+            future = future_of(flat)
             self._held.append(((names, flat), future))
             if last:
                 held, self._held = self._held, []

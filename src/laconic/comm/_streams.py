@@ -1,0 +1,45 @@
+"""Order between a GPU's streams: the exchange works on a side stream, after what made its source.
+
+On a CPU all of this is nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+
+import torch
+from torch import Tensor
+
+TensorFuture = torch.futures.Future[Tensor]
+
+
+def future_of(tensor: Tensor) -> TensorFuture:
+    """A future that may hold the tensor. On a GPU, who waits for it also waits for the side stream."""
+    return torch.futures.Future(devices=[tensor.device] if tensor.is_cuda else None)
+
+
+def after(source: Tensor) -> Callable[[], AbstractContextManager[None]]:
+    """A context to work in, on any thread, that sees what the caller's stream has written to ``source``.
+
+    Call it on the thread and the stream that made ``source``.
+    """
+    if not source.is_cuda:
+        return nullcontext
+    ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    ready.record(torch.cuda.current_stream(source.device))
+
+    @contextmanager
+    def inside() -> Iterator[None]:
+        stream = _side_stream(source.device)
+        stream.wait_event(ready)
+        # Or the allocator could hand its memory out again while the side stream still reads it.
+        source.record_stream(stream)
+        with torch.cuda.stream(stream):
+            yield
+
+    return inside
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
