@@ -29,7 +29,7 @@ from laconic.cli._output import print_json, progress, table_like
 @click.option(
     "--rounds",
     type=click.IntRange(min=0),
-    default=30,
+    default=60,
     show_default=True,
     help="Training rounds before the real messages are taken; 0 leaves them out.",
 )
