@@ -74,7 +74,6 @@ class Exchange:
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
         self._group = Group(process_group, timeout_s)
-        self._timeout_s = timeout_s
         self._counter = Counter()
         self._measure = measure_error_every
         self._channels = Channels(layout, feedback, self._group, seed, self._counter)
