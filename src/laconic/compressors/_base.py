@@ -104,13 +104,26 @@ class Compressor(ABC):
         rows = torch.arange(math.prod(x.shape[:-1]), device=x.device).reshape(x.shape[:-1])
         return Stream(seed=int(word), node=rows)
 
+    def encode_difference(self, target: Tensor, memory: Tensor, draw: Stream) -> Message:
+        """The message of ``target - memory``, memory left as it is.
+
+        A compressor may override it with one pass that forms no difference; the message must be the same,
+        bit for bit.
+
+        Args:
+            target: (..., d), of memory's dtype or narrower.
+            memory: (..., d), in the accumulation dtype.
+            draw: as for :meth:`encode`.
+        """
+        return self.encode(target - memory, draw)
+
     def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
         """Compress ``target - memory`` and add the decoded message to ``memory``, in place.
 
         The step of EF21, EF21-BC and DIANA. A compressor may override it with one fused pass; the
         result must be the same, bit for bit.
         """
-        message = self.encode(target - memory, draw)
+        message = self.encode_difference(target, memory, draw)
         message.add_to(memory)
         return message
 

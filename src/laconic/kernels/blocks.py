@@ -10,9 +10,9 @@ from torch import Tensor
 @cache
 def _loops() -> Any:
     # Imported here because numba takes longer to import than all the rest.
-    from laconic.kernels import _blocks
+    from laconic.kernels._cpu import blocks
 
-    return _blocks
+    return blocks
 
 
 def quantize_blocks(x: Tensor, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:

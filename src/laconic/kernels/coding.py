@@ -17,16 +17,16 @@ Words = npt.NDArray[np.uint64]
 @cache
 def _loops() -> Any:
     # Imported here because numba takes longer to import than all the rest.
-    from laconic.kernels import _coding
+    from laconic.kernels._cpu import coding
 
-    return _coding
+    return coding
 
 
 @cache
 def _code_loops() -> Any:
-    from laconic.kernels import _codes
+    from laconic.kernels._cpu import codes
 
-    return _codes
+    return codes
 
 
 def warm_up() -> None:

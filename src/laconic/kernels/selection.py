@@ -66,9 +66,9 @@ def _magnitude_bits(x: Tensor) -> Tensor:
 @cache
 def _loops() -> Any:
     # Imported here because numba takes longer to import than all the rest.
-    from laconic.kernels import _selection
+    from laconic.kernels._cpu import selection
 
-    return _selection
+    return selection
 
 
 def _top_k_of_row(bits: npt.NDArray[np.int32], k: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,1 @@
+"""The hot loops for CPUs, compiled by numba at their first use."""
