@@ -1,7 +1,7 @@
 """What an experiment of a paper is, and what it reports."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -75,7 +75,12 @@ class Settings:
     quick: bool = False
     data: Path | None = None
     checkpoint: Path | None = None
-    progress: Progress = field(default=lambda share, note: None)
+    progress: Progress | None = None
+
+    def tell(self, share: float, note: str) -> None:
+        """Say how far the run is, where somebody listens."""
+        if self.progress is not None:
+            self.progress(share, note)
 
 
 class DataMissingError(ValueError):
