@@ -260,6 +260,11 @@ def spread(flags: Tensor, message: Message) -> Tensor:
     return flags.repeat_interleave(lengths, dim=-1)
 
 
+def is_sparse(message: Message) -> bool:
+    """Whether every part holds a fixed number of positions."""
+    return all(part.positions is not None and part.count is None for part in message.parts)
+
+
 def add_nodes_(out: Tensor, messages: Message | Sequence[Message], weights: Sequence[float] | Tensor) -> None:
     """``out <- fl(out + fl(w_i * m_i))`` in place, for the nodes i in ascending order.
 
@@ -270,7 +275,7 @@ def add_nodes_(out: Tensor, messages: Message | Sequence[Message], weights: Sequ
         weights: a number for each node.
     """
     if isinstance(messages, Message):
-        if all(part.positions is not None and part.count is None for part in messages.parts):
+        if is_sparse(messages):
             _add_sparse_batch_(out, messages, weights)
             return
         messages = messages.unbind()

@@ -37,7 +37,8 @@ class Channel:
         self._counter = counter
         self.sender = feedback.sender(layout, node=group.rank, seed=seed)
         self.receiver = feedback.receiver(layout, group.size)
-        self._backup: tuple[State, State] | None = None
+        self._seen: tuple[Message, Tensor] | None = None
+        self._scratch: Tensor | None = None
         probe = feedback.sender(layout, node=group.rank, seed=seed)
         zeros = torch.zeros(layout.d, dtype=accumulation_dtype(like.dtype), device=like.device)
         first, later = probe.send(zeros), probe.send(zeros)
@@ -49,7 +50,7 @@ class Channel:
     def run(self, source: Tensor, out: Tensor, scale: float) -> bool:
         """Send this rank's vector and write the estimate of the mean; whether every rank's was finite.
 
-        The memories as they were are kept until :meth:`commit` or :meth:`roll_back`.
+        The memories stay as they are until :meth:`commit`.
 
         Args:
             source: (d,), any floating-point dtype; may be ``out``.
@@ -57,7 +58,6 @@ class Channel:
             scale: what source is divided by before it meets any memory.
         """
         counter = self._counter
-        self._backup = self.sender.state_dict(), self.receiver.state_dict()
         round_ = self.sender.round
         schema = self._schemas[min(round_, 1)]
         dense = round_ > 0 and self._feedback.plan(round_).dense
@@ -80,12 +80,12 @@ class Channel:
         if scale != 1.0:
             source = source.to(accumulation_dtype(source.dtype)) / scale
         try:
-            message = self.sender.send(source)
+            message = self.sender.stage(source)
         except NotFiniteError:
             # To be told to all ranks, not raised on one: the others wait in the collective.
             return None
         if self._counter.measuring:
-            self._counter.add_error(*unsaid(self.sender.state_dict(), message, source))
+            self._seen = message, source.clone()
         return message
 
     def _pack(self, message: Message | None, schema: Schema, dense: bool, round_: int) -> Tensor:
@@ -118,9 +118,11 @@ class Channel:
     def _apply(self, messages: list[Message], out: Tensor, scale: float) -> bool:
         direct = scale == 1.0 and out.dtype == accumulation_dtype(out.dtype) and out.is_contiguous()
         if direct:
-            self.receiver.receive(messages, out=out)
+            self.receiver.stage(messages, out=out)
             return True
-        return write(self.receiver.receive(messages), out, scale)
+        if self._scratch is None:
+            self._scratch = torch.empty(out.shape, dtype=accumulation_dtype(out.dtype), device=out.device)
+        return write(self.receiver.stage(messages, out=self._scratch), out, scale)
 
     def _count(self, frame: Tensor, frames: list[Tensor]) -> None:
         others = len(frames) - 1
@@ -130,15 +132,19 @@ class Channel:
             self._counter.bytes_bf16 += 2 * others * 2 * self.layout.d // len(frames)
 
     def commit(self) -> None:
-        """Keep what the round changed."""
-        self._backup = None
+        """Let the memories move on."""
+        with self._counter.phase("apply"):
+            self.sender.commit()
+            self.receiver.commit()
+        if self._seen is not None:
+            self._counter.add_error(*unsaid(self.sender.state_dict(), *self._seen))
+            self._seen = None
 
     def roll_back(self) -> None:
-        """Make sender and receiver what they were before the round."""
-        if self._backup is not None:
-            self.sender.load_state_dict(self._backup[0])
-            self.receiver.load_state_dict(self._backup[1])
-            self._backup = None
+        """Forget the round."""
+        self.sender.roll_back()
+        self.receiver.roll_back()
+        self._seen = None
 
     def state_by_segment(self) -> dict[str, dict[str, State]]:
         """What sender and receiver remember, by segment name."""

@@ -12,7 +12,10 @@ from laconic.compressors._dithering import NaturalDithering as NaturalDithering
 from laconic.compressors._dithering import RandomDithering as RandomDithering
 from laconic.compressors._dithering import ScaledSign as ScaledSign
 from laconic.compressors._dithering import Ternary as Ternary
+from laconic.compressors._finite import NotFiniteError as NotFiniteError
+from laconic.compressors._finite import require_finite as require_finite
 from laconic.compressors._names import NAMES as NAMES
+from laconic.compressors._names import installed_names as installed_names
 from laconic.compressors._names import parse_compressor as parse_compressor
 from laconic.compressors._rounding import BiasedRounding as BiasedRounding
 from laconic.compressors._rounding import Cast as Cast

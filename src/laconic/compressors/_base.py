@@ -2,14 +2,17 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from laconic.compressors._constants import Constants
+from laconic.compressors._finite import require_finite
 from laconic.kernels import Stream
-from laconic.messages import Message, accumulation_dtype
+from laconic.layout import Segment
+from laconic.messages import Message, Part, accumulation_dtype
 from laconic.specs import PartSpec, spec_of
 
 
@@ -116,6 +119,35 @@ class Compressor(ABC):
             draw: as for :meth:`encode`.
         """
         return self.encode(target - memory, draw)
+
+    def encode_segments(
+        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
+    ) -> list[Part]:
+        """The parts of several segments of a vector, or of ``target - memory``; memory is left as it is.
+
+        A compressor may override it with one call for all segments; the parts must be the same.
+
+        Args:
+            segments: where each lies in the vector, and the number that keys its draws.
+            draw: the draws of this seed, round and node.
+            target: (..., d), the whole vector.
+            memory: (..., d), or None.
+
+        Raises:
+            NotFiniteError: where what is to be compressed is not finite.
+        """
+        parts: list[Part] = []
+        for segment in segments:
+            x, at = target[..., segment.offset : segment.end], draw.at(segment.number)
+            if memory is None:
+                require_finite(x)
+                message = self.encode(x, at)
+            else:
+                h = memory[..., segment.offset : segment.end]
+                require_finite(x, h)
+                message = self.encode_difference(x, h, at)
+            parts.extend(message.parts)
+        return parts
 
     def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
         """Compress ``target - memory`` and add the decoded message to ``memory``, in place.

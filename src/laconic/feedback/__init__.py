@@ -1,6 +1,6 @@
 """What nodes and listeners remember: methods, and the senders and receivers that they are made of."""
 
-from laconic.feedback._encoder import NotFiniteError as NotFiniteError
+from laconic.compressors import NotFiniteError as NotFiniteError
 from laconic.feedback._estimators import Estimator as Estimator
 from laconic.feedback._estimators import Momentum as Momentum
 from laconic.feedback._methods import DCGD as DCGD

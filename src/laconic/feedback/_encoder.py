@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor, Identity, for_rule
+from laconic.compressors import Compressor, Identity, for_rule, require_finite
 from laconic.kernels import Stream
 from laconic.layout import Layout, Segment
 from laconic.messages import Message, Part, accumulation_dtype
@@ -31,30 +31,26 @@ class Encoder:
 
     def dense(self, x: Tensor, round: int) -> Message:
         """The whole vector."""
-        return self._each(round, lambda _, part, draw: Identity().encode(part, draw), x)
+        whole = Identity()
+        return self._message(round, lambda _: whole, x)
 
     def rounded(self, x: Tensor, round: int) -> Message:
         """The whole vector, rounded to bfloat16 save where a segment travels exactly."""
+        exact = for_rule("exact", self.compressor)
         narrow = for_rule("bfloat16", self.compressor)
-        whole = for_rule("exact", self.compressor)
-        return self._each(
-            round, lambda own, part, draw: (whole if own == whole else narrow).encode(part, draw), x
-        )
+        return self._message(round, lambda segment: exact if self._for(segment) == exact else narrow, x)
 
     def encode(self, x: Tensor, round: int) -> Message:
         """The compressed vector."""
-        return self._each(round, lambda compressor, part, draw: compressor.encode(part, draw), x)
+        return self._message(round, self._for, x)
 
-    def track_(self, memory: Tensor, target: Tensor, round: int) -> Message:
-        """Compress target - memory, and add what was kept to memory."""
-        return self._each(round, lambda compressor, m, t, draw: compressor.track_(m, t, draw), memory, target)
-
-    def drain_(self, residual: Tensor, round: int) -> Message:
-        """Compress the residual, and subtract what was kept from it."""
-        return self._each(round, lambda compressor, r, draw: compressor.drain_(r, draw), residual)
+    def encode_difference(self, target: Tensor, memory: Tensor, round: int) -> Message:
+        """The compressed difference of two vectors."""
+        return self._message(round, self._for, target, memory)
 
     def silent(self, x: Tensor, round: int) -> Message:
-        """A message that says nothing."""
+        """A message that says nothing, of a vector that is finite."""
+        require_finite(x)
         positions = torch.empty((*x.shape[:-1], 0), dtype=torch.int64, device=x.device)
         parts = tuple(
             Part(d=segment.numel, values=x[..., :0].clone(), dtype=x.dtype, positions=positions)
@@ -62,13 +58,25 @@ class Encoder:
         )
         return Message(parts, round=round, digest=self.layout.digest)
 
-    def _each(self, round: int, encode: Callable[..., Message], *vectors: Tensor) -> Message:
+    def _message(
+        self,
+        round: int,
+        choose: Callable[[Segment], Compressor],
+        target: Tensor,
+        memory: Tensor | None = None,
+    ) -> Message:
         draw = Stream(self.seed, round, self.node)
-        parts: list[Part] = []
-        for segment in self.layout.segments:
-            stretch = [vector[..., segment.offset : segment.end] for vector in vectors]
-            parts.extend(encode(self._for(segment), *stretch, draw.at(segment.number)).parts)
-        return Message(tuple(parts), round=round, digest=self.layout.digest)
+        # By identity, since a compressor need not be hashable.
+        together: dict[int, tuple[Compressor, list[int]]] = {}
+        for i, segment in enumerate(self.layout.segments):
+            compressor = choose(segment)
+            together.setdefault(id(compressor), (compressor, []))[1].append(i)
+        parts: dict[int, Part] = {}
+        for compressor, places in together.values():
+            segments = [self.layout.segments[i] for i in places]
+            found = compressor.encode_segments(segments, draw, target, memory)
+            parts |= zip(places, found, strict=True)
+        return Message(tuple(parts[i] for i in sorted(parts)), round=round, digest=self.layout.digest)
 
 
 def checked(gradient: Tensor, layout: Layout, memory: Tensor | None) -> Tensor:
@@ -89,26 +97,6 @@ def checked(gradient: Tensor, layout: Layout, memory: Tensor | None) -> Tensor:
             "make a new sender for another batch of nodes or runs"
         )
     return gradient.detach().to(dtype if memory is None else memory.dtype)
-
-
-class NotFiniteError(ValueError):
-    """Numbers that must not reach a memory: NaN or infinity."""
-
-
-def require_finite(x: Tensor) -> None:
-    """Refuse to compress what would stay in a memory for ever.
-
-    Asked of what is compressed rather than of the gradient: a gradient and a memory can be finite, and
-    their sum or difference not.
-
-    Raises:
-        NotFiniteError: for NaN or infinity.
-    """
-    if not bool(torch.isfinite(x).all()):
-        raise NotFiniteError(
-            "the gradient holds NaN or infinity, or becomes infinite together with the memory or the "
-            "stepsize; skip this step on every node (the memory is unchanged)"
-        )
 
 
 def require_contractive(compressor: Compressor, layout: Layout, method: str) -> None:

@@ -50,20 +50,39 @@ class EstimatingSender:
         self._estimator = estimator
         self._sender = sender
         self.estimate: Tensor | None = None
+        self._staged: Tensor | None = None
 
     @property
     def round(self) -> int:
         """Number of messages sent so far."""
         return self._sender.round
 
+    def stage(
+        self, gradient: Tensor, previous: Tensor | None = None, stepsize: float | Tensor | None = None
+    ) -> Message:
+        """The message of the estimate; nothing is remembered until :meth:`commit`."""
+        g = checked(gradient, self._layout, self.estimate)
+        estimate = self._estimator(self.estimate, g)
+        message = self._sender.stage(estimate, previous, stepsize)
+        self._staged = estimate
+        return message
+
+    def commit(self) -> None:
+        """Remember the estimate, and what the sender behind remembers."""
+        self._sender.commit()
+        self.estimate, self._staged = self._staged, None
+
+    def roll_back(self) -> None:
+        """Forget what is staged."""
+        self._sender.roll_back()
+        self._staged = None
+
     def send(
         self, gradient: Tensor, previous: Tensor | None = None, stepsize: float | Tensor | None = None
     ) -> Message:
-        """The message of the estimate."""
-        g = checked(gradient, self._layout, self.estimate)
-        estimate = self._estimator(self.estimate, g)
-        message = self._sender.send(estimate, previous, stepsize)
-        self.estimate = estimate
+        """The message of the estimate, staged and committed."""
+        message = self.stage(gradient, previous, stepsize)
+        self.commit()
         return message
 
     def state_dict(self) -> dict[str, Any]:

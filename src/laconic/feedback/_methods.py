@@ -10,7 +10,7 @@ from laconic.feedback._encoder import Encoder, require_contractive
 from laconic.feedback._estimators import EstimatingSender, Momentum
 from laconic.feedback._protocol import Estimates, Plan, Receiver, Sender
 from laconic.feedback._receivers import HoldingReceiver, LinearReceiver
-from laconic.feedback._senders import BetterSender, DirectSender, DrainSender, Init, TrackSender
+from laconic.feedback._senders import DIRECT, DRAIN, Init, NodeSender, track, track_or_replace
 from laconic.layout import Layout
 
 
@@ -58,7 +58,7 @@ class DCGD:
         self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
     ) -> Sender:
         """A sender that remembers nothing."""
-        return DirectSender(Encoder(Layout.like(layout_or_like), self.compressor, node, seed))
+        return NodeSender(Encoder(Layout.like(layout_or_like), self.compressor, node, seed), DIRECT)
 
     def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
         """A receiver that remembers nothing: estimate = mean m_i."""
@@ -103,7 +103,7 @@ class EF14:
         """A sender that remembers e, starting at 0."""
         layout = Layout.like(layout_or_like)
         require_contractive(self.compressor, layout, "EF14")
-        return DrainSender(Encoder(layout, self.compressor, node, seed))
+        return NodeSender(Encoder(layout, self.compressor, node, seed), DRAIN)
 
     def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
         """A receiver that remembers nothing: estimate = mean m_i."""
@@ -153,7 +153,7 @@ class EF21:
         """A sender that remembers h_i."""
         layout = Layout.like(layout_or_like)
         require_contractive(self.compressor, layout, "EF21")
-        return TrackSender(Encoder(layout, self.compressor, node, seed), self.init)
+        return NodeSender(Encoder(layout, self.compressor, node, seed), track(self.init))
 
     def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
         """A receiver that remembers G = mean h_i."""
@@ -206,7 +206,7 @@ class EF21Plus:
                 "use EF21, or a deterministic compressor such as TopK"
             )
         require_contractive(self.compressor, layout, "EF21+")
-        return BetterSender(Encoder(layout, self.compressor, node, seed), self.init)
+        return NodeSender(Encoder(layout, self.compressor, node, seed), track_or_replace(self.init))
 
     def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
         """A receiver that holds all h_i."""

@@ -35,10 +35,25 @@ class Sender(Protocol):
     def round(self) -> int:
         """Number of messages sent so far."""
 
+    def stage(
+        self, gradient: Tensor, previous: Tensor | None = None, stepsize: float | Tensor | None = None
+    ) -> Message:
+        """The message for this round's gradient; the memory stays until :meth:`commit`.
+
+        Arguments and errors are those of :meth:`send`. Staging again replaces what was staged. The gradient
+        and the message must not change before the commit.
+        """
+
+    def commit(self) -> None:
+        """Let the memory move on, as the staged message says."""
+
+    def roll_back(self) -> None:
+        """Forget what is staged; the memory is as it was, bit for bit."""
+
     def send(
         self, gradient: Tensor, previous: Tensor | None = None, stepsize: float | Tensor | None = None
     ) -> Message:
-        """The message for this round's gradient; the memory moves on.
+        """The message for this round's gradient, staged and committed.
 
         Args:
             gradient: (..., d), finite; any per-node vector. Leading dimensions are batches of runs, and
@@ -69,8 +84,21 @@ class Receiver(Protocol):
     def round(self) -> int:
         """Number of rounds received so far."""
 
+    def stage(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+        """The estimate after this round's messages; the memory stays until :meth:`commit`.
+
+        Arguments, value and errors are those of :meth:`receive`. Neither messages nor estimate may change
+        before the commit.
+        """
+
+    def commit(self) -> None:
+        """Let the memory move on, as the staged messages say."""
+
+    def roll_back(self) -> None:
+        """Forget what is staged; the memory is as it was, bit for bit."""
+
     def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
-        """The estimate of the mean over nodes after this round's messages.
+        """The estimate of the mean over nodes after this round's messages, staged and committed.
 
         Args:
             messages: one message a node in the nodes' order, or a batch whose last leading dimension is

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from laconic.feedback._state import snapshot, take_state
 from laconic.layout import Layout
-from laconic.messages import Message, add_nodes_, spread
+from laconic.messages import Message, add_nodes_, is_sparse, spread
 
 
 class LinearReceiver:
@@ -28,33 +28,55 @@ class LinearReceiver:
         self._nu = nu
         self.round = 0
         self.memory: Tensor | None = None
+        self._staged: tuple[Message | Sequence[Message], Tensor] | None = None
 
-    def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
-        """The estimate after this round's messages."""
-        zeros = check_messages(messages, self._layout, len(self._weights), self.round)
+    def stage(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+        """The estimate after this round's messages; G stays until :meth:`commit`."""
+        self._staged = None
+        like = check_messages(messages, self._layout, len(self._weights), self.round)
         if any(message.replaces is not None for message in _each(messages)):
             raise ValueError(
                 "a message says whether it adds or replaces, which this receiver cannot hear; "
                 "EF21+ needs EF21+ at both ends"
             )
         if self.memory is not None:
-            check_memory(self.memory, zeros)
-        check_out(out, zeros)
-        if self._lam == self._nu:
-            memory = zeros if self.memory is None else self.memory
-            add_nodes_(memory, messages, self._scaled(self._lam))
-            self.memory = memory
-            estimate = memory.clone() if out is None else out.copy_(memory)
+            check_memory(self.memory, like)
+        check_out(out, like)
+        dtype = like.dtype if self.memory is None else self.memory.dtype
+        estimate = like.new_empty(like.shape, dtype=dtype) if out is None or out.dtype != dtype else out
+        if self.memory is None:
+            estimate.zero_()
         else:
-            estimate = zeros if self.memory is None else self.memory.clone()
-            add_nodes_(estimate, messages, self._scaled(self._nu))
-            if self._lam != 0.0:
-                memory = torch.zeros_like(zeros) if self.memory is None else self.memory
-                add_nodes_(memory, messages, self._scaled(self._lam))
-                self.memory = memory
-            if out is not None:
-                estimate = out.copy_(estimate)
+            estimate.copy_(self.memory)
+        add_nodes_(estimate, messages, self._scaled(self._nu))
+        self._staged = messages, estimate
+        return estimate if out is None or out is estimate else out.copy_(estimate)
+
+    def commit(self) -> None:
+        """Let G and the round move on."""
+        if self._staged is None:
+            raise RuntimeError("nothing is staged; call stage() first, or receive()")
+        messages, estimate = self._staged
+        self._staged = None
         self.round += 1
+        if self._lam == 0.0:
+            return
+        if self.memory is None:
+            self.memory = torch.zeros_like(estimate, memory_format=torch.contiguous_format)
+        if self._lam == self._nu and not all(map(is_sparse, _each(messages))):
+            self.memory.copy_(estimate)
+        else:
+            # The same additions once more, at few places: cheaper than to copy every coordinate.
+            add_nodes_(self.memory, messages, self._scaled(self._lam))
+
+    def roll_back(self) -> None:
+        """Forget what is staged."""
+        self._staged = None
+
+    def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+        """The estimate after this round's messages, staged and committed."""
+        estimate = self.stage(messages, out)
+        self.commit()
         return estimate
 
     def _scaled(self, factor: float) -> tuple[float, ...]:
@@ -82,29 +104,48 @@ class HoldingReceiver:
         self._weights = tuple(weights)
         self.round = 0
         self.memories: Tensor | None = None
+        self._staged: Tensor | None = None
+
+    def stage(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+        """The mean of the h_i after this round's messages; they stay until :meth:`commit`."""
+        self._staged = None
+        like = check_messages(messages, self._layout, len(self._weights), self.round)
+        if any(message.replaces is None for message in _each(messages)):
+            raise ValueError("a message does not say whether it replaces; EF21+ needs EF21+ at both ends")
+        nodes = len(self._weights)
+        if self.memories is None:
+            after = like.new_zeros(*like.shape[:-1], nodes, like.shape[-1])
+        else:
+            check_memory(self.memories[..., 0, :], like)
+            after = self.memories.clone()
+        check_out(out, like)
+        if isinstance(messages, Message):
+            _take_(after, messages)
+        else:
+            for i, message in enumerate(messages):
+                _take_(after[..., i, :], message)
+        estimate = like.new_zeros(like.shape, dtype=after.dtype)
+        for i, weight in enumerate(self._weights):
+            estimate += after[..., i, :] * weight
+        self._staged = after
+        return estimate if out is None else out.copy_(estimate)
+
+    def commit(self) -> None:
+        """Let the h_i and the round move on."""
+        if self._staged is None:
+            raise RuntimeError("nothing is staged; call stage() first, or receive()")
+        self.memories, self._staged = self._staged, None
+        self.round += 1
+
+    def roll_back(self) -> None:
+        """Forget what is staged."""
+        self._staged = None
 
     def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
-        """The mean of the h_i after this round's messages."""
-        zeros = check_messages(messages, self._layout, len(self._weights), self.round)
-        nodes = messages.unbind() if isinstance(messages, Message) else tuple(messages)
-        if any(message.replaces is None for message in nodes):
-            raise ValueError("a message does not say whether it replaces; EF21+ needs EF21+ at both ends")
-        memories = self.memories
-        if memories is None:
-            memories = zeros.unsqueeze(-2).repeat_interleave(len(nodes), -2)
-        check_memory(memories[..., 0, :], zeros)
-        check_out(out, zeros)
-        for i, message in enumerate(nodes):
-            assert message.replaces is not None
-            h = memories[..., i, :]
-            h.masked_fill_(spread(message.replaces, message), 0.0)
-            message.add_to(h)
-        estimate = zeros
-        for i, weight in enumerate(self._weights):
-            estimate = estimate + memories[..., i, :] * weight
-        self.memories = memories
-        self.round += 1
-        return estimate if out is None else out.copy_(estimate)
+        """The mean of the h_i after this round's messages, staged and committed."""
+        estimate = self.stage(messages, out)
+        self.commit()
+        return estimate
 
     def state_dict(self) -> dict[str, Any]:
         """The round and all h_i (..., nodes, d)."""
@@ -116,8 +157,15 @@ class HoldingReceiver:
         self.memories = snapshot(state["memories"])
 
 
+def _take_(memory: Tensor, message: Message) -> None:
+    """Add the message, or put it in the memory's place."""
+    assert message.replaces is not None
+    memory.masked_fill_(spread(message.replaces, message), 0.0)
+    message.add_to(memory)
+
+
 def check_messages(messages: Message | Sequence[Message], layout: Layout, nodes: int, round: int) -> Tensor:
-    """A vector of zeros for the estimate (..., d), once all messages are known to fit together.
+    """An empty vector like the estimate (..., d), once all messages are known to fit together.
 
     Raises:
         ValueError: naming the node and what is different.
@@ -149,23 +197,24 @@ def check_messages(messages: Message | Sequence[Message], layout: Layout, nodes:
                 f"the message of node {node} has leading dimensions {tuple(message.batch)} and "
                 f"{message.dtype} numbers, but that of node 0 {tuple(first.batch)} and {first.dtype}"
             )
-    return torch.zeros(*batch, layout.d, dtype=first.dtype, device=first.parts[0].values.device)
+    # Only its shape, dtype and device are looked at: it takes no memory.
+    return torch.empty((), dtype=first.dtype, device=first.parts[0].values.device).expand(*batch, layout.d)
 
 
-def check_memory(memory: Tensor, zeros: Tensor) -> None:
+def check_memory(memory: Tensor, like: Tensor) -> None:
     """Refuse messages that the memory cannot take, before any of them has changed it."""
-    if memory.shape != zeros.shape or torch.promote_types(memory.dtype, zeros.dtype) != memory.dtype:
+    if memory.shape != like.shape or torch.promote_types(memory.dtype, like.dtype) != memory.dtype:
         raise ValueError(
             f"the memory has shape {tuple(memory.shape)} and {memory.dtype} numbers, but the messages make "
-            f"{tuple(zeros.shape)} and {zeros.dtype}; make a new receiver for another batch of runs or "
+            f"{tuple(like.shape)} and {like.dtype}; make a new receiver for another batch of runs or "
             "another dtype"
         )
 
 
-def check_out(out: Tensor | None, zeros: Tensor) -> None:
+def check_out(out: Tensor | None, like: Tensor) -> None:
     """Refuse an ``out`` of another shape, before a memory has moved on."""
-    if out is not None and out.shape != zeros.shape:
-        raise ValueError(f"the estimate has shape {tuple(zeros.shape)}, but out has shape {tuple(out.shape)}")
+    if out is not None and out.shape != like.shape:
+        raise ValueError(f"the estimate has shape {tuple(like.shape)}, but out has shape {tuple(out.shape)}")
 
 
 def _each(messages: Message | Sequence[Message]) -> Sequence[Message]:

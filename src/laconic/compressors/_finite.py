@@ -1,0 +1,42 @@
+"""Numbers that must not reach a memory."""
+
+import torch
+from torch import Tensor
+
+_CHUNK = 1 << 18
+"""Numbers that are looked at together: few enough to stay in cache, so that nothing of length d is made."""
+
+
+class NotFiniteError(ValueError):
+    """Numbers that must not reach a memory: NaN or infinity."""
+
+
+def require_finite(target: Tensor, memory: Tensor | None = None) -> None:
+    """Refuse to compress what would stay in a memory for ever.
+
+    Asked of what is compressed rather than of the gradient: a gradient and a memory can be finite, and
+    their difference not.
+
+    Args:
+        target: (..., d).
+        memory: (..., d), to be subtracted first.
+
+    Raises:
+        NotFiniteError: for NaN or infinity.
+    """
+    if target.dim() == 1:
+        finite = all(
+            _is_finite(target[i : i + _CHUNK], None if memory is None else memory[i : i + _CHUNK])
+            for i in range(0, target.numel(), _CHUNK)
+        )
+    else:
+        finite = _is_finite(target, memory)
+    if not finite:
+        raise NotFiniteError(
+            "the gradient holds NaN or infinity, or becomes infinite together with the memory or the "
+            "stepsize; skip this step on every node (the memory is unchanged)"
+        )
+
+
+def _is_finite(target: Tensor, memory: Tensor | None) -> bool:
+    return bool(torch.isfinite(target if memory is None else target - memory).all())
