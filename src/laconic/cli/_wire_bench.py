@@ -131,6 +131,7 @@ def _value_row(name: str, compressor: Compressor, x: torch.Tensor, repeats: int)
     (part,) = compressor.encode(x, Stream(0)).parts
     kind = spec_of(part).kind
     base, packed = put_codes(part.values, kind)
+    assert isinstance(packed, np.ndarray)
     number = int.from_bytes(base, "little")
 
     def encode() -> None:

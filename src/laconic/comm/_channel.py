@@ -89,8 +89,6 @@ class Channel:
         return message
 
     def _pack(self, message: Message | None, schema: Schema, dense: bool, round_: int) -> Tensor:
-        if message is not None:
-            message = message.to("cpu")
         if schema.fixed:
             size = schema.dense_nbytes if dense else schema.max_nbytes
         else:

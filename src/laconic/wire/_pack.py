@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from laconic._host import to_host
 from laconic.layout import Layout
 from laconic.messages import Message, Part
 from laconic.sizes import FRAME_BYTES, section_bytes, whole_bytes
@@ -16,7 +17,10 @@ from laconic.wire._describe import name_layout
 from laconic.wire._frame import Bytes, Flags, Frame, writable, write_frame
 from laconic.wire._positions import put_adaptive, put_positions
 from laconic.wire._schema import Schema
-from laconic.wire._values import put_codes, put_numbers
+from laconic.wire._values import packed_in_place, put_codes, put_numbers
+
+Piece = Bytes | Tensor
+"""Bytes in main memory, or, as uint8 (n,), where the message's tensors are."""
 
 _MASK64 = (1 << 64) - 1
 
@@ -118,11 +122,11 @@ def _specs(message: Message, adaptive: bool) -> tuple[PartSpec, ...]:
 
 def _pieces(
     message: Message, expect: Schema | None, layout: Layout | None, adaptive: bool
-) -> tuple[Frame, list[Bytes]]:
+) -> tuple[Frame, list[Piece]]:
     """What follows the frame, and the frame."""
     silent = all(part.k == 0 for part in message.parts)
     flags = Flags.SILENT if silent else Flags(0)
-    pieces: list[Bytes] = []
+    pieces: list[Piece] = []
     if expect is None:
         specs = _specs(message, adaptive)
         flags |= Flags.DESCRIBED
@@ -139,7 +143,7 @@ def _pieces(
         pieces.append(np.packbits(message.replaces.cpu().numpy(), bitorder="little"))
     for part, spec in zip(message.parts, specs, strict=True):
         pieces.extend(_section(part, spec))
-    length = FRAME_BYTES + sum(piece.size for piece in pieces)
+    length = FRAME_BYTES + sum(map(len, pieces))
     return Frame(flags, message.digest, message.round, length), pieces
 
 
@@ -151,15 +155,22 @@ def _named(layout: Layout, message: Message, flags: Flags) -> Bytes:
     return np.frombuffer(name_layout(layout), np.uint8)
 
 
-def _write(out: Tensor, frame: Frame, pieces: list[Bytes]) -> None:
+def _write(out: Tensor, frame: Frame, pieces: list[Piece]) -> None:
     data = out.numpy()[: frame.length]
     cursor = Cursor(data, FRAME_BYTES)
+    tensors = [piece for piece in pieces if isinstance(piece, Tensor)]
+    # All that lies on a device crosses to main memory in one transfer.
+    crossed = to_host(torch.cat(tensors)).numpy() if tensors else np.zeros(0, np.uint8)
+    arrived = Cursor(crossed, 0)
     for piece in pieces:
-        cursor.take(piece.size, "a section")[:] = piece
+        size = len(piece)
+        cursor.take(size, "a section")[:] = (
+            arrived.take(size, "a section") if isinstance(piece, Tensor) else piece
+        )
     write_frame(data, frame)
 
 
-def _section(part: Part, spec: PartSpec) -> Iterator[Bytes]:
+def _section(part: Part, spec: PartSpec) -> Iterator[Piece]:
     used = part.k
     if part.count is not None:
         used = int(part.count)
@@ -170,11 +181,13 @@ def _section(part: Part, spec: PartSpec) -> Iterator[Bytes]:
         seed, *rest = part.origin.tolist()
         yield _bytes(struct.pack("<QIII", seed & _MASK64, *rest))
     elif part.positions is not None:
-        positions = part.positions[:used].detach().cpu().contiguous().numpy()
+        positions = part.positions[:used].detach()
         if spec.kind.adaptive:
-            yield from put_adaptive(positions, spec.d, spec.kind.cells)
-        else:
+            yield from put_adaptive(positions.cpu().contiguous().numpy(), spec.d, spec.kind.cells)
+        elif packed_in_place(positions):
             yield put_positions(positions, spec.d, spec.kind.cells)
+        else:
+            yield put_positions(positions.contiguous().numpy(), spec.d, spec.kind.cells)
     for scale in (part.scale, part.low):
         if scale is not None:
             yield put_numbers(scale)

@@ -1,30 +1,41 @@
 """Positions as bytes: k ascending numbers in [0, d)."""
 
-import numpy as np
+from typing import Any, overload
 
-from laconic.kernels import coding
+import numpy as np
+from torch import Tensor
+
+from laconic.kernels import coding, device_packing
 from laconic.kernels.packing import RICE_BLOCK, RICE_WIDTH, Bytes, Numbers
 from laconic.sizes import low_bits, position_form, whole_bytes
 from laconic.specs import varint
 from laconic.wire._cursor import Cursor
 
 
-def put_positions(positions: Numbers, d: int, cells: tuple[int, int] | None) -> Bytes:
-    """The positions in their smallest form of fixed size.
+@overload
+def put_positions(positions: Numbers, d: int, cells: tuple[int, int] | None) -> Bytes: ...
+@overload
+def put_positions(positions: Tensor, d: int, cells: tuple[int, int] | None) -> Tensor: ...
+def put_positions(positions: Numbers | Tensor, d: int, cells: tuple[int, int] | None) -> Bytes | Tensor:
+    """The positions in their smallest form of fixed size; those of a tensor on its device.
 
     Raises:
         ValueError: unless they ascend within [0, d), and keep to their cells.
     """
-    form, _ = position_form(d, positions.size, cells)
+    packer: Any = device_packing if isinstance(positions, Tensor) else coding
+    form, _ = position_form(d, len(positions), cells)
+    packed: Bytes | Tensor
     if form == "implied":
-        coding.check_ascending(positions, d)
-        return np.zeros(0, np.uint8)
-    if form == "bitmap":
-        return coding.put_bitmap(positions, d)
-    if form == "cells":
+        packer.check_ascending(positions, d)
+        packed = packer.put_bits(positions[:0], 0)
+    elif form == "bitmap":
+        packed = packer.put_bitmap(positions, d)
+    elif form == "cells":
         assert cells is not None
-        return coding.put_cells(positions, d, *cells)
-    return coding.put_elias_fano(positions, d, low_bits(d, positions.size))
+        packed = packer.put_cells(positions, d, *cells)
+    else:
+        packed = packer.put_elias_fano(positions, d, low_bits(d, len(positions)))
+    return packed
 
 
 def get_positions(data: Bytes, d: int, k: int, cells: tuple[int, int] | None) -> Numbers:

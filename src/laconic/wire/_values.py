@@ -4,18 +4,24 @@ import torch
 from torch import Tensor
 
 from laconic.grids import Grid
-from laconic.kernels import coding
+from laconic.kernels import coding, device_packing
 from laconic.kernels.packing import Bytes
 from laconic.sizes import base_bytes, symbol_bits
 from laconic.specs import Kind
 
 
-def put_numbers(numbers: Tensor) -> Bytes:
-    """The numbers' own bytes, lowest first."""
-    row = numbers.detach().cpu().contiguous()
+def put_numbers(numbers: Tensor) -> Bytes | Tensor:
+    """The numbers' own bytes, lowest first; those of a device on it."""
+    row = numbers.detach().contiguous()
     # A tensor of one element or none counts as contiguous whatever its stride, but is not seen as bytes.
     row = row if row.stride(-1) == 1 else row.clone(memory_format=torch.contiguous_format)
-    return row.view(torch.uint8).numpy()
+    packed = row.view(torch.uint8)
+    return packed if packed_in_place(packed) else packed.numpy()
+
+
+def packed_in_place(tensor: Tensor) -> bool:
+    """Whether a tensor's bits are joined on its device, so that only bytes cross to main memory."""
+    return tensor.device.type != "cpu"
 
 
 def get_numbers(data: Bytes, dtype: torch.dtype) -> Tensor:
@@ -25,15 +31,15 @@ def get_numbers(data: Bytes, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(data.copy()).view(dtype)
 
 
-def put_codes(codes: Tensor, kind: Kind) -> tuple[bytes, Bytes]:
-    """The base of the codes and the codes themselves.
+def put_codes(codes: Tensor, kind: Kind) -> tuple[bytes, Bytes | Tensor]:
+    """The base of the codes and the codes themselves; those that are not in main memory on their device.
 
     Raises:
         ValueError: where a code is none of the grid's, or the row spans more levels than it may.
     """
     grid = kind.grid
     assert grid is not None
-    codes = codes.detach().cpu().to(torch.int32).contiguous()
+    codes = codes.detach().to(torch.int32).contiguous()
     base = 0
     if (window := grid.window(kind.dtype)) is not None and codes.numel():
         low, high = torch.aminmax(codes)
@@ -42,7 +48,11 @@ def put_codes(codes: Tensor, kind: Kind) -> tuple[bytes, Bytes]:
             raise ValueError(f"the codes are none of {grid}")
         base = max(0, largest - window)
     symbols = grid.symbols(kind.dtype)
-    packed = coding.put_codes(codes.numpy(), base, symbols, *symbol_bits(symbols))
+    packed: Bytes | Tensor
+    if packed_in_place(codes):
+        packed = device_packing.put_codes(codes, base, symbols, *symbol_bits(symbols))
+    else:
+        packed = coding.put_codes(codes.numpy(), base, symbols, *symbol_bits(symbols))
     return base.to_bytes(base_bytes(grid, kind.dtype), "little"), packed
 
 

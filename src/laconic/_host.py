@@ -1,0 +1,24 @@
+"""Bytes between a GPU and main memory, through page-locked memory."""
+
+import torch
+from torch import Tensor
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """The tensor in main memory, once the GPU's current stream has made it; itself where it is there already.
+
+    Page-locked memory spares the driver a copy of its own; PyTorch keeps such buffers for the next call.
+    """
+    if tensor.device.type == "cpu":
+        return tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return host.copy_(tensor)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, after what its current stream does; itself where it is there already."""
+    if tensor.device == device:
+        return tensor
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
