@@ -8,17 +8,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.comm._carrier import Carrier, carrier_for
 from laconic.comm._errors import ExchangeError
 
 
 class Group:
     """A process group of the exchange's own, or a single process.
 
-    Its own, because on Gloo the collectives of two threads on one group may meet in another order on
-    another rank. Every process of ``process_group`` has to make it at the same point of its program.
+    Its own, because the collectives of two threads on one group may meet in another order on another
+    rank. Every process of ``process_group`` has to make it at the same point of its program. Tensors are
+    in main memory on both sides; a :class:`~laconic.comm._carrier.Carrier` takes them to the backend.
     """
 
-    def __init__(self, process_group: dist.ProcessGroup | None, timeout_s: float) -> None:
+    def __init__(
+        self, process_group: dist.ProcessGroup | None, timeout_s: float, carrier: Carrier | None = None
+    ) -> None:
         """Make the group; without ``torch.distributed`` there is a single rank."""
         self._timeout_s = timeout_s
         self._group: dist.ProcessGroup | None = None
@@ -31,14 +35,16 @@ class Group:
         self.rank, self.size = dist.get_rank(process_group), dist.get_world_size(process_group)
         if self.rank < 0:
             raise ValueError("this process does not belong to the process group that was passed")
+        self._carrier = carrier or carrier_for(process_group, timeout_s)
         self._whole = self.size == dist.get_world_size()
         if self.size > 1:
             # A group of some ranks only must be made without the others. Its name is then a hash of its
             # ranks, so it is never destroyed: a second one of that name would find the first's addresses.
             self._group = dist.new_group(
                 None if self._whole else dist.get_process_group_ranks(process_group),
-                timeout=timedelta(seconds=timeout_s),
-                backend="gloo",
+                # NCCL's own watchdog ends the process; it must not come before the error that says why.
+                timeout=timedelta(seconds=timeout_s + (60 if self._carrier.backend == "nccl" else 0)),
+                backend=self._carrier.backend,
                 use_local_synchronization=not self._whole,
             )
 
@@ -51,25 +57,30 @@ class Group:
         """
         if self._group is None:
             return [frame]
-        frames = [torch.empty_like(frame) for _ in range(self.size)]
         with self._waiting(f"all_gather of {frame.nbytes} bytes", what):
-            dist.all_gather(frames, frame, group=self._group)
-        return frames
+            return self._gathered(frame)
+
+    def _gathered(self, frame: Tensor) -> list[Tensor]:
+        own = self._carrier.there(frame)
+        frames = own.new_empty(self.size, *own.shape)
+        dist.all_gather(list(frames.unbind()), own, group=self._group)
+        return list(self._carrier.home(frames).unbind())
+
+    def _exchanged(self, numbers: Tensor, received: list[int], sent: list[int]) -> Tensor:
+        own = self._carrier.there(numbers)
+        out = own.new_empty(sum(received))
+        dist.all_to_all_single(out, own, received, sent, group=self._group)
+        return self._carrier.home(out)
 
     def all_gather_varied(self, frame: Tensor, what: str) -> list[Tensor]:
         """Every rank's bytes where their numbers differ: a round of 4-byte sizes, then uneven splits."""
         if self._group is None:
             return [frame]
         own = torch.tensor([frame.numel()], dtype=torch.int32)
-        numbers = [torch.empty_like(own) for _ in range(self.size)]
         with self._waiting("all_gather of sizes", what):
-            dist.all_gather(numbers, own, group=self._group)
-        sizes = [int(number) for number in numbers]
-        received = torch.empty(sum(sizes), dtype=torch.uint8)
+            sizes = [int(number) for number in self._gathered(own)]
         with self._waiting(f"all_to_all of {sum(sizes)} bytes", what):
-            dist.all_to_all_single(
-                received, frame.repeat(self.size), sizes, [frame.numel()] * self.size, group=self._group
-            )
+            received = self._exchanged(frame.repeat(self.size), sizes, [frame.numel()] * self.size)
         return list(torch.split(received, sizes))
 
     def mean(self, numbers: Tensor, what: str) -> Tensor:
@@ -86,11 +97,8 @@ class Group:
         own = sizes[self.rank]
         received = numbers
         if self._group is not None:
-            received = numbers.new_empty(self.size * own)
             with self._waiting(f"all_to_all of {numbers.numel()} numbers", what):
-                dist.all_to_all_single(
-                    received, numbers.contiguous(), [own] * self.size, sizes, group=self._group
-                )
+                received = self._exchanged(numbers.contiguous(), [own] * self.size, sizes)
         share = numbers.new_zeros(max(sizes))
         for rank in range(self.size):
             share[:own] += received[rank * own : (rank + 1) * own] * (1.0 / self.size)
@@ -101,7 +109,9 @@ class Group:
         """Replace the numbers by their sum over ranks, the same bits on every rank."""
         if self._group is not None:
             with self._waiting(f"all_reduce of {numbers.numel()} numbers", what):
-                dist.all_reduce(numbers, group=self._group)
+                there = self._carrier.there(numbers)
+                dist.all_reduce(there, group=self._group)
+                numbers.copy_(self._carrier.home(there))
 
     def close(self) -> None:
         """Give the group back."""
@@ -112,7 +122,8 @@ class Group:
     @contextmanager
     def _waiting(self, collective: str, what: str) -> Iterator[None]:
         try:
-            yield
+            with self._carrier.working():
+                yield
         except RuntimeError as error:
             raise ExchangeError(
                 f"rank {self.rank} waited for {what}, {collective}, and it failed (timeout "
