@@ -42,8 +42,8 @@ def train(kind, overlap, rank=0):
     optimizer = make(model, kind, overlap)
     sent, early = [], []
     if overlap:
-        submit = optimizer._early._replicas.submit
-        optimizer._early._replicas.submit = lambda names, flat, **more: (
+        submit = optimizer._node.early._replicas.submit
+        optimizer._node.early._replicas.submit = lambda names, flat, **more: (
             sent.append(tuple(names)) or submit(names, flat, **more)
         )
     for step in range(8):

@@ -1,7 +1,7 @@
 """AdamW on every node, its update compressed."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, overload
 
 import torch
@@ -13,27 +13,14 @@ from laconic.comm import Stats
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.messages import accumulation_dtype
-from laconic.training._early import begin_early, require_plain
 from laconic.training._exempt import Exempt, vectors_and_small
 from laconic.training._local import (
-    apply_,
-    check_parameters,
     check_positive,
     check_setting,
-    clip_factors,
     local_gradient,
-    loss_scale,
 )
-from laconic.training._replicas import (
-    Replicas,
-    opened,
-    parameter_names,
-    refuse_groups,
-    settings_of,
-    trained,
-    warn_of_momentum,
-)
-from laconic.training._saved import load_memories, restore_moments, with_memories
+from laconic.training._node import Node, opened, refuse_groups
+from laconic.training._replicas import warn_of_momentum
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
@@ -140,29 +127,24 @@ class CompressedAdamW(Optimizer):
         overlap: bool = False,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
-        self._replicas: Replicas | None = None
+        self._node: Node | None = None
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "clip": clip}
         super().__init__(params, defaults)
-        check_parameters(self.param_groups)
-        self._names = parameter_names(self.param_groups)
-        self._inside = feedback.estimates == "step"
-        by_name = {name: parameter for parameter, name in self._names.items()}
-        self._replicas = Replicas(
-            by_name,
+        self._node = Node(
+            self,
+            self._update,
             feedback,
-            exempt,
-            exact,
-            process_group,
-            seed,
-            timeout_s,
-            settings_of(self.param_groups),
+            exempt=exempt,
+            exact=exact,
+            process_group=process_group,
+            seed=seed,
+            timeout_s=timeout_s,
+            overlap=overlap,
         )
-        for group in self.param_groups:
-            for parameter, _ in trained(group, self._names):
-                self._begin(parameter)
-        self._early = begin_early(self, self._names, self._replicas, self._sent) if overlap else None
+        for parameter in self._node.parameters:
+            self._begin(parameter)
         if any(group["betas"][0] > 0 for group in self.param_groups):
-            warn_of_momentum("beta_1 > 0", feedback, self._replicas.layout, stacklevel=2)
+            warn_of_momentum("beta_1 > 0", feedback, self._node.layout, stacklevel=2)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, while the optimiser is made; later it is refused.
@@ -171,7 +153,7 @@ class CompressedAdamW(Optimizer):
             RuntimeError: once the optimiser is made.
             ValueError: for a setting out of its range.
         """
-        refuse_groups(self._replicas)
+        refuse_groups(self._node)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         check_setting("lr", group["lr"], 0.0)
@@ -200,40 +182,11 @@ class CompressedAdamW(Optimizer):
             RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
             laconic.ExchangeError: where another rank died or hangs.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        factors = clip_factors(self.param_groups, loss_scale(self))
-        estimates = self._exchanged(factors)
-        if estimates is None:
-            return loss
-        for group, factor in zip(self.param_groups, factors, strict=True):
-            lr = float(group["lr"])
-            for parameter, name in trained(group, self._names):
-                self._advance(parameter, group, factor)
-                step = estimates.pop(name)
-                apply_(parameter, step if self._inside else step * lr, 1.0 - lr * group["weight_decay"])
-        return loss
+        return opened(self._node).step(closure, self._advance)
 
     def accumulate(self) -> AbstractContextManager[None]:
         """Where all backward passes of a step but the last belong with ``overlap=True``; else no matter."""
-        return nullcontext() if self._early is None else self._early.paused()
-
-    def _exchanged(self, factors: list[float]) -> dict[str, Tensor] | None:
-        """The estimates by name; None where the step is void."""
-        if self._early is not None:
-            require_plain(self)
-            return self._early.finish()
-        updates = {}
-        for group, factor in zip(self.param_groups, factors, strict=True):
-            for parameter, name in trained(group, self._names):
-                updates[name] = self._sent(parameter, group, factor)
-        return updates if opened(self._replicas).mean_(updates) else None
-
-    def _sent(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
-        update = self._update(parameter, group, factor)
-        return update * float(group["lr"]) if self._inside else update
+        return opened(self._node).accumulate()
 
     def _update(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
         """The normalised update that the moments would make of this gradient; they stay as they are."""
@@ -271,11 +224,11 @@ class CompressedAdamW(Optimizer):
 
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far."""
-        return opened(self._replicas).stats()
+        return opened(self._node).stats()
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's settings, moments and memories; every rank saves its own."""
-        return with_memories(super().state_dict(), opened(self._replicas))
+        return opened(self._node).with_memories(super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
@@ -283,13 +236,9 @@ class CompressedAdamW(Optimizer):
         Raises:
             ValueError: for the state of another rank, method, model or optimiser.
         """
-        load_memories(state_dict, opened(self._replicas))
-        super().load_state_dict(state_dict)
-        restore_moments(self, state_dict)
+        opened(self._node).load(state_dict, super().load_state_dict)
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""
-        if self._early is not None:
-            self._early.close()
-        if self._replicas is not None:
-            self._replicas.close()
+        if self._node is not None:
+            self._node.close()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.layout import Layout
-from laconic.training._exempt import Exempt
+from laconic.training._exempt import Exempt, layout_with, plain_name
 
 _JOIN = (
     "laconic.ddp does not work inside DDP's join(): a rank that has run out of data would send zeros as if "
@@ -47,7 +47,7 @@ class Named:
         self._ddp = None if ddp is None else weakref.ref(ddp)
         ignored = set(getattr(inner, "_ddp_params_and_buffers_to_ignore", ()))
         self.parameters = {
-            _plain(name): parameter
+            plain_name(name): parameter
             for name, parameter in inner.named_parameters()
             if parameter.requires_grad and name not in ignored and parameter.numel() > 0
         }
@@ -98,10 +98,7 @@ class Named:
 
     def layout(self, exempt: Exempt, exact: bool) -> Layout:
         """A segment for each parameter; exempt ones travel in bfloat16, or exactly if they are float64."""
-        chosen = [name for name, parameter in self.parameters.items() if exempt(name, parameter)]
-        whole = {name for name in chosen if exact or self.parameters[name].dtype == torch.float64}
-        narrow = [name for name in chosen if name not in whole]
-        return Layout.of(self.parameters, exact=whole, bfloat16=narrow)
+        return layout_with(self.parameters, exempt, exact)
 
     @property
     def double(self) -> bool:
@@ -143,11 +140,6 @@ def _unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | N
             model = compiled
         else:
             return model, ddp
-
-
-def _plain(name: str) -> str:
-    """The name without what ``torch.compile`` puts into it, so that a checkpoint fits with and without it."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _checksum(tensor: Tensor) -> int:

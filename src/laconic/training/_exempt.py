@@ -1,8 +1,11 @@
-"""Which parameters travel whole."""
+"""What parameters are called, and which travel whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
+
+from laconic.layout import Layout
 
 Exempt = Callable[[str, Tensor], bool]
 """Called with a parameter's name and the parameter; True where it travels whole."""
@@ -23,3 +26,26 @@ def vectors_and_small(name: str, parameter: Tensor) -> bool:  # noqa: ARG001
         (True, False)
     """
     return parameter.dim() <= 1 or parameter.numel() < SMALL
+
+
+def layout_with(parameters: Mapping[str, Tensor], exempt: Exempt, exact: bool) -> Layout:
+    """A segment for each parameter; exempt ones travel in bfloat16, or exactly if they are float64.
+
+    Args:
+        parameters: by name.
+        exempt: which travel whole.
+        exact: whether all of these travel exactly.
+    """
+    chosen = [name for name, parameter in parameters.items() if exempt(name, parameter)]
+    whole = {name for name in chosen if exact or parameters[name].dtype == torch.float64}
+    return Layout.of(parameters, exact=whole, bfloat16=[name for name in chosen if name not in whole])
+
+
+def plain_name(name: str) -> str:
+    """The name without what ``torch.compile`` puts into it, so that a checkpoint fits with and without it.
+
+    Example:
+        >>> plain_name("_orig_mod.layer.weight")
+        'layer.weight'
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")

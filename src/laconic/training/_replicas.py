@@ -13,7 +13,7 @@ from laconic.comm import Exchange, Stats
 from laconic.compressors import Compressor
 from laconic.feedback import DCGD, Feedback
 from laconic.layout import Layout
-from laconic.training._exempt import Exempt
+from laconic.training._exempt import Exempt, layout_with, plain_name
 
 _SPARSE = 0.05
 
@@ -47,10 +47,7 @@ class Replicas:
         settings: str,
     ) -> None:
         """Compare the layouts, start the exchange, and send rank 0's parameters to all."""
-        chosen = [name for name, parameter in parameters.items() if exempt(name, parameter)]
-        whole = {name for name in chosen if exact or parameters[name].dtype == torch.float64}
-        narrow = [name for name in chosen if name not in whole]
-        self.layout = Layout.of(parameters, exact=whole, bfloat16=narrow)
+        self.layout = layout_with(parameters, exempt, exact)
         self._exchange = Exchange(
             self.layout, feedback, process_group=process_group, seed=seed, timeout_s=timeout_s
         )
@@ -116,7 +113,9 @@ def parameter_names(groups: Sequence[Mapping[str, Any]]) -> dict[Tensor, str]:
         own = group.get("param_names")
         for place, parameter in enumerate(group["params"]):
             if parameter.requires_grad and parameter.numel() > 0:
-                names[parameter] = str(index) if own is None else _plain(own[place])
+                names[parameter] = (
+                    str(index) if own is None else plain_name(own[place].removeprefix("module."))
+                )
             index += 1
     if not names:
         raise ValueError("no parameter requires a gradient; there is nothing to train")
@@ -145,31 +144,6 @@ def trained(group: Mapping[str, Any], names: Mapping[Tensor, str]) -> Iterator[t
                 f"a parameter of shape {tuple(parameter.shape)} has a gradient, but was frozen when "
                 "the optimiser was made: make a new one to train it"
             )
-
-
-def opened(replicas: Replicas | None) -> Replicas:
-    """The replicas of an optimiser that is made."""
-    if replicas is None:
-        raise RuntimeError("the optimiser is not made yet, or came from a pickle: make a new one")
-    return replicas
-
-
-def refuse_groups(replicas: Replicas | None) -> None:
-    """Refuse a group that comes after the ranks have agreed on the parameters.
-
-    Raises:
-        RuntimeError: saying what to do.
-    """
-    if replicas is not None:
-        raise RuntimeError(
-            "the ranks have agreed on the parameters: give all groups when the optimiser is made, those for "
-            "later with lr=0, or make a new optimiser"
-        )
-
-
-def _plain(name: str) -> str:
-    """The name without what wrappers put before it, so that a checkpoint fits with and without them."""
-    return ".".join(part for part in name.removeprefix("module.").split(".") if part != "_orig_mod")
 
 
 def warn_of_momentum(what: str, feedback: Feedback, layout: Layout, stacklevel: int) -> None:
