@@ -12,7 +12,8 @@ from zoo import ALL_COMPRESSORS
 import laconic as lc
 from laconic.grids import GeometricGrid, UniformLevels
 from laconic.kernels import Stream
-from laconic.messages import Message, Part, accumulation_dtype, add_nodes_, choose, spread
+from laconic.messages import Message, Part, accumulation_dtype
+from laconic.nodes import add_nodes_, choose, spread
 
 
 def gaussian(*shape, seed=0, dtype=torch.float32):

@@ -1,4 +1,4 @@
-"""Bytes between a GPU and main memory, through page-locked memory."""
+"""Between a GPU and main memory, through page-locked memory."""
 
 import torch
 from torch import Tensor
@@ -13,12 +13,3 @@ def to_host(tensor: Tensor) -> Tensor:
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
     return host.copy_(tensor)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device, after what its current stream does; itself where it is there already."""
-    if tensor.device == device:
-        return tensor
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)

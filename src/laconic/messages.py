@@ -1,6 +1,5 @@
 """What travels, as tensors: the coordinates that a compressor kept, segment by segment."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -198,6 +197,11 @@ class Message:
                 f"adding {self.dtype} numbers to a {out.dtype} tensor would round them; "
                 f"accumulate in {self.dtype} and convert at the end"
             )
+        if len(self.parts) > 1 and is_sparse(self):
+            # All parts at once: a model has hundreds.
+            numbers = torch.cat([part.decode() for part in self.parts], dim=-1).to(out.dtype) * weight
+            scatter_add_(out, flat_positions(self).unsqueeze(-2), numbers.unsqueeze(-2))
+            return
         offset = 0
         for part in self.parts:
             part.add_to(out[..., offset : offset + part.d], weight)
@@ -236,58 +240,16 @@ class Message:
         return replace(self, parts=tuple(map(of_node, self.parts)), replaces=replaces)
 
 
-def choose(condition: Tensor, first: Message, second: Message) -> Message:
-    """Part by part of each row, the first message where ``condition`` holds, else the second.
-
-    Both must come from the same compressor on vectors of the same shape.
-
-    Args:
-        condition: bool (..., parts).
-    """
-    parts = []
-    for number, (a, b) in enumerate(zip(first.parts, second.parts, strict=True)):
-        mask, other = condition[..., number, None], b.tensors()
-        chosen: dict[str, Any] = {
-            name: torch.where(mask, tensor, other[name]) for name, tensor in a.tensors().items()
-        }
-        parts.append(replace(a, **chosen))
-    return replace(first, parts=tuple(parts))
-
-
-def spread(flags: Tensor, message: Message) -> Tensor:
-    """Flags of a message's parts, (..., parts), repeated over the parts' coordinates: (..., d)."""
-    lengths = torch.tensor([part.d for part in message.parts], device=flags.device)
-    return flags.repeat_interleave(lengths, dim=-1)
-
-
 def is_sparse(message: Message) -> bool:
     """Whether every part holds a fixed number of positions."""
     return all(part.positions is not None and part.count is None for part in message.parts)
 
 
-def add_nodes_(out: Tensor, messages: Message | Sequence[Message], weights: Sequence[float] | Tensor) -> None:
-    """``out <- fl(out + fl(w_i * m_i))`` in place, for the nodes i in ascending order.
-
-    Args:
-        out: (..., d).
-        messages: one message a node, each with the leading dimensions of out; or one batch whose last
-            leading dimension is the nodes.
-        weights: a number for each node.
-    """
-    if isinstance(messages, Message):
-        if is_sparse(messages):
-            _add_sparse_batch_(out, messages, weights)
-            return
-        messages = messages.unbind()
-    for weight, message in zip(weights, messages, strict=True):
-        message.add_to(out, float(weight))
-
-
-def _add_sparse_batch_(out: Tensor, messages: Message, weights: Sequence[float] | Tensor) -> None:
-    column = torch.as_tensor(weights, dtype=out.dtype, device=out.device).unsqueeze(-1)
-    offset = 0
-    for part in messages.parts:
-        numbers = part.decode().to(out.dtype) * column
+def flat_positions(message: Message) -> Tensor:
+    """The positions of a sparse message's parts, counted in the whole vector: int64 (..., k of all parts)."""
+    places, offset = [], 0
+    for part in message.parts:
         assert part.positions is not None
-        scatter_add_(out[..., offset : offset + part.d], part.positions, numbers)
+        places.append(part.positions + offset if offset else part.positions)
         offset += part.d
+    return places[0] if len(places) == 1 else torch.cat(places, dim=-1)

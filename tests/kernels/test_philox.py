@@ -227,3 +227,33 @@ def test_all_subsets_are_equally_likely(d, k):
     _, counts = (images * d ** torch.arange(k)).sum(-1).unique(return_counts=True)
     assert len(counts) == len(subsets)
     assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("count", [1024, 1025, 4095, 4099, 100_003])
+def test_compiled_words_equal_the_plain_ones(count):
+    for stream in (
+        Stream(-(2**63), round=MASK, node=MASK, segment=MASK),
+        Stream(2026, 7, 3, 1),
+        Stream(torch.tensor([[5], [-3]]), 4, torch.tensor([0, MASK, 9]), 2),
+        Stream(torch.tensor([5, 2**62]), 4, 1, 2),
+    ):
+        for purpose in (Purpose.ROUNDING, Purpose.COIN):
+            assert torch.equal(stream.words(count, purpose), stream.words_plainly(count, purpose))
+        uniform = stream.uniform(count, Purpose.ROUNDING)
+        assert uniform.dtype == torch.float64
+        assert torch.equal(uniform, stream.uniform_plainly(count, Purpose.ROUNDING))
+
+
+def test_compiled_words_equal_the_scalar_form():
+    found = Stream(2**64 - 7, 5, 6, 8).words(1500, Purpose.ROUNDING)
+    assert found.tolist() == scalar_words(2**64 - 7, 5, 6, 8, 1500, Purpose.ROUNDING)
+
+
+def test_sources_are_keys_and_places():
+    one = Stream(seed=-5, round=2, node=3, segment=4)
+    many = Stream(seed=torch.tensor([-5, -5]), round=2, node=3, segment=4)
+    alone, batch = one.sources(Purpose.COIN, torch.Size()), many.sources(Purpose.COIN, torch.Size([2]))
+    assert alone.shape == (1, 23)
+    assert batch.tolist() == alone.tolist() * 2
+    assert alone[0, :2].tolist() == list(scalar_key(-5, Purpose.COIN))
+    assert alone[0, 20:].tolist() == [4, 3, 2]

@@ -16,6 +16,7 @@ from laconic.comm._errors import ExchangeError
 from laconic.comm._group import Group
 from laconic.comm._stats import Counter, Stats
 from laconic.comm._streams import TensorFuture, after, future_of
+from laconic.comm._warm import warm_up
 from laconic.comm._worker import Worker
 from laconic.feedback import Feedback
 from laconic.layout import Layout
@@ -73,6 +74,7 @@ class Exchange:
         self.layout = layout
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
+        warm_up(layout, feedback)
         self._group = Group(process_group, timeout_s)
         self._counter = Counter()
         self._measure = measure_error_every

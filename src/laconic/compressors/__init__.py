@@ -22,6 +22,7 @@ from laconic.compressors._rounding import Cast as Cast
 from laconic.compressors._rounding import NaturalCompression as NaturalCompression
 from laconic.compressors._rounding import UnbiasedRounding as UnbiasedRounding
 from laconic.compressors._rules import for_rule as for_rule
+from laconic.compressors._sparsifier import Selection as Selection
 from laconic.compressors._sparsifier import Sparsifier as Sparsifier
 from laconic.compressors._sparsify import AdaptiveRandom as AdaptiveRandom
 from laconic.compressors._sparsify import Identity as Identity

@@ -232,6 +232,20 @@ class Scaled(Compressor):
         """The inner message times the factor."""
         return self.inner.encode(x, draw).scaled(self._factor(x.shape[-1]))
 
+    def encode_difference(self, target: Tensor, memory: Tensor, draw: Stream) -> Message:
+        """The inner message of the difference times the factor."""
+        return self.inner.encode_difference(target, memory, draw).scaled(self._factor(target.shape[-1]))
+
+    def encode_segments(
+        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
+    ) -> list[Part]:
+        """The inner parts times the factor of each segment."""
+        parts = self.inner.encode_segments(segments, draw, target, memory)
+        return [
+            replace(part, factor=part.factor * self._factor(segment.numel))
+            for segment, part in zip(segments, parts, strict=True)
+        ]
+
     def constants(self, d: int) -> Constants:
         """The inner constants, scaled."""
         return scaled_constants(self.inner.constants(d), self._factor(d))

@@ -4,18 +4,17 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from laconic.compressors._base import Compressor
 from laconic.compressors._constants import Constants
+from laconic.compressors._quantise import Quantiser
 from laconic.grids import BlockLevels
-from laconic.kernels import Stream, quantize_blocks
-from laconic.messages import Message, Part, accumulation_dtype
+from laconic.kernels import Step, Stream, quantize_blocks
+from laconic.messages import Part, accumulation_dtype
 from laconic.specs import Kind, PartSpec
 
 
 @dataclass(frozen=True)
-class BlockQuantizer(Compressor):
+class BlockQuantizer(Quantiser):
     """A sign and ``bits - 1`` bits of magnitude, between the smallest and the largest of a block.
 
     With m and M the smallest and the largest magnitude of a block and L = 2^(bits-1) - 1, each magnitude is
@@ -54,20 +53,18 @@ class BlockQuantizer(Compressor):
         if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
             raise ValueError(f"block must be an int >= 1, got {self.block!r}")
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
+    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
         """A code for each value; the smallest and the span of magnitudes of each block."""
-        x = x.to(accumulation_dtype(x.dtype))
-        codes, low, span = quantize_blocks(x, (1 << (self.bits - 1)) - 1, self.block)
-        part = Part(
-            d=x.shape[-1],
+        codes, low, span = quantize_blocks(step, (1 << (self.bits - 1)) - 1, self.block)
+        return Part(
+            d=step.d,
             values=codes,
-            dtype=x.dtype,
+            dtype=step.dtype,
             grid=BlockLevels(self.bits),
             scale=span,
             low=low,
             block=self.block,
         )
-        return Message((part,))
 
     def constants(self, d: int) -> Constants:
         """As derived above."""

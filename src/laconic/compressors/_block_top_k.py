@@ -1,13 +1,15 @@
 """Top-k within blocks: as many coordinates of each stretch of the vector."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from laconic.compressors._constants import Constants
 from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
-from laconic.kernels import Stream, top_k_positions
+from laconic.kernels import Cuts, Stream, top_k_positions
+from laconic.layout import Segment
 from laconic.specs import Kind, PartSpec
 
 
@@ -44,39 +46,44 @@ class BlockTopK(Sparsifier):
         if self.k > self.block:
             raise ValueError(f"cannot keep k = {self.k} of a block of {self.block} coordinates")
 
-    def _of(self, n: int) -> int:
+    def kept_of(self, n: int) -> int:
         """How many are kept of a block of n."""
         return min(self.k, n) if isinstance(self.k, int) else resolve_k(self.k, n)
 
-    def _cells(self, d: int) -> tuple[int, int]:
+    def cells(self, d: int) -> tuple[int, int]:
+        """Length and count of the blocks."""
         length = min(self.block, d)
-        return length, self._of(length)
+        return length, self.kept_of(length)
 
     def kept(self, d: int) -> int:
         """The counts of all blocks together."""
-        length, count = self._cells(d)
+        length, count = self.cells(d)
         rest = d % length
-        return d // length * count + (self._of(rest) if rest else 0)
+        return d // length * count + (self.kept_of(rest) if rest else 0)
 
     def select(self, x: Tensor, draw: Stream) -> Selection:  # noqa: ARG002
         """The largest magnitudes of each block."""
         d = x.shape[-1]
-        length, count = self._cells(d)
+        length, count = self.cells(d)
         whole = d // length * length
         blocks = x[..., :whole].reshape(*x.shape[:-1], -1, length)
         starts = torch.arange(0, whole, length, device=x.device).unsqueeze(-1)
         positions = (top_k_positions(blocks, count) + starts).flatten(-2)
         if whole < d:
-            last = top_k_positions(x[..., whole:], self._of(d - whole)) + whole
+            last = top_k_positions(x[..., whole:], self.kept_of(d - whole)) + whole
             positions = torch.cat((positions, last), dim=-1)
         return Selection(positions, cells=(length, count))
 
+    def cuts(self, segments: tuple[Segment, ...]) -> Cuts:
+        """Every segment in blocks."""
+        return _block_cuts(self, segments)
+
     def projection(self, d: int) -> Constants:
         """From the block with the smallest share."""
-        length, count = self._cells(d)
+        length, count = self.cells(d)
         share, rest = count / length, d % length
         if rest:
-            share = min(share, self._of(rest) / rest)
+            share = min(share, self.kept_of(rest) / rest)
         return Constants(alpha=share, beta=1.0, gamma=share, delta=1.0 / share)
 
     def constants(self, d: int) -> Constants:
@@ -85,4 +92,18 @@ class BlockTopK(Sparsifier):
 
     def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
         """As many positions in each block."""
-        return PartSpec(d, self.kept(d), Kind(dtype, listed=True, cells=self._cells(d)))
+        return PartSpec(d, self.kept(d), Kind(dtype, listed=True, cells=self.cells(d)))
+
+
+@lru_cache(maxsize=64)
+def _block_cuts(top: BlockTopK, segments: tuple[Segment, ...]) -> Cuts:
+    numels = [segment.numel for segment in segments]
+    cells = [top.cells(d) for d in numels]
+    rests = [d % length for d, (length, _) in zip(numels, cells, strict=True)]
+    return Cuts.of(
+        [segment.offset for segment in segments],
+        numels,
+        [count for _, count in cells],
+        block=[length for length, _ in cells],
+        last=[top.kept_of(rest) if rest else 0 for rest in rests],
+    )

@@ -1,5 +1,6 @@
 """``first >> then``: what a sparsifier keeps, compressed once more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,9 +8,10 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor, Scaled, scaled_constants
 from laconic.compressors._constants import Constants
-from laconic.compressors._sparsifier import Sparsifier, gather
+from laconic.compressors._sparsifier import Selection, Sparsifier, gather
 from laconic.kernels import Stream
-from laconic.messages import Message, accumulation_dtype
+from laconic.layout import Segment
+from laconic.messages import Message, Part, accumulation_dtype
 from laconic.specs import PartSpec
 
 
@@ -73,19 +75,33 @@ class Chain(Compressor):
         factor = self.first.factor(x.shape[-1])
         if factor != 1.0:
             kept = kept.to(accumulation_dtype(kept.dtype)) * factor
+        return Message((self._part(x.shape[-1], selection, kept, draw),))
+
+    def encode_segments(
+        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
+    ) -> list[Part]:
+        """What ``first`` keeps of all segments in one call, where it can."""
+        found = self.first.largest(segments, draw, target, memory)
+        if found is None:
+            return super().encode_segments(segments, draw, target, memory)
+        return [
+            self._part(segment.numel, *one, draw.at(segment.number))
+            for segment, one in zip(segments, found, strict=True)
+        ]
+
+    def _part(self, d: int, selection: Selection, kept: Tensor, draw: Stream) -> Part:
         (part,) = self.then.encode(kept, draw).parts
         if part.positions is not None:
             raise TypeError(f"{self.then!r} keeps positions of its own, so it cannot follow {self.first!r}")
-        placed = replace(
+        return replace(
             part,
-            d=x.shape[-1],
+            d=d,
             positions=selection.positions,
             count=selection.count,
             seeded=selection.seeded,
             cells=selection.cells,
             origin=selection.origin,
         )
-        return Message((placed,))
 
     def constants(self, d: int) -> Constants:
         """The product rule above; the factor of ``first`` by Theorem 6, unbiasedness where both are."""

@@ -3,19 +3,17 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from laconic.compressors._base import Compressor
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import coded
-from laconic.grids import ClippedPowers, level_table
-from laconic.kernels import Stream
-from laconic.messages import Message, accumulation_dtype
+from laconic.compressors._quantise import Quantiser, levels_of
+from laconic.grids import ClippedPowers
+from laconic.kernels import Step, Stream, largest_magnitude, round_to_levels
+from laconic.messages import Part, accumulation_dtype
 from laconic.specs import Kind, PartSpec
 
 
 @dataclass(frozen=True)
-class ClippedExponent(Compressor):
+class ClippedExponent(Quantiser):
     """Rounds to the nearest power of two and sends how far it lies below the largest: 1 + bits bits.
 
     The largest power 2^E and the w - 1 below it, w = 2^bits - 1, can be said; what rounds lower becomes the
@@ -45,18 +43,17 @@ class ClippedExponent(Compressor):
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 7:
             raise ValueError(f"bits must be an int from 2 to 7, got {self.bits!r}")
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
+    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
         """A sign and a level number for each coordinate."""
-        x = x.to(accumulation_dtype(x.dtype))
         grid = ClippedPowers(self.bits)
-        table = level_table(grid, x.dtype, x.device)
-        magnitude = x.abs()
-        below = torch.searchsorted(table[1:].contiguous(), magnitude.contiguous(), right=True)
-        above = (below + 1).clamp(max=table.shape[0] - 1)
-        nearest = torch.where(table[above] - magnitude <= magnitude - table[below], above, below)
-        lowest = (nearest.amax(dim=-1, keepdim=True) - grid.window(x.dtype)).clamp(min=0) + 1
-        clipped = torch.where(table[lowest] - magnitude <= magnitude, lowest, 0)
-        return coded(x, torch.where(nearest >= lowest, nearest, clipped), grid)
+        levels = levels_of(grid, step.dtype, step.x.device)
+        # The span hangs from what the largest number is rounded to, not from the level above it.
+        highest = round_to_levels(
+            Step(largest_magnitude(step)), levels, base=torch.zeros((), dtype=torch.int64)
+        )
+        base = (highest.to(torch.int64) - grid.window(step.dtype)).clamp(min=0)
+        codes = round_to_levels(step, levels, base=base)
+        return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid)
 
     def constants(self, d: int) -> Constants:
         """As derived above."""

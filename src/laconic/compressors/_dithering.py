@@ -4,23 +4,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from laconic.compressors._base import Compressor, unbiased
+from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import coded, round_randomly
+from laconic.compressors._quantise import Quantiser, as_scale, dithered
 from laconic.grids import ExponentialLevels, Grid, Signs, UniformLevels
-from laconic.kernels import Stream, canonical_sum, norm
-from laconic.messages import Message, accumulation_dtype
+from laconic.kernels import Step, Stream, mean_magnitude, round_to_signs
+from laconic.messages import Part, accumulation_dtype
 from laconic.specs import Kind, PartSpec
-
-
-def _dithered(x: Tensor, p: float, grid: Grid, draw: Stream) -> Message:
-    x = x.to(accumulation_dtype(x.dtype))
-    scale = norm(x, p).to(x.dtype).clamp(max=torch.finfo(x.dtype).max).unsqueeze(-1)
-    # A zero vector has no direction; its codes are 0 whatever it is divided by.
-    share = x.abs() / torch.where(scale > 0, scale, 1)
-    return coded(x, round_randomly(share.clamp(max=1), grid, draw), grid, scale)
 
 
 def _structure(d: int, dtype: torch.dtype, grid: Grid) -> PartSpec:
@@ -40,7 +31,7 @@ def _exponential_zeta(d: int, base: float, levels: int, p: float) -> float:
 
 
 @dataclass(frozen=True)
-class ExponentialDithering(Compressor):
+class ExponentialDithering(Quantiser):
     """``|x|_p sign(x_i) xi(|x_i| / |x|_p)``: xi rounds at random to the levels 0, b^(1-s), ..., 1/b, 1.
 
     "On Biased Compression", Section 2.2 (h) and Lemma 15: U(zeta_b) with
@@ -71,9 +62,9 @@ class ExponentialDithering(Compressor):
         if (self.levels - 1) * math.log2(self.base) > 126:
             raise ValueError(f"{self.levels} levels of base {self.base} reach below 2^-126; use fewer levels")
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:
+    def part(self, step: Step, draw: Stream) -> Part:
         """The norm, and a sign and a level number for each coordinate."""
-        return _dithered(x, self.p, ExponentialLevels(self.base, self.levels), draw)
+        return dithered(step, self.p, ExponentialLevels(self.base, self.levels), draw)
 
     def constants(self, d: int) -> Constants:
         """U(zeta_b): Table 3, row (h)."""
@@ -85,7 +76,7 @@ class ExponentialDithering(Compressor):
 
 
 @dataclass(frozen=True)
-class NaturalDithering(Compressor):
+class NaturalDithering(Quantiser):
     """Exponential dithering with base 2; the norm is not compressed.
 
     "On Biased Compression", Section 2.2 (i): U(zeta_2).
@@ -108,9 +99,9 @@ class NaturalDithering(Compressor):
         """Check levels and norm."""
         ExponentialDithering(2.0, self.levels, self.p)
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:
+    def part(self, step: Step, draw: Stream) -> Part:
         """As ``ExponentialDithering(2, levels, p)``."""
-        return ExponentialDithering(2.0, self.levels, self.p).encode(x, draw)
+        return ExponentialDithering(2.0, self.levels, self.p).part(step, draw)
 
     def constants(self, d: int) -> Constants:
         """U(zeta_2): Table 3, row (i)."""
@@ -122,7 +113,7 @@ class NaturalDithering(Compressor):
 
 
 @dataclass(frozen=True)
-class RandomDithering(Compressor):
+class RandomDithering(Quantiser):
     """Dithering with s equally spaced levels: QSGD for p = 2.
 
     Alistarh et al., "QSGD", 2017: zeta = 1 + min(d / s^2, sqrt(d) / s) for p = 2. For any p, with
@@ -147,9 +138,9 @@ class RandomDithering(Compressor):
         """Check levels and norm."""
         _check(self.levels, self.p)
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:
+    def part(self, step: Step, draw: Stream) -> Part:
         """The norm, and a sign and a level number for each coordinate."""
-        return _dithered(x, self.p, UniformLevels(self.levels), draw)
+        return dithered(step, self.p, UniformLevels(self.levels), draw)
 
     def constants(self, d: int) -> Constants:
         """U(1 + min(d^(2/r) / s^2, d^(1/r) / s))."""
@@ -162,7 +153,7 @@ class RandomDithering(Compressor):
 
 
 @dataclass(frozen=True)
-class Ternary(Compressor):
+class Ternary(Quantiser):
     """``|x|_inf sign(x_i)`` with probability |x_i| / |x|_inf, else 0: TernGrad.
 
     E|C(x)|^2 = |x|_inf |x|_1 exactly, so zeta = sup |x|_inf |x|_1 / |x|_2^2 = (1 + sqrt d) / 2, attained
@@ -175,9 +166,9 @@ class Ternary(Compressor):
 
     random = True
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:
+    def part(self, step: Step, draw: Stream) -> Part:
         """The largest magnitude, and -1, 0 or 1 for each coordinate."""
-        return _dithered(x, math.inf, UniformLevels(1), draw)
+        return dithered(step, math.inf, UniformLevels(1), draw)
 
     def constants(self, d: int) -> Constants:
         """U((1 + sqrt d) / 2)."""
@@ -189,7 +180,7 @@ class Ternary(Compressor):
 
 
 @dataclass(frozen=True)
-class ScaledSign(Compressor):
+class ScaledSign(Quantiser):
     """``(|x|_1 / d) sign(x)``, the sign of 0 being plus: one bit a coordinate.
 
     |C(x)|^2 = <C(x), x> = |x|_1^2 / d >= |x|_2^2 / d, so B1(1/d, 1), B2(1/d, 1) and B3(d).
@@ -201,14 +192,10 @@ class ScaledSign(Compressor):
 
     keeps_zeros = False
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
+    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
         """The mean magnitude and a sign for each coordinate."""
-        x = x.to(accumulation_dtype(x.dtype))
-        d = x.shape[-1]
-        # Divided first, so that the sum of huge magnitudes stays finite but for its last rounding.
-        mean = canonical_sum(x.abs().to(torch.float64) / d)
-        scale = mean.to(x.dtype).clamp(max=torch.finfo(x.dtype).max).unsqueeze(-1)
-        return coded(x, torch.ones_like(x, dtype=torch.int64), Signs(), scale)
+        scale = as_scale(mean_magnitude(step), step.dtype)
+        return Part(d=step.d, values=round_to_signs(step, scale), dtype=step.dtype, grid=Signs(), scale=scale)
 
     def constants(self, d: int) -> Constants:
         """B1(1/d, 1), B2(1/d, 1), B3(d)."""

@@ -1,9 +1,7 @@
 """Compressors by name, as on the command line: ``top-k:0.01+natural``."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
+import warnings
+from collections.abc import Iterator
 
 from laconic._nearest import look_up
 from laconic.compressors._base import Compressor
@@ -17,42 +15,16 @@ from laconic.compressors._dithering import (
     ScaledSign,
     Ternary,
 )
+from laconic.compressors._entry import Entry, count_or_fraction, dtype_named
+from laconic.compressors._plugins import installed, load
 from laconic.compressors._rounding import BiasedRounding, Cast, NaturalCompression, UnbiasedRounding
 from laconic.compressors._sparsify import AdaptiveRandom, Identity, RandK, RandomSparsification, TopK
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-def _count_or_fraction(text: str) -> float:
-    return int(text) if text.isdecimal() else float(text)
-
-
-def _dtype(text: str) -> torch.dtype:
-    return look_up("dtype", text, _DTYPES)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One name: how it is written, what the arguments are read with, what it makes.
-
-    Args:
-        usage: the name with its arguments.
-        make: the compressor from the arguments that were read.
-        readers: one for each argument, in order; those without a given argument fall to defaults.
-        required: how many arguments must be given.
-    """
-
-    usage: str
-    make: Callable[..., Compressor]
-    readers: tuple[Callable[[str], object], ...] = ()
-    required: int = 0
-
-
 NAMES: dict[str, Entry] = {
     "identity": Entry("identity", Identity),
-    "top-k": Entry("top-k:K", TopK, (_count_or_fraction,), 1),
-    "block-top-k": Entry("block-top-k:K:BLOCK", BlockTopK, (_count_or_fraction, int), 2),
-    "rand-k": Entry("rand-k:K", RandK, (_count_or_fraction,), 1),
+    "top-k": Entry("top-k:K", TopK, (count_or_fraction,), 1),
+    "block-top-k": Entry("block-top-k:K:BLOCK", BlockTopK, (count_or_fraction, int), 2),
+    "rand-k": Entry("rand-k:K", RandK, (count_or_fraction,), 1),
     "random-sparsification": Entry("random-sparsification:P", RandomSparsification, (float,), 1),
     "adaptive-random": Entry("adaptive-random", AdaptiveRandom),
     "unbiased-rounding": Entry("unbiased-rounding[:BASE]", UnbiasedRounding, (float,)),
@@ -67,15 +39,19 @@ NAMES: dict[str, Entry] = {
     "random-dithering": Entry("random-dithering[:LEVELS[:P]]", RandomDithering, (int, float)),
     "ternary": Entry("ternary", Ternary),
     "sign": Entry("sign", ScaledSign),
-    "cast": Entry("cast:bf16|fp16|fp32", Cast, (_dtype,), 1),
+    "cast": Entry("cast:bf16|fp16|fp32", Cast, (dtype_named,), 1),
 }
 
 
 def parse_compressor(text: str) -> Compressor:
     """The compressor that a name with arguments means; a ``+`` stands for ``>>``.
 
+    Names are those of this package, and those of installed packages with entry points in the group
+    ``laconic.compressors``.
+
     Raises:
-        ValueError: for an unknown name (with the nearest one), or arguments that do not fit it.
+        ValueError: for an unknown name (with the nearest one), arguments that do not fit it, or a
+            compressor of another package that cannot be used.
 
     Example:
         >>> parse_compressor("top-k:0.01+natural")
@@ -97,7 +73,9 @@ def parse_compressor(text: str) -> Compressor:
 
 def _parse_link(text: str) -> Compressor:
     name, *arguments = text.split(":")
-    entry = look_up("compressor", name, NAMES)
+    others = installed(frozenset(NAMES))
+    point = look_up("compressor", name, {**dict.fromkeys(NAMES), **others})
+    entry = NAMES[name] if point is None else load(point)
     if not entry.required <= len(arguments) <= len(entry.readers):
         raise ValueError(f"{text!r} has {len(arguments)} arguments; write {entry.usage}")
     read = []
@@ -107,3 +85,14 @@ def _parse_link(text: str) -> Compressor:
         except ValueError as error:
             raise ValueError(f"cannot read {argument!r} in {text!r}; write {entry.usage}") from error
     return entry.make(*read)
+
+
+def installed_names() -> Iterator[tuple[str, Entry]]:
+    """The compressors of other installed packages, by name; a broken one is left out with a warning."""
+    for name, point in installed(frozenset(NAMES)).items():
+        try:
+            entry = load(point)
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+        else:
+            yield name, entry

@@ -1,18 +1,58 @@
-"""Rounding numbers to the levels of a grid: the part that all quantisers share."""
+"""What a quantiser is: a compressor that sends every coordinate, as a number of fewer bits."""
+
+from abc import abstractmethod
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from laconic.compressors._base import Compressor
 from laconic.grids import Grid, level_table
-from laconic.kernels import Purpose, Stream
+from laconic.kernels import Levels, Step, Stream, base_below, norm, round_to_levels
+from laconic.kernels.rounding import bracket as kernel_bracket
 from laconic.messages import Message, Part
 
 
-def bracket(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Codes of the levels just below and just above each magnitude, |x| on a level counting as below.
+class Quantiser(Compressor):
+    """A compressor whose message of ``x - memory`` is made in one reading, with no difference formed."""
 
-    Where a row may span only so many levels (``grid.window``), what lies under the span is between 0
-    and the span's lowest level. Above the highest level both codes are the highest.
+    @abstractmethod
+    def part(self, step: Step, draw: Stream) -> Part:
+        """The message's part; ``step.out``, where given, gets what it decodes to added.
+
+        Args:
+            step: what is compressed.
+            draw: as for :meth:`encode`.
+        """
+
+    def encode(self, x: Tensor, draw: Stream) -> Message:
+        """A code or a narrower number for each coordinate."""
+        return Message((self.part(Step(x), draw),))
+
+    def encode_difference(self, target: Tensor, memory: Tensor, draw: Stream) -> Message:
+        """As :meth:`encode` of ``target - memory``."""
+        step = Step(target, memory)
+        return Message((self.part(step if step.compiled else Step(target - memory), draw),))
+
+    def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
+        """Compress ``target - memory`` and add the decoded message to ``memory``, in place."""
+        step = Step(target, memory, out=memory)
+        return Message((self.part(step, draw),)) if step.compiled else super().track_(memory, target, draw)
+
+    def drain_(self, residual: Tensor, draw: Stream) -> Message:
+        """Compress ``residual`` and subtract the decoded message from it, in place."""
+        step = Step(residual, out=residual, weight=-1.0)
+        return Message((self.part(step, draw),)) if step.compiled else super().drain_(residual, draw)
+
+
+@lru_cache(maxsize=64)
+def levels_of(grid: Grid, dtype: torch.dtype, device: torch.device) -> Levels:
+    """A grid's levels, as the loops take them."""
+    return Levels(level_table(grid, dtype, device), grid.window(dtype))
+
+
+def bracket(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Codes of the levels just below and just above each magnitude, as the grid's window allows.
 
     Args:
         x: (..., d), non-negative, in the accumulation dtype.
@@ -20,51 +60,28 @@ def bracket(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     Returns:
         Two int64 tensors (..., d).
     """
-    table = level_table(grid, x.dtype, x.device)
-    top = table.shape[0] - 1
-    below = torch.searchsorted(table[1:].contiguous(), x.contiguous(), right=True)
-    above = (below + 1).clamp(max=top)
-    window = grid.window(x.dtype)
-    if window is not None:
-        base = (above.amax(dim=-1, keepdim=True) - window).clamp(min=0)
-        under = below <= base
-        below = torch.where(under, 0, below)
-        above = torch.where(under, base + 1, above)
-    return below, above
-
-
-def round_randomly(x: Tensor, grid: Grid, draw: Stream) -> Tensor:
-    """Codes of one of the two neighbouring levels, drawn so that the expected level is x.
-
-    With levels a <= x <= b the code of b is taken where a uniform number u, a multiple of 2^-32, lies
-    below ``fl(fl(x - a) / fl(b - a))``.
-
-    Args:
-        x: (..., d), non-negative, in the accumulation dtype.
-    """
-    below, above = bracket(x, grid)
-    table = level_table(grid, x.dtype, x.device)
-    low, high = table[below], table[above]
-    gap = high - low
-    share = torch.where(gap > 0, (x - low) / torch.where(gap > 0, gap, 1), 0)
-    uniform = draw.uniform(x.shape[-1], Purpose.ROUNDING, x.device)
-    return torch.where(uniform < share.to(torch.float64), above, below)
+    levels = levels_of(grid, x.dtype, x.device)
+    return kernel_bracket(x, levels, base_below(x.amax(dim=-1, keepdim=True), levels))
 
 
 def round_to_nearest(x: Tensor, grid: Grid) -> Tensor:
-    """Codes of the nearest levels; in the middle, of the upper one. x as for :func:`round_randomly`."""
-    below, above = bracket(x, grid)
-    table = level_table(grid, x.dtype, x.device)
-    return torch.where(table[above] - x <= x - table[below], above, below)
+    """Codes of the nearest levels; in the middle, of the upper one. x as for :func:`bracket`."""
+    return round_to_levels(Step(x), levels_of(grid, x.dtype, x.device))
 
 
-def coded(x: Tensor, magnitudes: Tensor, grid: Grid, scale: Tensor | None = None) -> Message:
-    """The message of codes with the signs of x.
+def rounded(step: Step, grid: Grid, draw: Stream | None) -> Part:
+    """Codes of a grid: at random without bias, or without ``draw`` of the nearest levels."""
+    levels = levels_of(grid, step.dtype, step.x.device)
+    return Part(d=step.d, values=round_to_levels(step, levels, draw), dtype=step.dtype, grid=grid)
 
-    Args:
-        x: (..., d), in the accumulation dtype.
-        magnitudes: int64 (..., d), level numbers.
-        scale: (..., 1) in x's dtype, or None.
-    """
-    codes = torch.where(x < 0, -magnitudes, magnitudes).to(torch.int32)
-    return Message((Part(d=x.shape[-1], values=codes, dtype=x.dtype, grid=grid, scale=scale),))
+
+def dithered(step: Step, p: float, grid: Grid, draw: Stream) -> Part:
+    """Codes of a grid, at random without bias, of magnitudes relative to the p-norm."""
+    levels, scale = levels_of(grid, step.dtype, step.x.device), as_scale(norm(step, p), step.dtype)
+    codes = round_to_levels(step, levels, draw, scale=scale)
+    return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid, scale=scale)
+
+
+def as_scale(number: Tensor, dtype: torch.dtype) -> Tensor:
+    """One number a row in a message's dtype, finite: (...) to (..., 1)."""
+    return number.to(dtype).clamp(max=torch.finfo(dtype).max).unsqueeze(-1)

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
-from laconic.compressors._base import Compressor, unbiased
+from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import coded, round_randomly, round_to_nearest
+from laconic.compressors._quantise import Quantiser, rounded
 from laconic.grids import GeometricGrid
-from laconic.kernels import Stream
-from laconic.messages import Message, Part, accumulation_dtype
+from laconic.kernels import Step, Stream
+from laconic.messages import Part, accumulation_dtype
 from laconic.specs import Kind, PartSpec
 
 
@@ -29,7 +28,7 @@ def _ratios(period: tuple[float, ...]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class UnbiasedRounding(Compressor):
+class UnbiasedRounding(Quantiser):
     """Rounds each magnitude to one of its two neighbouring levels, so that the expectation is exact.
 
     "On Biased Compression", Section 2.2 (e): U(zeta) with zeta = sup (a/b + b/a + 2) / 4 over
@@ -60,11 +59,9 @@ class UnbiasedRounding(Compressor):
             object.__setattr__(self, "grid", tuple(self.grid))
         GeometricGrid(_period(self.base, self.grid))
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:
+    def part(self, step: Step, draw: Stream) -> Part:
         """A sign and a level number for each coordinate."""
-        x = x.to(accumulation_dtype(x.dtype))
-        grid = GeometricGrid(_period(self.base, self.grid))
-        return coded(x, round_randomly(x.abs(), grid, draw), grid)
+        return rounded(step, GeometricGrid(_period(self.base, self.grid)), draw)
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """U(zeta) of Lemma 12 and Table 3, rows (e) and (e')."""
@@ -78,7 +75,7 @@ class UnbiasedRounding(Compressor):
 
 
 @dataclass(frozen=True)
-class BiasedRounding(Compressor):
+class BiasedRounding(Quantiser):
     """Rounds each magnitude to the nearest level; from the middle, up.
 
     "On Biased Compression", Section 2.2 (f) and Lemma 13: over neighbouring levels a < b,
@@ -105,11 +102,9 @@ class BiasedRounding(Compressor):
             object.__setattr__(self, "grid", tuple(self.grid))
         GeometricGrid(_period(self.base, self.grid))
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
+    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
         """A sign and a level number for each coordinate."""
-        x = x.to(accumulation_dtype(x.dtype))
-        grid = GeometricGrid(_period(self.base, self.grid))
-        return coded(x, round_to_nearest(x.abs(), grid), grid)
+        return rounded(step, GeometricGrid(_period(self.base, self.grid)), None)
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """Lemma 13; Table 3, row (f')."""
@@ -129,7 +124,7 @@ class BiasedRounding(Compressor):
 
 
 @dataclass(frozen=True)
-class NaturalCompression(Compressor):
+class NaturalCompression(Quantiser):
     """Unbiased rounding to powers of two: U(9/8), a sign and the exponent of each number.
 
     "On Biased Compression", Section 2.2 (g); Horváth et al., "Natural Compression for Distributed Deep
@@ -142,9 +137,9 @@ class NaturalCompression(Compressor):
 
     random = True
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:
+    def part(self, step: Step, draw: Stream) -> Part:
         """As ``UnbiasedRounding(base=2)``."""
-        return UnbiasedRounding(2.0).encode(x, draw)
+        return UnbiasedRounding(2.0).part(step, draw)
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """U(9/8): Table 3, row (g)."""
@@ -164,7 +159,7 @@ _UNIT_ROUNDOFF = {
 
 
 @dataclass(frozen=True)
-class Cast(Compressor):
+class Cast(Quantiser):
     """Rounds each number to a narrower dtype, to the nearest and ties to even.
 
     The constants hold for numbers in the dtype's normal range, where the relative error is at most the
@@ -186,11 +181,15 @@ class Cast(Compressor):
         if self.dtype not in _UNIT_ROUNDOFF:
             raise ValueError(f"Cast takes {', '.join(map(str, _UNIT_ROUNDOFF))}, got {self.dtype}")
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
+    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
         """The rounded numbers."""
-        most = min(torch.finfo(self.dtype).max, torch.finfo(x.dtype).max)
-        values = x.clamp(-most, most).to(self.dtype, copy=True)
-        return Message((Part(d=x.shape[-1], values=values, dtype=self.dtype),))
+        most = min(torch.finfo(self.dtype).max, torch.finfo(step.dtype).max)
+        values = torch.empty(step.x.shape, dtype=self.dtype, device=step.x.device)
+        for few, narrow in step.pieces(values):
+            narrow.copy_(few.numbers().clamp(-most, most))
+            if few.out is not None:
+                few.add(narrow.to(few.out.dtype))
+        return Part(d=step.d, values=values, dtype=self.dtype)
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """From the unit roundoff."""

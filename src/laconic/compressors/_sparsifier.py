@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor
 from laconic.compressors._constants import Constants
-from laconic.kernels import Stream
-from laconic.messages import Message, Part
+from laconic.compressors._finite import require_finite
+from laconic.kernels import Cuts, Stream, top_k_segments
+from laconic.layout import Segment
+from laconic.messages import Message, Part, accumulation_dtype
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,69 @@ class Sparsifier(Compressor):
         """What kept coordinates are multiplied by; 1 unless the sparsifier says otherwise."""
         return 1.0
 
+    def cuts(self, segments: tuple[Segment, ...]) -> Cuts | None:  # noqa: ARG002
+        """How segments are cut where the largest magnitudes are kept, so that one call selects in all."""
+        return None
+
+    def cells(self, d: int) -> tuple[int, int] | None:  # noqa: ARG002
+        """Length and count where as many are kept of each stretch, else None."""
+        return None
+
     def encode(self, x: Tensor, draw: Stream) -> Message:
         """The kept coordinates, in x's dtype; the factor is applied when they are decoded."""
         selection = self.select(x, draw)
-        part = Part(
-            d=x.shape[-1],
-            values=gather(x, selection),
-            dtype=x.dtype,
+        return Message((self._part(x.shape[-1], selection, gather(x, selection)),))
+
+    def encode_segments(
+        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
+    ) -> list[Part]:
+        """All segments of one vector in one call, where the largest magnitudes are kept."""
+        found = self.largest(segments, draw, target, memory)
+        if found is None:
+            return super().encode_segments(segments, draw, target, memory)
+        return [self._part(segment.numel, *one) for segment, one in zip(segments, found, strict=True)]
+
+    def largest(
+        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None
+    ) -> list[tuple[Selection, Tensor]] | None:
+        """What is kept of each segment of a single vector, and the numbers there, found in one call.
+
+        Returns:
+            None for batches, and where a sparsifier does not keep the largest magnitudes.
+
+        Raises:
+            NotFiniteError: where what is to be compressed is not finite. No pass over the vector is needed
+                to know: what is not finite is among the largest.
+        """
+        if target.dim() != 1 or not target.is_contiguous():
+            return None
+        if memory is not None and memory.dtype != accumulation_dtype(target.dtype):
+            return None
+        cuts = self.cuts(tuple(segments))
+        if cuts is None:
+            return None
+        positions, values = top_k_segments(target, memory, cuts, salt=draw.round)
+        require_finite(values)
+        sizes = cuts.kept.tolist()
+        return [
+            (Selection(places, cells=self.cells(segment.numel)), numbers)
+            for segment, places, numbers in zip(
+                segments, torch.split(positions, sizes), torch.split(values, sizes), strict=True
+            )
+        ]
+
+    def _part(self, d: int, selection: Selection, values: Tensor) -> Part:
+        return Part(
+            d=d,
+            values=values,
+            dtype=values.dtype,
             positions=selection.positions,
             count=selection.count,
-            factor=self.factor(x.shape[-1]),
+            factor=self.factor(d),
             seeded=selection.seeded,
             cells=selection.cells,
             origin=selection.origin,
         )
-        return Message((part,))
 
 
 def gather(x: Tensor, selection: Selection) -> Tensor:

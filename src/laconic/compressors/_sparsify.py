@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch import Tensor
 from laconic.compressors._base import Compressor, unbiased
 from laconic.compressors._constants import Constants
 from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
-from laconic.kernels import Purpose, Stream, canonical_prefix_sums, shifted, top_k_positions
+from laconic.kernels import Cuts, Purpose, Stream, canonical_prefix_sums, shifted, top_k_positions
+from laconic.layout import Segment
 from laconic.messages import Message, Part
 from laconic.sizes import seed_pays
 from laconic.specs import Kind, PartSpec
@@ -47,6 +49,10 @@ class TopK(Sparsifier):
         """The k largest magnitudes."""
         return Selection(top_k_positions(x, self.kept(x.shape[-1])))
 
+    def cuts(self, segments: tuple[Segment, ...]) -> Cuts:
+        """Every segment whole."""
+        return _whole_cuts(self, segments)
+
     def projection(self, d: int) -> Constants:
         """Table 3, row (d)."""
         q = self.kept(d) / d
@@ -59,6 +65,12 @@ class TopK(Sparsifier):
     def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
         """k positions and numbers."""
         return PartSpec(d, self.kept(d), Kind(dtype, listed=True))
+
+
+@lru_cache(maxsize=64)
+def _whole_cuts(top: TopK, segments: tuple[Segment, ...]) -> Cuts:
+    numels = [segment.numel for segment in segments]
+    return Cuts.of([segment.offset for segment in segments], numels, [top.kept(d) for d in numels])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from laconic.feedback._state import snapshot, take_state
 from laconic.layout import Layout
-from laconic.messages import Message, add_nodes_, is_sparse, spread
+from laconic.messages import Message, is_sparse
+from laconic.nodes import add_nodes_, spread
 
 
 class LinearReceiver:
@@ -46,9 +47,7 @@ class LinearReceiver:
         estimate = like.new_empty(like.shape, dtype=dtype) if out is None or out.dtype != dtype else out
         if self.memory is None:
             estimate.zero_()
-        else:
-            estimate.copy_(self.memory)
-        add_nodes_(estimate, messages, self._scaled(self._nu))
+        add_nodes_(estimate, messages, self._scaled(self._nu), self.memory)
         self._staged = messages, estimate
         return estimate if out is None or out is estimate else out.copy_(estimate)
 

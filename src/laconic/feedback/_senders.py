@@ -15,7 +15,8 @@ from torch import Tensor
 from laconic.feedback._encoder import Encoder, checked
 from laconic.feedback._state import snapshot, take_state
 from laconic.kernels import squared_norm
-from laconic.messages import Message, choose, spread
+from laconic.messages import Message
+from laconic.nodes import choose, spread
 
 Init = Literal["gradient", "bfloat16", "compressed", "zero"]
 
@@ -185,7 +186,7 @@ def track_or_replace(init: Init) -> Rule:
         replaced = replacing.dense()
         better = _nearer(encoder, replaced, added, gradient)
         message = choose(better, replacing, adding)
-        after = torch.where(spread(better, message), replaced, added)
+        after = torch.where(spread(better, message), replaced, added, out=added)
         return Message(message.parts, better, message.round, message.digest), lambda: after
 
     return Rule("memory", stage)

@@ -4,15 +4,29 @@ This room knows tensors only: no compressor, no method, no process. What stands 
 is the definition; a faster form must equal it bit for bit.
 """
 
+from laconic.kernels._cpu.threads import get_threads as get_threads
+from laconic.kernels._cpu.threads import set_threads as set_threads
+from laconic.kernels._cuts import Cuts as Cuts
+from laconic.kernels._warm import warm_up as warm_up
 from laconic.kernels.blocks import dequantize_blocks as dequantize_blocks
 from laconic.kernels.blocks import quantize_blocks as quantize_blocks
 from laconic.kernels.philox import SHARED as SHARED
 from laconic.kernels.philox import Purpose as Purpose
 from laconic.kernels.philox import Stream as Stream
+from laconic.kernels.rounding import Levels as Levels
+from laconic.kernels.rounding import base_below as base_below
+from laconic.kernels.rounding import largest_magnitude as largest_magnitude
+from laconic.kernels.rounding import round_to_levels as round_to_levels
+from laconic.kernels.rounding import round_to_signs as round_to_signs
+from laconic.kernels.scatter import add_at_ as add_at_
+from laconic.kernels.scatter import add_nodes_into as add_nodes_into
 from laconic.kernels.scatter import scatter_add_ as scatter_add_
 from laconic.kernels.selection import top_k_positions as top_k_positions
+from laconic.kernels.selection import top_k_segments as top_k_segments
+from laconic.kernels.steps import Step as Step
 from laconic.kernels.sums import canonical_prefix_sums as canonical_prefix_sums
 from laconic.kernels.sums import canonical_sum as canonical_sum
+from laconic.kernels.sums import mean_magnitude as mean_magnitude
 from laconic.kernels.sums import norm as norm
 from laconic.kernels.sums import shifted as shifted
 from laconic.kernels.sums import squared_norm as squared_norm

@@ -1,28 +1,28 @@
 """Rounding to equal steps between the smallest and the largest magnitude of each block."""
 
-from functools import cache
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from laconic.kernels._choice import compiled_or_plain, on_gpu
+from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels.steps import Row, Step, cuts
 
-@cache
-def _loops() -> Any:
-    # Imported here because numba takes longer to import than all the rest.
-    from laconic.kernels._cpu import blocks
-
-    return blocks
+_TILE = 4096
+"""The longest block that a GPU's program holds at once."""
 
 
-def quantize_blocks(x: Tensor, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+def quantize_blocks(x: Tensor | Step, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
     """Codes of the nearest of ``low + j span / steps``, j = 0 ... steps, with the signs of x.
 
     With a = |x|, the code is ``sign (1 + trunc(fl(fl(fl(fl(a - low) / span) steps) + 1/2)))``. The span is
     ``fl(highest - low)``, one step less where ``low + span`` would be infinite.
 
     Args:
-        x: (..., d), finite, float32 or float64.
+        x: (..., d), finite, float32 or float64; or a step, whose ``out`` gets ``fl(weight value)`` added,
+            the value as :func:`dequantize_blocks` finds it.
         steps: j's largest value.
         block: numbers a block; the last may hold fewer.
 
@@ -34,14 +34,39 @@ def quantize_blocks(x: Tensor, steps: int, block: int) -> tuple[Tensor, Tensor, 
         >>> codes, float(low), float(span)
         (tensor([ 1, -2,  4,  4], dtype=torch.int32), 1.0, 3.0)
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        return quantize_blocks_plainly(x, steps, block)
-    rows = x.detach().reshape(-1, x.shape[-1]).contiguous().numpy()
-    codes = torch.empty(x.shape, dtype=torch.int32)
-    low = torch.empty(*x.shape[:-1], -(-x.shape[-1] // block))
+    step = x if isinstance(x, Step) else Step(x)
+    if block <= _TILE and step.out is None and (gpu := on_gpu(step.x)) is not None:
+        return cast(tuple[Tensor, Tensor, Tensor], gpu.quantize_blocks(step.numbers(), steps, block))
+    if not step.compiled:
+        return _quantize_plainly(step, steps, block)
+    return compiled_or_plain(
+        "blocks",
+        lambda loops: _quantize_rows(loops, step, steps, block),
+        lambda: _quantize_plainly(step, steps, block),
+    )
+
+
+def _quantize_plainly(step: Step, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    codes, low, span = quantize_blocks_plainly(step.numbers(), steps, block)
+    if step.out is not None:
+        levels = torch.arange(-1, steps + 1, dtype=span.dtype, device=span.device).clamp(min=0) / steps
+        step.add(dequantize_blocks_plainly(codes, levels, span, low, block))
+    return codes, low, span
+
+
+def _quantize_rows(loops: Any, step: Step, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    codes = step.codes()
+    blocks = -(-step.d // block)
+    low = torch.empty(*step.batch, blocks, dtype=step.dtype)
     span = torch.empty_like(low)
-    flat = (tensor.view(-1, tensor.shape[-1]).numpy() for tensor in (codes, low, span))
-    _loops().quantize(rows, rows.view("i4"), steps, block, *flat)
+    flat = (t.view(-1, t.shape[-1]).numpy() for t in (codes, low, span))
+    for row, *out in zip(step.rows(), *flat, strict=True):
+        firsts = [blocks * share // len(cuts(row.size)) for share in range(len(cuts(row.size)) + 1)]
+
+        def work(share: int, row: Row = row, out: Any = out, firsts: list[int] = firsts) -> None:
+            loops.quantize(row, steps, block, firsts[share], firsts[share + 1], *out)
+
+        in_threads(work, len(firsts) - 1)
     return codes, low, span
 
 
@@ -74,11 +99,23 @@ def dequantize_blocks(codes: Tensor, levels: Tensor, span: Tensor, low: Tensor, 
     Returns:
         (..., k) in span's dtype.
     """
+    if (gpu := on_gpu(codes)) is not None:
+        return cast(Tensor, gpu.dequantize_blocks(codes, levels, span, low, block))
     if codes.device.type != "cpu" or span.dtype != torch.float32 or codes.dtype != torch.int32:
         return dequantize_blocks_plainly(codes, levels, span, low, block)
-    numbers = torch.empty(codes.shape)
+    return compiled_or_plain(
+        "blocks",
+        lambda loops: _dequantize_rows(loops, codes, levels, span, low, block),
+        lambda: dequantize_blocks_plainly(codes, levels, span, low, block),
+    )
+
+
+def _dequantize_rows(
+    loops: Any, codes: Tensor, levels: Tensor, span: Tensor, low: Tensor, block: int
+) -> Tensor:
+    numbers = torch.from_numpy(np.empty(codes.shape, np.float32))
     rows = (t.detach().reshape(-1, t.shape[-1]).contiguous().numpy() for t in (span, low))
-    _loops().dequantize(
+    loops.dequantize(
         codes.detach().reshape(-1, codes.shape[-1]).contiguous().numpy(),
         levels.numpy(),
         *rows,

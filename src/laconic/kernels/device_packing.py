@@ -3,8 +3,12 @@
 A message of a GPU's tensors is packed there, so that only its bytes cross to main memory.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
+
+from laconic.kernels._choice import on_gpu
 
 _CHUNK = 1 << 20
 """Numbers whose bits are spread out at a time; a multiple of 8, so that chunks end with whole bytes."""
@@ -84,6 +88,8 @@ def put_cells(positions: Tensor, d: int, length: int, count: int) -> Tensor:
 def put_codes(codes: Tensor, base: int, symbols: int, shared: int, width: int) -> Tensor:
     """Codes, int32 (k,), as symbols, ``shared`` to a group of ``width`` bits."""
     numbers = _symbols(codes, base, symbols)
+    if (gpu := on_gpu(codes)) is not None:
+        return cast(Tensor, gpu.pack_codes(codes, base, symbols, shared, width))
     if shared > 1:
         digits = torch.nn.functional.pad(numbers, (0, -numbers.numel() % shared)).view(-1, shared)
         numbers = (digits * symbols ** torch.arange(shared, device=codes.device)).sum(dim=-1)

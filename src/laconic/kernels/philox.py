@@ -8,9 +8,14 @@ resuming, batching, threads and devices cannot change a draw.
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from laconic.kernels._choice import compiled_or_plain, on_gpu
 
 SHARED = 0xFFFFFFFF
 """The node number of draws that all nodes make alike."""
@@ -21,6 +26,8 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 # Twelve rounds leave a bias of some percent on triples at d = 5 and 6; at twenty, a chi-squared test on 10^6
 # permutations finds none.
 _FEISTEL_ROUNDS = 20
+_LONG = 1024
+"""Draws from this length on go through compiled loops; for many shorter ones PyTorch is as fast."""
 
 
 class Purpose(IntEnum):
@@ -32,16 +39,19 @@ class Purpose(IntEnum):
     COIN = 4
 
 
-def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+_Word = TypeVar("_Word", int, Tensor)
+
+
+def _multiply(a: int, b: _Word) -> tuple[_Word, _Word]:
     # The int64 product wraps modulo 2^64, which keeps all 64 bits of the unsigned product.
     product = b * a
     return (product >> 32) & _MASK, product & _MASK
 
 
 def philox4x32(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ten rounds of Philox-4x32 on words held in int64 tensors that broadcast together.
+    counter: tuple[_Word, _Word, _Word, _Word], key: tuple[_Word, _Word]
+) -> tuple[_Word, _Word, _Word, _Word]:
+    """Ten rounds of Philox-4x32 on words held in int64 tensors that broadcast together, or on Python's ints.
 
     Args:
         counter: four int64 tensors with values in [0, 2^32).
@@ -135,6 +145,18 @@ class Stream:
         Returns:
             int64 (..., count) with values in [0, 2^32); leading dimensions are those of seed and node.
         """
+        if count >= _LONG and torch.device(device).type == "cpu":
+            return compiled_or_plain(
+                "philox",
+                lambda loops: self._filled(loops, count, purpose, np.int64(1)),
+                lambda: self.words_plainly(count, purpose),
+            )
+        if (gpu := on_gpu(torch.empty(0, device=device))) is not None:
+            return cast(Tensor, gpu.words(self, count, purpose, device))
+        return self.words_plainly(count, purpose, device)
+
+    def words_plainly(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
+        """The definition of :meth:`words`."""
         block = torch.arange((count + 3) // 4, device=device)
         k0, k1 = self._key(purpose, torch.zeros((), dtype=torch.int64, device=block.device), block.device)
         counter = (block, *self._place(block.device, 1))
@@ -144,7 +166,45 @@ class Stream:
 
     def uniform(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
         """``count`` numbers w / 2^32, w the words: float64 (..., count) in [0, 1)."""
-        return self.words(count, purpose, device).to(torch.float64) * 2.0**-32
+        if count >= _LONG and torch.device(device).type == "cpu":
+            return compiled_or_plain(
+                "philox",
+                lambda loops: self._filled(loops, count, purpose, np.float64(2.0**-32)),
+                lambda: self.uniform_plainly(count, purpose),
+            )
+        return self.uniform_plainly(count, purpose, device)
+
+    def uniform_plainly(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
+        """The definition of :meth:`uniform`."""
+        return self.words_plainly(count, purpose, device).to(torch.float64) * 2.0**-32
+
+    def sources(self, purpose: Purpose, batch: torch.Size) -> npt.NDArray[np.uint64]:
+        """What compiled loops draw from, for each of the rows of a batch: uint64 (rows, 23).
+
+        The two words of the key of each of the ten rounds; then segment, node and round.
+        """
+        if not isinstance(self.seed, Tensor) and not isinstance(self.node, Tensor):
+            # In Python's integers: the many small tensors below take longer than a short row.
+            k0, k1, _, _ = philox4x32((int(purpose), 0, 0, 0), (self.seed & _MASK, self.seed >> 32 & _MASK))
+            words = [
+                (k + r * weyl) & _MASK for r in range(10) for k, weyl in zip((k0, k1), _WEYL, strict=True)
+            ]
+            source = np.array([*words, self.segment, self.node, self.round], np.uint64)
+            return np.broadcast_to(source, (batch.numel(), 23))
+        steps = torch.zeros((), dtype=torch.int64)
+        key = torch.stack(self._key(purpose, steps, steps.device), dim=-1)
+        weyl = torch.arange(10)[:, None] * torch.tensor(_WEYL)
+        keys = ((key[..., None, :] + weyl) & _MASK).flatten(-2).expand(*batch, 20)
+        places = self.origin()[..., [3, 2, 1]].expand(*batch, 3)
+        return torch.cat((keys, places), dim=-1).reshape(-1, 23).numpy().view(np.uint64)
+
+    def _filled(self, loops: Any, count: int, purpose: Purpose, factor: np.int64 | np.float64) -> Tensor:
+        shapes = [t.shape for t in (self.seed, self.node) if isinstance(t, Tensor)]
+        batch = torch.Size(np.broadcast_shapes(*shapes))
+        out = np.empty((*batch, count), factor.dtype)
+        for source, row in zip(self.sources(purpose, batch), out.reshape(-1, count), strict=True):
+            loops.fill(source, factor, row)
+        return torch.from_numpy(out)
 
     def coin(self, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
         """One number of 53 random bits a row: float64 (...) in [0, 1)."""

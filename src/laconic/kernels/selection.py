@@ -1,18 +1,25 @@
 """Exact selection of the largest magnitudes."""
 
-import math
-from functools import cache
-from typing import Any
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_LONG = 1 << 14
-"""Rows from this length on go through compiled loops; for shorter ones PyTorch is as fast."""
-_SAMPLES = 1 << 15
-_SIGMAS = 4.5
+from laconic.kernels._choice import compiled_or_plain, on_gpu
+from laconic.kernels._cpu.threads import get_threads
+from laconic.kernels._cuts import Cuts
+
+_WORTH = 1 << 12
+"""Numbers from which on compiled loops are worth their loading."""
+_BITS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.uint16,
+}
+"""Which integers stand for numbers in the compiled loops."""
 
 
 def top_k_positions(x: Tensor, k: int) -> Tensor:
@@ -33,10 +40,28 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
         tensor([1, 2])
     """
     d = x.shape[-1]
-    if d >= _LONG and k < d and x.dtype == torch.float32 and x.device.type == "cpu":
-        rows = x.detach().contiguous().view(-1, d).view(torch.int32).numpy()
-        return torch.from_numpy(np.stack([_top_k_of_row(row, k) for row in rows])).view(*x.shape[:-1], k)
-    return top_k_reference(x, k)
+    if k < d and (gpu := on_gpu(x)) is not None:
+        return cast(Tensor, gpu.top_k_positions(x, k))
+    # PyTorch finds the largest of each of many short rows faster.
+    if (
+        k == d
+        or (k == 1 and d < _WORTH)
+        or x.numel() < _WORTH
+        or x.device.type != "cpu"
+        or x.dtype not in _BITS
+    ):
+        return top_k_reference(x, k)
+    rows = x.detach().reshape(-1)
+    cuts = Cuts.of([0], [rows.numel()], k, block=d)
+    found = compiled_or_plain(
+        "selection",
+        lambda loops: _compiled(loops, rows, None, cuts, 0)[0],
+        lambda: top_k_reference(x, k),
+    )
+    if found.shape != (*x.shape[:-1], k):
+        starts = torch.arange(0, rows.numel(), d).unsqueeze(-1)
+        found = (found.view(-1, k) - starts).view(*x.shape[:-1], k)
+    return found
 
 
 def top_k_reference(x: Tensor, k: int) -> Tensor:
@@ -63,40 +88,102 @@ def _magnitude_bits(x: Tensor) -> Tensor:
     return x.contiguous().view(torch.int16) & 0x7FFF
 
 
-@cache
-def _loops() -> Any:
-    # Imported here because numba takes longer to import than all the rest.
-    from laconic.kernels._cpu import selection
+def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 0) -> tuple[Tensor, Tensor]:
+    """Top-k of x - memory, or of x, in each segment of a flat vector; neither is changed.
 
-    return selection
+    Magnitudes of ``fl(x - memory)``, x in memory's dtype, are compared as in :func:`top_k_positions`. As
+    NaN and infinity stand above all finite numbers, and every segment or block keeps at least one number:
+    **the values are all finite exactly where the whole of x - memory is** (within the segments). Where a
+    segment holds more NaNs than are kept, which of them are kept may depend on the processor.
+
+    Args:
+        x: (D,), contiguous, float32, float64, bfloat16 or float16.
+        memory: (D,), contiguous, in x's accumulation dtype: float64 for float64, else float32. Or None.
+        cuts: the segments, or the blocks of segments, and how many numbers each keeps.
+        salt: where samples are drawn, best another one each round. It changes the speed, never the result.
+
+    Returns:
+        int64 positions (cuts.total,), counted from the start of their segment, ascending in each; and the
+        numbers there: ``fl(x - memory)`` in memory's dtype, or x's own.
+
+    Raises:
+        ValueError: for another dtype, shape or device than said above, or where a segment ends after D.
+
+    Example:
+        >>> x = torch.tensor([1.0, -3.0, 3.0, 2.0, 0.5])
+        >>> top_k_segments(x, torch.ones(5), Cuts.of([0, 3], [3, 2], [2, 1]))
+        (tensor([1, 2, 0]), tensor([-4.,  2.,  1.]))
+    """
+    _check(x, memory, cuts)
+    if cuts.total and (gpu := on_gpu(x)) is not None:
+        return cast(tuple[Tensor, Tensor], gpu.top_k_segments(x, memory, cuts, salt=salt))
+    if x.device.type != "cpu" or cuts.total == 0:
+        return top_k_segments_reference(x, memory, cuts)
+    return compiled_or_plain(
+        "selection",
+        lambda loops: _compiled(loops, x, memory, cuts, salt),
+        lambda: top_k_segments_reference(x, memory, cuts),
+    )
 
 
-def _top_k_of_row(bits: npt.NDArray[np.int32], k: int) -> npt.NDArray[np.int64]:
-    """Top-k of one row, given as the bit patterns of float32 numbers."""
-    loops, out = _loops(), np.empty(k, np.int64)
-    bound = _sampled_bound(bits, k)
-    # At the bound's rank about 4.5 sigmas more than k are expected; ties may bring more.
-    positions = np.empty(min(bits.size, 4 * k + 4096) + 64, np.int64)
-    count = loops.collect(bits, bound, positions) if bound is not None else -1
-    if count >= k:
-        magnitudes = np.empty(count, np.int32)
-        loops.gather(bits, positions, count, magnitudes)
-        kth, ties = loops.kth_magnitude(magnitudes, k)
-        loops.keep(positions, magnitudes, count, kth, ties, out)
-    else:
-        kth, ties = loops.kth_magnitude(bits, k)
-        loops.keep_of_all(bits, kth, ties, out)
-    return out
+def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tuple[Tensor, Tensor]:
+    """As :func:`top_k_segments`, in plain PyTorch on any device."""
+    x = x.detach()
+    difference = x if memory is None else x.to(memory.dtype) - memory.detach()
+    positions, values = [x.new_empty(0, dtype=torch.int64)], [difference[:0]]
+    for start, length, block, count, last in zip(
+        *(column.tolist() for column in (cuts.starts, cuts.lengths, cuts.blocks, cuts.counts, cuts.lasts)),
+        strict=True,
+    ):
+        for lo in range(0, length, block):
+            k = count if lo + block <= length else last
+            part = difference[start + lo : start + min(lo + block, length)]
+            here = top_k_reference(part, k)
+            positions.append(here + lo)
+            values.append(part[here])
+    return torch.cat(positions), torch.cat(values)
 
 
-def _sampled_bound(bits: npt.NDArray[np.int32], k: int) -> np.int32 | None:
-    """A magnitude that at least k numbers most probably reach; None where most numbers are kept anyway."""
-    stride = max(1, bits.size // _SAMPLES)
-    share = k / bits.size
-    magnitudes = np.empty(bits.size // stride, np.int32)
-    size = magnitudes.size
-    rank = math.ceil(size * share + _SIGMAS * math.sqrt(size * share * (1 - share)) + 1)
-    if rank >= size or share > 0.25:
-        return None
-    _loops().sample(bits, stride, magnitudes)
-    return np.int32(np.partition(magnitudes, size - rank)[size - rank])
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _check(x: Tensor, memory: Tensor | None, cuts: Cuts) -> None:
+    if x.dim() != 1 or x.dtype not in _BITS or not x.is_contiguous():
+        raise ValueError(
+            f"x must be a contiguous vector of {', '.join(map(str, _BITS))}, got {tuple(x.shape)} {x.dtype}"
+        )
+    if memory is not None and (
+        memory.shape != x.shape
+        or memory.dtype != accumulation_dtype(x.dtype)
+        or memory.device != x.device
+        or not memory.is_contiguous()
+    ):
+        raise ValueError(
+            f"the memory must be a contiguous vector of {x.numel()} {accumulation_dtype(x.dtype)} numbers on "
+            f"{x.device}, got {tuple(memory.shape)} {memory.dtype} on {memory.device}"
+        )
+    if cuts.end > x.numel():
+        raise ValueError(f"the segments end at {cuts.end}, but x has {x.numel()} numbers")
+
+
+def _compiled(
+    loops: object, x: Tensor, memory: Tensor | None, cuts: Cuts, salt: int
+) -> tuple[Tensor, Tensor]:
+    positions = torch.empty(cuts.total, dtype=torch.int64)
+    values = torch.empty(cuts.total, dtype=x.dtype if memory is None else memory.dtype)
+    loops.top_k(  # type: ignore[attr-defined]
+        _seen(x),
+        None if memory is None else _seen(memory),
+        cuts,
+        salt,
+        get_threads(),
+        positions.numpy(),
+        _seen(values),
+    )
+    return positions, values
+
+
+def _seen(x: Tensor) -> npt.NDArray[np.generic]:
+    return x.detach().view(_BITS[x.dtype]).numpy()

@@ -1,53 +1,63 @@
-"""The loops of ``blocks`` for float32 on the CPU, compiled by numba at their first use."""
+"""The loops of ``blocks`` for the CPU, compiled by numba at their first use."""
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
 
 import numpy as np
-from numba import njit
 
-F = np.float32
-_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
-
-
-@njit(**_OPTIONS)
-def quantize(x, bits, steps, block, codes, low, span):
-    """As ``blocks.quantize_blocks`` for the rows of x; ``bits`` is x seen as int32."""
-    mask = np.int32(0x7FFFFFFF)
-    for row in range(x.shape[0]):
-        for number in range(low.shape[1]):
-            start = number * block
-            end = min(start + block, x.shape[1])
-            # Magnitudes compare like their bits, and only integers' extremes are found with vectors.
-            least, most = mask, np.int32(0)
-            for i in range(start, end):
-                magnitude = bits[row, i] & mask
-                least = min(least, magnitude)
-                most = max(most, magnitude)
-            low[row, number] = _number(least)
-            span[row, number] = _number(most) - low[row, number]
-            if np.isinf(low[row, number] + span[row, number]):
-                span[row, number] = np.nextafter(span[row, number], F(0))
-            _round(x[row], start, end, steps, low[row, number], span[row, number], codes[row])
+from laconic.kernels._cpu._jit import loop
+from laconic.kernels._cpu.rows import load
 
 
-@njit(**_OPTIONS)
-def _number(bits):
-    word = np.empty(1, np.int32)
-    word[0] = bits
-    return word.view(F)[0]
+@loop
+def quantize(row, steps, block, first, last, codes, low, span):
+    """As ``blocks.quantize_blocks`` for the blocks first ... last - 1 of a ``steps.Row``."""
+    numbers = np.empty(min(block, row.size), row.x.dtype)
+    bits = numbers.view(row.mask.dtype)
+    ends = np.empty(2, row.mask.dtype)
+    for number in range(first, last):
+        start = number * block
+        n = min(block, row.size - start)
+        load(row, start, numbers[:n], bits[:n])
+        # Magnitudes compare like their bits, and only integers' extremes are found with vectors.
+        least, most = row.mask[0], row.mask[0] - row.mask[0]
+        for i in range(n):
+            magnitude = bits[i] & row.mask[0]
+            least = min(least, magnitude)
+            most = max(most, magnitude)
+        ends[0], ends[1] = least, most
+        a, b = ends.view(row.x.dtype)
+        low[number], span[number] = a, b - a
+        if np.isinf(a + span[number]):
+            span[number] = np.nextafter(span[number], a - a)
+        _round(numbers[:n], steps, a, span[number], codes[start : start + n])
+        if row.out.size > 0:
+            _add(codes[start : start + n], steps, a, span[number], row.weight, row.out[start : start + n])
 
 
-@njit(**_OPTIONS)
-def _round(x, start, end, steps, low, span, codes):
-    divisor = span if span > F(0) else F(1)
-    for i in range(start, end):
+@loop
+def _add(codes, steps, low, span, weight, out):
+    most = out.dtype.type(steps)
+    for i in range(codes.size):
+        # The level by a division, as in the table: a table would have to be read number by number.
+        level = out.dtype.type(abs(codes[i]) - 1) / most
+        value = low + level * span
+        value = -value if codes[i] < 0 else value
+        out[i] = out[i] + value * weight
+
+
+@loop
+def _round(x, steps, low, span, codes):
+    one = x.dtype.type(1)
+    half, most = x.dtype.type(0.5), x.dtype.type(steps)
+    divisor = span if span > 0 else one
+    for i in range(x.size):
         share = (abs(x[i]) - low) / divisor
-        share = share if share < F(1) else F(1)
-        level = np.int32(share * steps + F(0.5)) + np.int32(1)
-        codes[i] = -level if x[i] < F(0) else level
+        share = share if share < one else one
+        level = np.int32(share * most + half) + np.int32(1)
+        codes[i] = -level if x[i] < 0 else level
 
 
-@njit(**_OPTIONS)
+@loop
 def dequantize(codes, levels, span, low, block, numbers):
     """As ``blocks.dequantize_blocks`` for the rows of codes."""
     for row in range(codes.shape[0]):

@@ -1,148 +1,204 @@
-"""Top-k of one long row of float32 on a CPU, by loops that numba compiles at their first use.
+"""Top-k of all segments of a vector by the loops of ``topk``, on several threads.
 
-A sample bounds the k-th magnitude from below; one pass keeps what reaches the bound; the exact k-th is then
-found among these few. Where the sample misled, a histogram of all magnitudes finds the k-th instead. Which
-positions come out does not depend on the sample: ``top_k_reference`` is what they must equal.
+The threads share the coordinates evenly. A border moves to the end of a short segment or of a block; a long
+segment is cut: each thread then collects candidates of its piece, and the k largest are taken of all lists
+together. So what comes out is the same for any number of threads.
 """
 # mypy: ignore-errors
-# numba takes the types from the arguments of the first call.
+# The loops have no types.
+
+import threading
+from dataclasses import dataclass
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-U = np.uint64
-_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
-_LANES = 64
-_CLEAR_SIGN = np.int32(0x7FFFFFFF)
+from laconic.kernels._cpu import topk
+from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels._cuts import Cuts
 
+_WORTH = 1 << 17
+"""Numbers a thread: below, waking it takes longer than it helps."""
+_CUT = 1 << 18
+"""Segments from here on are cut between threads."""
+_PLANS = 8
 
-@intrinsic
-def _reaching(_context, bits, _start, _bound):
-    """A word whose bit j says, for 64 places, whether the magnitude at start + j reaches the bound."""
-
-    def build(context, builder, signature, values):
-        array = context.make_array(signature.args[0])(context, builder, values[0])
-        lane, lanes = ir.IntType(32), ir.VectorType(ir.IntType(32), _LANES)
-        place = builder.bitcast(builder.gep(array.data, [values[1]]), lanes.as_pointer())
-        magnitudes = builder.load(place, align=4)
-        magnitudes = builder.and_(magnitudes, ir.Constant(lanes, [0x7FFFFFFF] * _LANES))
-        first = builder.insert_element(ir.Constant(lanes, ir.Undefined), values[2], ir.Constant(lane, 0))
-        zeros = ir.Constant(ir.VectorType(lane, _LANES), [0] * _LANES)
-        bounds = builder.shuffle_vector(first, first, zeros)
-        return builder.bitcast(builder.icmp_signed(">=", magnitudes, bounds), ir.IntType(64))
-
-    return types.uint64(bits, types.int64, types.int32), build
+_kept = threading.local()
 
 
-@intrinsic
-def _trailing_zeros(_context, _word):
-    """The place of the lowest one; the word must not be 0."""
+@dataclass(frozen=True)
+class _Shared:
+    """One long segment in pieces."""
 
-    def build(_context, builder, _signature, values):
-        kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64), ir.IntType(1)])
-        count = cgutils.get_or_insert_function(builder.module, kind, "llvm.cttz.i64")
-        return builder.call(count, [values[0], ir.Constant(ir.IntType(1), 1)])
-
-    return types.int64(types.uint64), build
+    segment: int
+    lo: list[int]
+    hi: list[int]
+    threads: list[int]
 
 
-@njit(**_OPTIONS)
-def sample(bits, stride, out):
-    """Magnitudes at one place of every stretch of ``stride``, by a fixed mixing of the stretch's number."""
-    for i in range(out.size):
-        mixed = U(i + 1) * U(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> U(29))) * U(0xBF58476D1CE4E5B9)
-        out[i] = bits[i * stride + np.int64((mixed >> U(33)) % U(stride))] & _CLEAR_SIGN
+@dataclass(frozen=True)
+class _Plan:
+    rows: list[np.ndarray]
+    shared: list[_Shared]
 
 
-@njit(**_OPTIONS)
-def collect(bits, bound, positions):
-    """Positions of all magnitudes >= ``bound``, ascending; their number, or -1 if they do not fit."""
-    count = 0
-    room = positions.size - _LANES
-    whole = bits.size // _LANES * _LANES
-    for start in range(0, whole, _LANES):
-        word = _reaching(bits, start, bound)
-        if count > room:
-            return -1
-        while word != U(0):
-            positions[count] = start + _trailing_zeros(word)
-            count += 1
-            word &= word - U(1)
-    if count > room:
-        return -1
-    for i in range(whole, bits.size):
-        if bits[i] & _CLEAR_SIGN >= bound:
-            positions[count] = i
-            count += 1
-    return count
+def top_k(x, memory, cuts, salt, threads, positions, values):
+    """Fill positions and values (both (cuts.total,)) from x and memory, seen as ``topk`` wants them."""
+    plan = _plan(cuts, max(1, min(threads, cuts.numel // _WORTH)))
+    width = 64 if x.itemsize == 8 else 32
+    mask = (1 << (width - 1)) - 1
+    shift = 16 if values.itemsize == 2 else 0
+    top = mask >> shift << shift
+    given = (salt & 0xFFFFFFFFFFFF, mask, top, shift)
+    long = [_LongSegment(i, x, memory, cuts, part, given) for i, part in enumerate(plan.shared)]
+
+    def work(thread):
+        for segment in long:
+            segment.capture(thread)
+        rows = plan.rows[thread]
+        if rows.shape[0]:
+            room = min(topk_room(cuts.most), int(rows[:, 3].max())) + topk.SLACK
+            topk.select_rows(rows, x, memory, *given, *_scratch("own", x, room, room), positions, values)
+
+    in_threads(work, len(plan.rows))
+    for segment in long:
+        segment.finish(positions, values)
 
 
-@njit(**_OPTIONS)
-def kth_magnitude(magnitudes, k):
-    """The k-th largest of non-negative int32, and how many equal to it are among the k largest."""
-    prefix, known, left = np.int32(0), np.int32(0), k
-    for shift, width in ((20, 11), (10, 10), (0, 10)):
-        bins = np.zeros((4, 1 << width), np.int64)
-        for i in range(magnitudes.size):
-            # Four tables, so that equal neighbours do not wait for each other's count.
-            magnitude = magnitudes[i] & _CLEAR_SIGN
-            if magnitude & known == prefix:
-                bins[i & 3, (magnitude >> shift) & ((1 << width) - 1)] += 1
-        bin_ = (1 << width) - 1
-        while True:
-            found = bins[0, bin_] + bins[1, bin_] + bins[2, bin_] + bins[3, bin_]
-            if found >= left:
-                break
-            left -= found
-            bin_ -= 1
-        prefix |= np.int32(bin_ << shift)
-        known |= np.int32(((1 << width) - 1) << shift)
-    return prefix, left
+class _LongSegment:
+    """The k largest of a segment that several threads read."""
+
+    def __init__(self, name, x, memory, cuts, part, given) -> None:
+        self._x, self._memory, self._part, self._given = x, memory, part, given
+        self._start = int(cuts.starts[part.segment])
+        self._end = self._start + int(cuts.lengths[part.segment])
+        self._k = int(cuts.counts[part.segment])
+        self._at = int(cuts.offsets[part.segment])
+        lengths = (hi - lo for lo, hi in zip(part.lo, part.hi, strict=True))
+        self._rooms = [min(length, topk_room(self._k)) + topk.SLACK for length in lengths]
+        self._begins = np.concatenate(([0], np.cumsum(self._rooms)[:-1])).astype(np.int64)
+        self._sizes = np.zeros(len(part.lo), np.int64)
+        room = sum(self._rooms)
+        self._scratch = _scratch(name, x, room, room)
+        self._bound = self._sampled(0)
+
+    def _sampled(self, attempt):
+        salt, _, top, _ = self._given
+        _, bits, one, size = _scratch("own", self._x, 0, 0)
+        return topk.sampled_bound(
+            self._x, self._memory, self._start, self._end, self._k, salt + attempt, top, bits, one, size
+        )
+
+    def capture(self, thread):
+        """Candidates of the piece of one thread."""
+        if thread in self._part.threads:
+            self._capture(self._part.threads.index(thread))
+
+    def _capture(self, piece):
+        _, mask, top, _ = self._given
+        positions, bits, _, _ = self._scratch
+        one, size = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self._sizes[piece] = topk.capture(
+            self._x, self._memory, self._part.lo[piece], self._part.hi[piece], self._start, self._k,
+            self._bound, mask, top, positions, bits, self._begins[piece], self._rooms[piece], one, size,
+        )  # fmt: skip
+
+    def finish(self, out_positions, out_values):
+        """Take the k largest of all candidates; where the bound was too high, collect them again."""
+        attempt = 0
+        while self._sizes.sum() < self._k:
+            attempt += 1
+            self._bound = self._sampled(attempt) if attempt < 2 else 0
+            in_threads(self._capture, len(self._rooms))
+        _, mask, top, shift = self._given
+        positions, bits, _, _ = self._scratch
+        t, ties = -1, 0
+        if self._sizes.sum() > self._k:
+            step = 1 << (47 if mask > 0x7FFFFFFF else 18)
+            t, ties = topk.threshold(bits, self._begins, self._sizes, self._k, self._bound, top, step)
+        ats, shares = np.zeros_like(self._sizes), np.zeros_like(self._sizes)
+        topk.divide(bits, self._begins, self._sizes, t, ties, top, self._at, ats, shares)
+
+        def emit(piece):
+            topk.emit(
+                positions, bits, self._begins[piece], self._sizes[piece], t, shares[piece],
+                mask, top, shift, out_positions, out_values, ats[piece],
+            )  # fmt: skip
+
+        in_threads(emit, len(self._rooms))
 
 
-@njit(**_OPTIONS)
-def gather(bits, positions, count, out):
-    """Magnitudes at the first ``count`` positions."""
-    for i in range(count):
-        out[i] = bits[positions[i]] & _CLEAR_SIGN
+def topk_room(k):
+    """As ``topk.roomy``."""
+    return 2 * k + min(2 * k, 1 << 20) + 4096
 
 
-@njit(**_OPTIONS)
-def keep(positions, magnitudes, count, kth, ties, out):
-    """Of candidates in ascending order those above the k-th magnitude, and the first ``ties`` equal to it."""
-    written = 0
-    for i in range(count):
-        magnitude = magnitudes[i]
-        tied = magnitude == kth
-        if magnitude > kth or (tied and ties > 0):
-            out[written] = positions[i]
-            written += 1
-            ties -= tied
+def _scratch(name, x, places, numbers):
+    """Lists for candidates, kept for this thread's next call."""
+    kind = np.int64 if x.itemsize == 8 else np.int32
+    numbers = max(numbers, topk.MOST_SAMPLES) + 64
+    held = _kept.__dict__.setdefault("held", {})
+    found = held.get((name, kind))
+    if found is None or found[0].size < places or found[1].size < numbers:
+        one, size = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        found = held[name, kind] = (np.empty(places, np.int64), np.empty(numbers, kind), one, size)
+    return found
 
 
-@njit(**_OPTIONS)
-def keep_of_all(bits, kth, ties, out):
-    """As :func:`keep`, of all positions."""
-    written = 0
-    whole = bits.size // _LANES * _LANES
-    for start in range(0, whole, _LANES):
-        word = _reaching(bits, start, kth)
-        while word != U(0):
-            i = start + _trailing_zeros(word)
-            word &= word - U(1)
-            tied = bits[i] & _CLEAR_SIGN == kth
-            if not tied or ties > 0:
-                out[written] = i
-                written += 1
-                ties -= tied
-    for i in range(whole, bits.size):
-        magnitude = bits[i] & _CLEAR_SIGN
-        tied = magnitude == kth
-        if magnitude > kth or (tied and ties > 0):
-            out[written] = i
-            written += 1
-            ties -= tied
+def _plan(cuts: Cuts, threads: int) -> _Plan:
+    plan = cuts.plans.get(threads)
+    if plan is None:
+        if len(cuts.plans) >= _PLANS:
+            cuts.plans.clear()
+        plan = cuts.plans[threads] = _planned(cuts, threads)
+    return plan
+
+
+def _planned(cuts: Cuts, threads: int) -> _Plan:
+    starts, offsets = cuts.starts, cuts.offsets[:-1]
+    columns = (starts, cuts.lengths, starts, cuts.blocks, cuts.counts, cuts.lasts, offsets)
+    rows = np.ascontiguousarray(np.stack(columns, axis=1))
+    if threads == 1:
+        return _Plan([rows], [])
+    ends = cuts.lengths.cumsum()
+    borders = [_snapped(cuts, ends, cuts.numel * thread // threads) for thread in range(threads + 1)]
+    shares, shared = [], {}
+    for thread in range(threads):
+        mine = []
+        first = int(np.searchsorted(ends, borders[thread], "right"))
+        last = int(np.searchsorted(ends, borders[thread + 1], "left"))
+        for segment in range(first, min(last + 1, ends.size)):
+            before = int(ends[segment] - cuts.lengths[segment])
+            lo = max(borders[thread] - before, 0)
+            hi = min(borders[thread + 1] - before, int(cuts.lengths[segment]))
+            if lo >= hi:
+                continue
+            if hi - lo < cuts.lengths[segment] and cuts.blocks[segment] == cuts.lengths[segment]:
+                part = shared.setdefault(segment, _Shared(segment, [], [], []))
+                part.lo.append(int(cuts.starts[segment]) + lo)
+                part.hi.append(int(cuts.starts[segment]) + hi)
+                part.threads.append(thread)
+                continue
+            row = rows[segment].copy()
+            row[0] += lo
+            row[1] = hi - lo
+            row[6] += lo // row[3] * row[4]
+            mine.append(row)
+        shares.append(np.stack(mine) if mine else rows[:0])
+    return _Plan(shares, list(shared.values()))
+
+
+def _snapped(cuts: Cuts, ends: np.ndarray, border: int) -> int:
+    """A border between threads, moved to where its segment may be cut."""
+    segment = int(np.searchsorted(ends, border, "right"))
+    if segment == ends.size:
+        return border
+    length, block = int(cuts.lengths[segment]), int(cuts.blocks[segment])
+    before = int(ends[segment]) - length
+    inside = border - before
+    if block < length:
+        inside = inside // block * block
+    elif length >= _CUT:
+        inside = inside // 64 * 64
+    else:
+        inside = 0 if inside < length - inside else length
+    return before + inside

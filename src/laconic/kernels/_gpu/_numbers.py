@@ -1,0 +1,74 @@
+"""What several kernels do with a number: read it, compare it, divide it."""
+# mypy: ignore-errors
+# Triton's decorators are not typed.
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def widened(number):
+    """float64 as it is, all else as float32."""
+    if number.dtype == tl.float64:
+        result = number
+    elif number.dtype == tl.bfloat16:
+        # The upper half of a float32 number; written so, no conversion can flush subnormal ones.
+        result = (number.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        result = number.to(tl.float32)
+    return result
+
+
+@triton.jit
+def narrowed(number, LIKE: tl.constexpr):
+    """To another dtype, to the nearest and ties to even, by way of float32 as PyTorch goes."""
+    if number.dtype == LIKE:
+        result = number
+    elif tl.float64 == LIKE:
+        result = number.to(LIKE)
+    elif tl.bfloat16 == LIKE:
+        bits = number.to(tl.float32).to(tl.int32, bitcast=True)
+        nan = (bits & 0x7FFFFFFF) > 0x7F800000
+        bits = tl.where(nan, 0x7FC0, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
+        result = bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
+    else:
+        result = number.to(tl.float32).to(LIKE)
+    return result
+
+
+@triton.jit
+def read(x, memory, place, mask, DIFFERENCE: tl.constexpr):
+    """``x`` at the places, or ``fl(x - memory)`` in memory's dtype; 0 where the mask is off."""
+    number = tl.load(x + place, mask=mask, other=0.0)
+    if DIFFERENCE:
+        held = tl.load(memory + place, mask=mask, other=0.0)
+        number = widened(number).to(held.dtype) - held
+    return number
+
+
+@triton.jit
+def magnitude(number):
+    """The bits with the sign cleared: int64 for float64, else int32; they ascend with the magnitude."""
+    if number.dtype == tl.float64:
+        bits = number.to(tl.int64, bitcast=True) & 0x7FFFFFFFFFFFFFFF
+    elif number.dtype == tl.float32:
+        bits = number.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    else:
+        bits = number.to(tl.int16, bitcast=True).to(tl.int32) & 0x7FFF
+    return bits
+
+
+@triton.jit
+def quotient(a, b):
+    """``fl(a / b)``: Triton's ``/`` is correctly rounded for float64 only."""
+    if a.dtype == tl.float64:  # noqa: SIM108 (Triton decides it when it compiles)
+        result = a / b
+    else:
+        result = tl.div_rn(a, b)
+    return result
+
+
+@triton.jit
+def signed(size, negative):
+    """A magnitude with a sign. Triton's own minus subtracts from 0, which makes no negative zero."""
+    return tl.where(negative, size * -1.0, size)

@@ -1,0 +1,129 @@
+"""Compiles kernels ahead of time, with no GPU, as the functions of ``laconic.kernels._gpu`` call them.
+
+``python aot.py TARGET FOLDER`` writes each kernel's PTX and a list of them as JSON. The functions run with a
+launcher that only notes what it is asked to launch.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from laconic.kernels import Purpose, Stream, _gpu
+from laconic.kernels._cuts import Cuts
+from laconic.kernels.rounding import Levels
+from laconic.kernels.steps import Step
+
+TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32)}
+MODULES = ("selection", "_short", "philox", "rounding", "sums", "scatter", "blocks", "codes")
+POINTERS = {
+    torch.float64: "*fp64",
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.uint8: "*u8",
+}
+POWERS = Levels(torch.tensor([0.0, *(2.0**j for j in range(-149, 128))]), window=255)
+WIDE_POWERS = Levels(
+    torch.tensor([0.0, *(2.0**j for j in range(-1074, 1024))], dtype=torch.float64), window=1023
+)
+TABLE = Levels(torch.linspace(0, 1, 8))
+
+
+def calls():
+    """Every function, in the dtypes and forms that a training run uses."""
+    x = torch.linspace(-1, 1, 12000)
+    memory, short, double = x.flip(0).contiguous(), x.bfloat16(), x.double()
+    long, blocks = Cuts.of([0], [12000], [120]), Cuts.of([0], [12000], [3], block=100)
+    for target, kept in ((x, None), (short, memory), (double, None)):
+        if target is not double:  # only reads and compares other bits
+            _gpu.top_k_segments(target, kept, long)
+        _gpu.top_k_segments(target, kept, blocks)
+        _gpu.norm(target, 2, kept)
+        _gpu.quantize_blocks(target, 7, 64, kept)
+    draw, scale = Stream(7), torch.ones(1)
+    _gpu.words(draw, 100, Purpose.ROUNDING, "cpu")
+    _gpu.round_to_levels(Step(x), POWERS)
+    _gpu.round_to_levels(Step(short, memory, memory), POWERS, draw)
+    _gpu.round_to_levels(Step(double, None, double, -1.0), WIDE_POWERS, draw)
+    _gpu.round_to_levels(Step(short, memory, memory), TABLE, draw, scale=scale)
+    _gpu.round_to_levels(Step(x), TABLE)
+    _gpu.round_to_signs(Step(short, memory, memory), scale)
+    _gpu.canonical_sum(x)
+    _gpu.mean_magnitude(x)
+    positions, values = torch.arange(20).view(2, 10), torch.ones(2, 10)
+    _gpu.scatter_add_(x, positions, values, [0.5, 0.5])
+    _gpu.scatter_add_into(x, positions, values, [0.5, 0.5], short)
+    levels, number = torch.linspace(0, 1, 9), torch.ones(1)
+    _gpu.dequantize_blocks(torch.ones(100, dtype=torch.int32), levels, number, number, 1024)
+    codes = torch.ones(100, dtype=torch.int32)
+    _gpu.pack_codes(codes, 0, 16, 1, 4)
+    _gpu.pack_codes(codes, 0, 3, 5, 8)
+    _gpu.unpack_codes(torch.zeros(50, dtype=torch.uint8), 0, 16, 1, 4, 100)
+    _gpu.unpack_codes(torch.zeros(20, dtype=torch.uint8), 0, 3, 5, 8, 100)
+    _gpu.pack_signs(short, memory)
+
+
+def recorded():
+    """Each different launch: name, kernel, the types of its arguments, constants, warps."""
+    found = {}
+
+    def note(kernel, programs, *arguments, warps=4, **constants):
+        names = kernel.arg_names
+        types = {
+            name: POINTERS[argument.dtype] if isinstance(argument, torch.Tensor) else "i32"
+            for name, argument in zip(names, arguments, strict=False)
+        }
+        types |= dict.fromkeys(constants, "constexpr")
+        types = {name: types[name] for name in names}
+        module = kernel.fn.__module__.rpartition(".")[2].strip("_")
+        key = (module, kernel.fn.__name__.strip("_"), *types.values(), *constants.items())
+        found[key] = (kernel, types, constants, warps)
+
+    for module in MODULES:
+        importlib.import_module(f"laconic.kernels._gpu.{module}").launch = note
+    calls()
+    return [(f"{key[0]}.{key[1]}", *job) for key, job in found.items()]
+
+
+def ptx(kernel, types, constants, warps, target, fusion=False):
+    """The compiled kernel's PTX; ptxas, which Triton brings, has accepted it."""
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind[0] == "*"}
+    source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
+    options = {"num_warps": warps, "enable_fp_fusion": fusion}
+    return triton.compile(source, target=target, options=options).asm["ptx"]
+
+
+def contracting(x, y, z, out, N: tl.constexpr):
+    """A kernel that fuses, divides roughly and flushes, if it is let: what the check must notice."""
+    i = tl.arange(0, N)
+    a, b, c = tl.load(x + i), tl.load(y + i), tl.load(z + i)
+    tl.store(out + i, tl.ceil(tl.exp((a * b + c) / c)))
+
+
+def main(target, folder):
+    """Writes all PTX and the list of it."""
+    listed = []
+    jobs = recorded()
+    kinds = dict.fromkeys(("x", "y", "z", "out"), "*fp32") | {"N": "constexpr"}
+    jobs.append(("contracting", triton.jit(contracting), kinds, {"N": 128}, 4))
+    for number, (name, kernel, types, constants, warps) in enumerate(jobs):
+        # What differs from another variant by its reading alone is compiled for one target.
+        if target != "sm_80" and not constants.get("DIFFERENCE", True):
+            continue
+        path = Path(folder) / f"{number}.ptx"
+        path.write_text(ptx(kernel, types, constants, warps, TARGETS[target], fusion=name == "contracting"))
+        listed.append((name, path.name))
+    (Path(folder) / "kernels.json").write_text(json.dumps(listed))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

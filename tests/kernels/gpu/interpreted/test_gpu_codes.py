@@ -1,0 +1,76 @@
+"""Block quantiser and packing kernels against their plain forms, bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+from same import numbers, same
+
+from laconic.grids import BlockLevels, level_table
+from laconic.kernels import _gpu, coding
+from laconic.kernels.blocks import dequantize_blocks_plainly, quantize_blocks_plainly
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float16])
+@pytest.mark.parametrize("block", [1, 7, 64, 130, 1024])
+def test_block_quantiser(block, dtype):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x = numbers((2, 300), dtype, block)
+    memory = numbers((2, 300), wide, 1, edges=False)
+    for kept, target in ((None, x.to(wide)), (memory, x - memory)):
+        found = _gpu.quantize_blocks(x, 7, block, kept)
+        expected = quantize_blocks_plainly(target, 7, block)
+        assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+        codes, low, span = found
+        levels = level_table(BlockLevels(4), wide, x.device)
+        decoded = _gpu.dequantize_blocks(codes, levels, span, low, block)
+        assert same(decoded, dequantize_blocks_plainly(codes, levels, span, low, block))
+
+
+def test_a_span_that_would_reach_infinity():
+    most = torch.finfo(torch.float32).max
+    x = torch.tensor([most, -most / 3, most / 1.5, 1.0, 5e-45, -0.0])
+    for found, expected in zip(
+        _gpu.quantize_blocks(x, 127, 3), quantize_blocks_plainly(x, 127, 3), strict=True
+    ):
+        assert same(found, expected)
+
+
+@pytest.mark.parametrize("count", [1, 32, 33, 1100])
+@pytest.mark.parametrize(
+    ("symbols", "shared", "width", "base"),
+    [
+        (2, 1, 1, 0),
+        (16, 1, 4, 0),
+        (511, 1, 9, 22),
+        (2**17, 1, 17, 0),
+        (3, 5, 8, 0),
+        (15, 2, 8, 9),
+    ],
+)
+def test_codes_as_bits(count, symbols, shared, width, base):
+    generator = torch.Generator().manual_seed(count)
+    size = torch.randint(1, symbols // 2 + 1, (count,), generator=generator) + base
+    sign = 1 - 2 * torch.randint(2, (count,), generator=generator)
+    codes = (size * sign).to(torch.int32)
+    if symbols % 2:
+        codes[::3] = 0
+    expected = torch.from_numpy(np.array(coding.put_codes(codes.numpy(), base, symbols, shared, width)))
+    found = _gpu.pack_codes(codes, base, symbols, shared, width)
+    assert same(found, expected)
+    assert same(_gpu.unpack_codes(found, base, symbols, shared, width, count), codes)
+
+
+@pytest.mark.parametrize("d", [1, 8, 9, 4097])
+def test_signs(d):
+    x, memory = numbers((d,), torch.bfloat16, d), numbers((d,), torch.float32, 1, edges=False)
+    for kept, target in ((None, x.float()), (memory, x - memory)):
+        codes = torch.where(target < 0, -1, 1).to(torch.int32)
+        expected = torch.from_numpy(np.array(coding.put_codes(codes.numpy(), 0, 2, 1, 1)))
+        assert same(_gpu.pack_signs(x, kept), expected)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="blocks of 1 to 4096"):
+        _gpu.quantize_blocks(torch.zeros(9000), 7, 5000)
+    with pytest.raises(ValueError, match="one vector"):
+        _gpu.pack_signs(torch.zeros(2, 3))

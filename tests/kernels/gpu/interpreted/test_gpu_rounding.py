@@ -1,0 +1,136 @@
+"""Philox and rounding kernels against their plain forms, bit for bit."""
+
+import pytest
+import torch
+from same import numbers, same
+
+from laconic.grids import ClippedPowers, ExponentialLevels, GeometricGrid, Signs, UniformLevels, level_table
+from laconic.kernels import Purpose, Stream, _gpu
+from laconic.kernels.rounding import Levels, base_below, round_plainly
+from laconic.kernels.steps import Step
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
+GRIDS = [
+    GeometricGrid((1.0, 2.0)),
+    GeometricGrid((1.0, 1.5, 2.0)),
+    ClippedPowers(3),
+    ExponentialLevels(2.0, 5),
+    UniformLevels(1),
+    UniformLevels(7),
+    Signs(),
+]
+
+
+def wide(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def plainly(step, levels, draw, base, scale):
+    """The definition, and what is added to ``out``."""
+    x = step.numbers()
+    magnitudes = x.abs()
+    if scale is not None:
+        magnitudes = (magnitudes / torch.where(scale > 0, scale, 1)).clamp(max=1)
+    if base is None and scale is None:
+        base = base_below(magnitudes.amax(dim=-1, keepdim=True), levels)
+    level = round_plainly(magnitudes, levels, draw, base)
+    values = levels.table[level] if scale is None else levels.table[level] * scale
+    added = torch.where(x < 0, -values, values) * step.weight
+    return torch.where(x < 0, -level, level).to(torch.int32), added
+
+
+def check(x, grid, draw=None, memory=None, scale=None, base=None, weight=1.0, where=None):
+    dtype = wide(x.dtype)
+    levels = Levels(level_table(grid, dtype, x.device), grid.window(dtype))
+    out = {"memory": memory, "x": x, None: None}[where]
+    before = None if out is None else out.clone()
+    codes, added = plainly(Step(x, memory, None, weight), levels, draw, base, scale)
+    found = _gpu.round_to_levels(Step(x, memory, out, weight), levels, draw, base=base, scale=scale)
+    assert same(found, codes)
+    if out is not None:
+        assert same(out, before + added)
+
+
+@pytest.mark.parametrize("count", [1, 5, 1024, 1030])
+@pytest.mark.parametrize(
+    "stream", [Stream(-7, 3, 2, 1), Stream(2**63 + 5, 2**32 - 1, torch.arange(2), 2**31)]
+)
+def test_words(count, stream):
+    found = _gpu.words(stream, count, Purpose.ROUNDING, "cpu")
+    assert found.equal(stream.words(count, Purpose.ROUNDING))
+
+
+def test_purposes_draw_other_words():
+    coin, selection = (_gpu.words(Stream(1), 8, p, "cpu") for p in (Purpose.COIN, Purpose.SELECTION))
+    assert not coin.equal(selection)
+
+
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_grids(grid, random):
+    check(numbers((1200,), torch.float32, 1), grid, Stream(5, 1, 2, 3) if random else None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("grid", [GeometricGrid((1.0, 2.0)), GeometricGrid((1.0, 1.25, 2.0))], ids=str)
+def test_dtypes_and_rows(grid, dtype):
+    x = numbers((3, 130), dtype, 2)
+    memory = numbers((3, 130), wide(dtype), 3, edges=False)
+    draw = Stream(5, 1, torch.arange(3), 3)
+    check(x, grid, draw)
+    check(x, grid, None, memory, where="memory")
+    check(x, grid, draw, memory, where="memory", weight=0.3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_residual_is_drained(dtype):
+    x = numbers((2, 70), dtype, 4, edges=False)
+    check(x, GeometricGrid((1.0, 2.0)), Stream(9), where="x", weight=-1.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize("grid", GRIDS[3:6], ids=str)
+def test_dithering(grid, dtype, random):
+    x = numbers((2, 100), dtype, 5, edges=False)
+    x[1] = 0
+    scale = _gpu.norm(x, 2).to(wide(dtype)).unsqueeze(-1)
+    check(x, grid, Stream(3, 2, 1) if random else None, scale=scale)
+    memory = torch.zeros(2, 100, dtype=wide(dtype))
+    check(x, grid, Stream(3, 2, 1) if random else None, memory, scale=scale, where="memory")
+
+
+def test_negative_zeros_stay():
+    x, memory = torch.tensor([-1e-3, 1e-3, -0.0, -3.0]), torch.full((4,), -0.0)
+    check(x, UniformLevels(1), None, memory, scale=torch.tensor([8.0]), where="memory")
+
+
+def test_a_given_base():
+    base = torch.tensor([[140], [0]])
+    check(numbers((2, 100), torch.float32, 6), GeometricGrid((1.0, 2.0)), Stream(1), base=base)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_signs(dtype):
+    x, scale = numbers((2, 90), dtype, 7), torch.tensor([[0.3], [2.0]], dtype=wide(dtype))
+    memory = numbers((2, 90), wide(dtype), 8, edges=False)
+    before, difference = memory.clone(), x - memory
+    found = _gpu.round_to_signs(Step(x, memory, memory, 0.7), scale)
+    assert same(found, torch.where(difference < 0, -1, 1).to(torch.int32))
+    assert same(memory, before + torch.where(difference < 0, -scale, scale) * 0.7)
+
+
+def test_the_largest_magnitude():
+    x = numbers((3, 4100), torch.bfloat16, 9)
+    assert same(_gpu.largest_magnitude(Step(x)), x.float().abs().amax(dim=-1, keepdim=True))
+
+
+def test_what_does_not_fit_is_refused():
+    levels = Levels(torch.tensor([0.0, 1.0]))
+    x = torch.zeros(2, 4)
+    with pytest.raises(ValueError, match="contiguous"):
+        _gpu.round_to_levels(Step(x.t()), levels)
+    with pytest.raises(TypeError, match="levels"):
+        _gpu.round_to_levels(Step(x.double()), levels)
+    with pytest.raises(ValueError, match="draws for 3 rows"):
+        _gpu.round_to_levels(Step(x), levels, Stream(0, node=torch.arange(3)))

@@ -1,0 +1,75 @@
+"""Every kernel goes to the GPU's form where a tensor lies on one; a stand-in takes the place of both."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from laconic import kernels
+from laconic.kernels import (
+    Cuts,
+    Levels,
+    Purpose,
+    Step,
+    Stream,
+    _choice,
+    blocks,
+    device_packing,
+    philox,
+    rounding,
+    scatter,
+    selection,
+    sums,
+)
+
+X = torch.tensor([3.0, -1.0, 0.5, 2.0])
+PLACES, NUMBERS = [torch.tensor([1, 3])], [torch.tensor([1.0, 2.0])]
+LEVELS = Levels(torch.tensor([0.0, 1.0, 2.0, 4.0]))
+CODES = torch.tensor([1, -2], dtype=torch.int32)
+
+CALLS = {
+    "top_k_positions": lambda: kernels.top_k_positions(X, 2),
+    "top_k_segments": lambda: kernels.top_k_segments(X, None, Cuts.of([0], [4], 2)),
+    "round_to_levels": lambda: kernels.round_to_levels(Step(X), LEVELS),
+    "round_to_signs": lambda: kernels.round_to_signs(Step(X), torch.ones(1)),
+    "largest_magnitude": lambda: kernels.largest_magnitude(Step(X)),
+    "words": lambda: Stream(seed=1).words(8, Purpose.COIN),
+    "canonical_sum": lambda: kernels.canonical_sum(X),
+    "squared_norm": lambda: kernels.squared_norm(X),
+    "norm": lambda: kernels.norm(X, math.inf),
+    "mean_magnitude": lambda: kernels.mean_magnitude(Step(X)),
+    "scatter_add_": lambda: kernels.scatter_add_(X.clone(), PLACES[0][None], NUMBERS[0][None]),
+    "scatter_add_into": lambda: kernels.add_nodes_into(X.clone(), PLACES, NUMBERS, [1.0], X.clone()),
+    "quantize_blocks": lambda: kernels.quantize_blocks(X, 3, 2),
+    "dequantize_blocks": lambda: kernels.dequantize_blocks(CODES, LEVELS.table, X[:1], X[:1], 2),
+    "pack_codes": lambda: device_packing.put_codes(CODES, 0, 5, 1, 3),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_kernels_go_where_the_tensors_are(name, monkeypatch):
+    asked = []
+
+    def found(*arguments, **options):
+        asked.append((arguments, options))
+        return "the GPU's"
+
+    gpu = SimpleNamespace(**{name: found}, takes=lambda step: True)
+    for module in (blocks, device_packing, philox, rounding, scatter, selection, sums):
+        monkeypatch.setattr(module, "on_gpu", lambda tensor: gpu)
+    result = CALLS[name]()
+    assert len(asked) == 1
+    assert result == ("the GPU's" if not name.startswith("scatter") else None)
+
+
+def test_main_memory_is_no_gpu():
+    assert _choice.on_gpu(X) is None
+
+
+def test_inside_plainly_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(_choice, "loops", lambda name: pytest.fail("asked for loops"))
+    long = torch.arange(10_000.0)
+    with _choice.plainly():
+        assert float(kernels.canonical_sum(long)) == 49_995_000
+        assert kernels.top_k_positions(long, 2).tolist() == [9998, 9999]
