@@ -1,6 +1,8 @@
 """``laconic compare``: methods on a data set, gradient norm against bits sent."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -41,6 +43,7 @@ from laconic.feedback import make_feedback
     show_default=True,
     help="Folder for results.json and the figures.",
 )
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same options was.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")
 @click.pass_context
 def command(
@@ -56,18 +59,21 @@ def command(
     stop: float,
     seed: int,
     out: Path,
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Compare methods on a data set, each at its best stepsize.
 
     FILE is in LibSVM format, plain or compressed. Without one, the breast cancer data that come with
     scikit-learn are used. Every method starts at the same point and runs at the same multiples of one
-    stepsize, EF21's theoretical one.
+    stepsize, EF21's theoretical one. What is done is kept in the folder checkpoints of the output, every five
+    seconds, until the comparison is complete.
 
     \b
     Example:
       laconic compare
       laconic compare a9a.txt --nodes 20 --compressor top-k:1 --multiples 1,4,16,64 --out a9a
+      laconic compare a9a.txt --nodes 20 --compressor top-k:1 --multiples 1,4,16,64 --out a9a --resume
     """
     from laconic.lab import compare, plots
     from laconic.lab.datasets import load_problem
@@ -83,26 +89,35 @@ def command(
     steps = _numbers(multiples)
     loaded = load_problem(file, problem, nodes, regularizer)
     out.mkdir(parents=True, exist_ok=True)
+    kept = out / "checkpoints"
+    if not resume:
+        _forget(kept, names)
 
     console = Console(stderr=as_json, highlight=False)
     console.print(f"{loaded.title}: {nodes} nodes, d = {loaded.problem.d}, compressor {compressor}")
-    with progress(console) as (bar, task):
-        bar.update(task, total=len(names) * rounds)
+    try:
+        with progress(console) as (bar, task):
+            bar.update(task, total=len(names) * rounds)
 
-        def on_round(name: str, t: int, smallest: float) -> None:
-            done = names.index(name) * rounds + t
-            bar.update(task, completed=done, description=name, note=f"round {t:>5}  |∇f|² {smallest:.1e}")
+            def on_round(name: str, t: int, smallest: float) -> None:
+                done = names.index(name) * rounds + t
+                note = f"round {t:>5}  |∇f|² {smallest:.1e}"
+                bar.update(task, completed=done, description=name, note=note)
 
-        comparison = compare(
-            loaded.problem,
-            names,
-            chosen,
-            multiples=steps,
-            rounds=rounds,
-            stop=stop,
-            seed=seed,
-            on_round=on_round,
-        )
+            comparison = compare(
+                loaded.problem,
+                names,
+                chosen,
+                multiples=steps,
+                rounds=rounds,
+                stop=stop,
+                seed=seed,
+                on_round=on_round,
+                checkpoint=kept,
+            )
+    except KeyboardInterrupt:
+        console.print(f"interrupted; to go on: {_again()}", soft_wrap=True)
+        ctx.exit(130)
 
     title = f"{loaded.title}: {nodes} nodes, {compressor}"
     settings = {
@@ -121,6 +136,7 @@ def command(
     (out / "results.json").write_text(
         json.dumps(finite({"settings": settings, **comparison.record()}), allow_nan=False)
     )
+    _forget(kept, names)
     plots.plot_curves(comparison, title).savefig(out / "bits.png", dpi=150)
     plots.plot_multiples(comparison, title).savefig(out / "multiples.png", dpi=150)
     if as_json:
@@ -138,6 +154,20 @@ def command(
     for note in notes:
         console.print(f"note: {note}")
     console.print(f"written to {out}: results.json, bits.png, multiples.png")
+
+
+def _forget(folder: Path, names: list[str]) -> None:
+    """Remove what was kept of a run, and nothing else that may lie there."""
+    for name in names:
+        (folder / f"{name}.npz").unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _again() -> str:
+    """The command that was called, with --resume."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["laconic", *arguments, "--resume"])
 
 
 def _numbers(text: str) -> list[float]:

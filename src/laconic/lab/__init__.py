@@ -3,6 +3,7 @@
 Needs the extra ``laconic[lab]``.
 """
 
+from laconic.lab._checkpoint import CheckpointError as CheckpointError
 from laconic.lab._compare import Comparison as Comparison
 from laconic.lab._compare import compare as compare
 from laconic.lab._data import DataError as DataError

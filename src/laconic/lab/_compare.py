@@ -1,17 +1,23 @@
 """Several methods on one problem, each at its stepsize multiples."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from laconic.compressors import Compressor
 from laconic.feedback import Feedback, make_feedback
 from laconic.lab._problem import Problem
-from laconic.lab._result import Result
+from laconic.lab._result import Direction, Result
 from laconic.lab._run import run
 from laconic.lab._simulation import ACCOUNTINGS
+
+_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+_LISTED = 500
 
 OnMethod = Callable[[str, int, float], None]
 """Called with a method's name, a round, and the smallest ``|grad f|^2`` among its runs."""
@@ -52,7 +58,11 @@ class Comparison:
         return rows
 
     def record(self) -> dict[str, Any]:
-        """Everything, for a file: the summary, and every run's course."""
+        """Everything, for a file: the summary, and every run's course.
+
+        Of a run of more than 1,000 rounds, the first 500 and about 500 others at equal ratios are listed,
+        the last among them; "round" says which.
+        """
         runs = {
             name: [
                 {
@@ -60,10 +70,13 @@ class Comparison:
                     "stepsize": result.base_stepsize * multiple,
                     "end": str(result.ends[i]),
                     "rounds": int(result.rounds[i]),
-                    "grad_norm2": _listed(result.grad_norm2[i]),
+                    "round": (kept := _kept(int(result.rounds[i]))).tolist(),
+                    "grad_norm2": result.grad_norm2[i, kept].tolist(),
                     "bits": {
-                        direction: {kind: _listed(result.bits(kind, direction)[i]) for kind in ACCOUNTINGS}
-                        for direction in ("up", "down")
+                        direction: {
+                            kind: result.bits(kind, direction)[i, kept].tolist() for kind in ACCOUNTINGS
+                        }
+                        for direction in _DIRECTIONS
                     },
                 }
                 for i, multiple in enumerate(result.multiples)
@@ -73,8 +86,12 @@ class Comparison:
         return {"stop": self.stop, "notes": list(self.notes), "summary": self.summary(), "runs": runs}
 
 
-def _listed(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
-    return [float(value) for value in values[~np.isnan(values)]]
+def _kept(rounds: int) -> npt.NDArray[np.int64]:
+    """Which rounds of a run go to a file."""
+    if rounds <= 2 * _LISTED:
+        return np.arange(max(rounds, 0) + 1)
+    later = np.geomspace(_LISTED, rounds, _LISTED + 1).round().astype(np.int64)
+    return np.unique(np.concatenate((np.arange(_LISTED), later)))
 
 
 def compare(
@@ -87,14 +104,17 @@ def compare(
     stop: float = 1e-7,
     seed: int = 0,
     on_round: OnMethod | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Comparison:
     """Run methods of the given names with one compressor.
 
     A method that needs a contractive compressor gets the compressor's ``contractive()`` form where it is
-    not one itself, and a note says so.
+    not one itself, and a note says so. With ``checkpoint``, a folder, the runs of each method keep what they
+    have done there, and a later call with the same arguments goes on from it, as :func:`run` does.
 
     Raises:
-        ValueError: for an unknown method or settings that a method refuses, before anything runs.
+        ValueError: for an unknown method or settings that a method refuses, before anything runs; and for
+            checkpoints that are damaged or belong to other settings.
 
     Example:
         >>> import laconic
@@ -107,6 +127,9 @@ def compare(
     feedbacks = {name: _feedback(name, compressor, problem.d, notes) for name in methods}
     for feedback in feedbacks.values():
         feedback.sender(problem.d)
+    folder = None if checkpoint is None else Path(checkpoint)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     results = {}
     for name, feedback in feedbacks.items():
 
@@ -114,7 +137,16 @@ def compare(
             if on_round is not None:
                 on_round(name, t, float(norms.min()))
 
-        results[name] = run(problem, feedback, multiples, rounds, stop, seeds=(seed,), on_round=report)
+        results[name] = run(
+            problem,
+            feedback,
+            multiples,
+            rounds,
+            stop,
+            seeds=(seed,),
+            on_round=report,
+            checkpoint=None if folder is None else folder / f"{name}.npz",
+        )
     return Comparison(results, stop, tuple(notes))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,32 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 Slopes = Callable[[Array, slice], Array]
 
+_ROWS_A_CALL = 2048  # fewer are not worth a call of the loops
+_CACHED_ROWS = 8192  # whose products with 16 points take a megabyte
 _WORTH_A_THREAD = 500_000  # products of stored entries and points: below, starting threads costs more
+
+
+@cache
+def _loops() -> Any:
+    # Imported here because numba takes longer to import than all the rest.
+    from laconic.lab import _loops as loops
+
+    return loops
+
+
+def _tiles(points: Array) -> list[tuple[int, Array]]:
+    """Points (R, d) as columns (d, width) for the loops, zeros filling up; each with its first point."""
+    loops = _loops()
+    vectors = -(-len(points) // loops.LANES)
+    count = max(1, -(-loops.LANES * vectors // loops.WIDEST))
+    cuts = [loops.LANES * (vectors * tile // count) for tile in range(count + 1)]
+    tiles = []
+    for start, stop in pairwise(cuts):
+        columns = np.zeros((points.shape[1], stop - start))
+        part = points[start:stop]
+        columns[:, : len(part)] = part.T
+        tiles.append((start, columns))
+    return tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +57,8 @@ class SplitRows:
     """A sparse matrix (N, d) whose rows belong to nodes, block after block.
 
     Every product here adds one point's terms in the order of the stored entries, whatever the number
-    of points, so no point of a batch can change another's result.
+    of points, so no point of a batch can change another's result. `node_gradients` goes through compiled
+    loops, the others through scipy.
     """
 
     matrix: CSR
@@ -70,57 +96,68 @@ class SplitRows:
     def node_gradients(self, points: Array, slopes: Slopes) -> Array:
         """``X_i^T s_i / N_i`` for every node and point, (R, d) -> (R, nodes, d), contiguous.
 
-        ``slopes(X x, rows)`` gives the weights s, (N', R), of the rows named by a slice, from their products
-        with x; it may overwrite the products. Nodes are independent of each other, so that threads change
-        the time but no bit.
+        ``slopes(X x, rows)`` gives the weights s, (N', R'), of the rows named by a slice, from their
+        products with R' points, some of which may be zeros that fill up a vector; it may overwrite the
+        products. Nodes are independent of each other, so that threads change the time but no bit.
         """
-        threads = min(torch.get_num_threads(), self.nodes)
+        out = np.empty((len(points), self.nodes, self.d))
+        tasks = [(*tile, *group) for tile in _tiles(points) for group in self._groups]
+
+        def work() -> None:
+            with np.errstate(over="ignore", invalid="ignore"):  # the setting is each thread's own
+                while True:
+                    try:
+                        start, columns, first, last = tasks.pop()
+                    except IndexError:  # all are taken
+                        return
+                    sums = self._sums(columns, slopes, first, last).transpose(2, 0, 1)
+                    part = out[start : start + len(sums), first:last]
+                    np.divide(sums[: len(part)], self.sizes[first:last, None], out=part)
+
+        threads = min(torch.get_num_threads(), len(tasks))
         if self.matrix.nnz * len(points) < _WORTH_A_THREAD:
             threads = 1
-        out = np.empty((len(points), self.nodes, self.d))
-
-        def work(first: int, group: SplitRows) -> None:
-            with np.errstate(over="ignore", invalid="ignore"):  # the setting is each thread's own
-                rows = slice(self.bounds[first], self.bounds[first + group.nodes])
-                weights = slopes(group.forward(points), rows)
-                np.divide(
-                    group.backward(weights), group.sizes[:, None], out=out[:, first : first + group.nodes]
-                )
-
-        groups = self._groups(threads)
         if threads == 1:
-            work(*groups[0])
+            work()
             return out
         with ThreadPoolExecutor(threads - 1) as pool:  # short-lived, so that a fork finds no thread missing
-            others = [pool.submit(work, *group) for group in groups[1:]]
-            work(*groups[0])
+            others = [pool.submit(work) for _ in range(threads - 1)]
+            work()
             for other in others:
                 other.result()
         return out
 
-    def _groups(self, count: int) -> list[tuple[int, SplitRows]]:
-        """Consecutive nodes in ``count`` groups of about equal size, each with its first node's index."""
-        if count not in self._grouped:
-            cuts = [self.nodes * g // count for g in range(count + 1)]
-            self._grouped[count] = [(a, self if count == 1 else self._part(a, b)) for a, b in pairwise(cuts)]
-        return self._grouped[count]
-
-    def _part(self, first: int, last: int) -> SplitRows:
-        start = self.bounds[first]
-        block = row_block(self.matrix, start, self.bounds[last])
-        return SplitRows(block, tuple(b - start for b in self.bounds[first : last + 1]))
+    def _sums(self, columns: Array, slopes: Slopes, first: int, last: int) -> Array:
+        """``X_i^T s_i`` for points (d, width) and the nodes from first to last: (nodes, d, width)."""
+        loops, X = _loops(), self.matrix
+        vectors = loops.vectors(columns.shape[1])
+        sums = np.zeros((last - first, *columns.shape))
+        begin, end = self.bounds[first], self.bounds[last]
+        for start in range(begin, end, _CACHED_ROWS):
+            rows = slice(start, min(start + _CACHED_ROWS, end))
+            matrix = (X.indptr[rows.start : rows.stop + 1], X.indices, X.data)
+            products = np.empty((rows.stop - rows.start, columns.shape[1]))
+            loops.forward(*matrix, columns, products, vectors)
+            loops.backward(*matrix, slopes(products, rows), self._owners[rows], first, sums, vectors)
+        return sums
 
     @cached_property
-    def _grouped(self) -> dict[int, list[tuple[int, SplitRows]]]:
-        return {}
+    def _groups(self) -> tuple[tuple[int, int], ...]:
+        """Consecutive nodes, (first, last + 1), that together have rows enough to be worth a call."""
+        cuts = [0]
+        for node, bound in enumerate(self.bounds[1:-1], start=1):
+            if bound - self.bounds[cuts[-1]] >= _ROWS_A_CALL:
+                cuts.append(node)
+        return tuple(pairwise((*cuts, self.nodes)))
+
+    @cached_property
+    def _owners(self) -> npt.NDArray[np.int64]:
+        """The node of each row, (N,)."""
+        return np.repeat(np.arange(self.nodes), self.sizes)
 
     def forward(self, points: Array) -> Array:
         """``X x`` for every point: (R, d) -> (N, R)."""
         return times(self.matrix, points.T)
-
-    def backward(self, weights: Array) -> Array:
-        """``X_i^T s_i`` for every node i and point: (N, R) -> (R, nodes, d)."""
-        return times(self._scatter, weights).reshape(self.nodes, self.d, -1).transpose(2, 0, 1)
 
     def node_means(self, values: Array) -> Array:
         """The mean over each node's rows: (N, R) -> (R, nodes)."""
@@ -145,22 +182,6 @@ class SplitRows:
         """Rows scaled so that the Gram matrix is the mean over nodes of the nodes' averages."""
         scale = 1.0 / np.sqrt(self.nodes * np.repeat(self.sizes, self.sizes).astype(np.float64))
         return with_values(self.matrix, self.matrix.data * spread(self.matrix, scale))
-
-    @cached_property
-    def _scatter(self) -> Any:
-        """The blocks X_i^T along a diagonal, (nodes * d, N).
-
-        One product with it does all nodes at once. Read as compressed columns it is the matrix itself
-        with the column indices moved by node * d: values and row pointers are shared, and a sweep walks
-        through memory in order, with one node's d sums in the cache.
-        """
-        nodes, d, X = self.nodes, self.d, self.matrix
-        index = np.int32 if max(nodes * d, X.nnz) < 2**31 else np.int64  # half the traffic, where they fit
-        offsets = d * np.repeat(np.arange(nodes), self.sizes)
-        moved = (X.indices + spread(X, offsets)).astype(index)
-        matrix: Any = scipy.sparse.csc_array((nodes * d, X.shape[0]), dtype=np.float64)
-        matrix.data, matrix.indices, matrix.indptr = X.data, moved, X.indptr.astype(index)
-        return matrix
 
     @cached_property
     def _gather(self) -> CSR:

@@ -1,26 +1,22 @@
 """Running a method on a problem: all stepsize multiples and seeds in one batch."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.compressors import Identity
 from laconic.feedback import Feedback
+from laconic.lab._checkpoint import Checkpoint
 from laconic.lab._problem import Problem
-from laconic.lab._result import Array, Direction, Result
-from laconic.lab._simulation import ACCOUNTINGS, NodeByNode, Simulation, Step, plain_step
-from laconic.messages import Message
-from laconic.sizes import Accounting
+from laconic.lab._record import Record
+from laconic.lab._result import Result
+from laconic.lab._simulation import Step, plain_step
+from laconic.lab._walk import Job, OnRound, Walk, walk_batch, walk_nodes
 from laconic.theory import ef21_pl_stepsize, ef21_stepsize
-
-Runs = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-OnRound = Callable[[int, Tensor], None]
-"""Called with a round number t and ``|grad f(x^t)|^2`` of the runs still going."""
 
 
 def base_stepsize(problem: Problem, feedback: Feedback) -> float:
@@ -56,6 +52,7 @@ def run(
     stepsize: float | None = None,
     exact: bool = False,
     on_round: OnRound | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Run a method at several stepsizes and seeds, in float64.
 
@@ -74,12 +71,17 @@ def run(
         stepsize: the base stepsize; by default :func:`base_stepsize`.
         exact: walk node by node on one thread, run after run, instead of in one batch.
         on_round: called after each round's gradients, for progress.
+        checkpoint: a file that keeps what is done, written every five seconds and at the end. If it exists,
+            the run goes on from there, or is only read where it had ended; the result has the same bits as
+            without the interruption. It belongs to these settings and this problem alone; of ``step``, only
+            the name is known.
 
     Returns:
         The course of every run.
 
     Raises:
         ValueError: for settings that make no sense, or that the method refuses.
+        CheckpointError: a ValueError, for a checkpoint that is damaged or belongs to another run.
 
     Example:
         >>> import laconic
@@ -101,12 +103,50 @@ def run(
         raise ValueError(f"the stepsize must be positive and finite, got {stepsize}")
     start = _start(problem, x0)
     base = base_stepsize(problem, feedback) if stepsize is None else stepsize
-    record = _Record(len(seeds) * len(multiples), rounds, start, _down_bits(problem, start))
     move = plain_step if step is None else step
-    walk = _walk_nodes if exact else _walk_batch
-    walk(problem, feedback, [base * m for m in multiples], seeds, stop, move, record, on_round)
+    kept = None
+    if checkpoint is not None:
+        settings = {
+            "method": repr(feedback),
+            "multiples": multiples,
+            "rounds": rounds,
+            "stop": stop,
+            "seeds": seeds,
+            "stepsize": base,
+            "step": getattr(move, "__qualname__", type(move).__qualname__),
+            "exact": exact,
+            "start": _digest(start),
+            "problem": _digest(problem.gradients(start)),
+        }
+        kept = Checkpoint(Path(checkpoint), settings)
+    job = Job(problem, feedback, tuple(base * m for m in multiples), seeds, stop, move, on_round, kept)
+    record = Record(len(job.pairs), rounds, start)
+    _walk(job, record, walk_nodes if exact else walk_batch)
     shape = (len(seeds), len(multiples)) if len(seeds) > 1 else (len(multiples),)
-    return record.result(feedback.name, multiples, seeds, base, shape)
+    return Result(
+        method=feedback.name,
+        multiples=multiples,
+        seeds=seeds,
+        base_stepsize=base,
+        grad_norm2=record.norms.reshape(*shape, -1),
+        ends=record.ends.reshape(shape),
+        x=record.x.reshape(*shape, -1),
+        sent=record.bits(shape),
+    )
+
+
+def _walk(job: Job, record: Record, walk: Walk) -> None:
+    """Walk, or go on where the checkpoint stands, or nowhere if that is the end."""
+    state = None if job.checkpoint is None else job.checkpoint.load()
+    if state is not None:
+        record.load_state_dict(state.pop("record"))
+    if state is None or state:
+        walk(job, record, state)
+        job.keep(record)
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values.numpy()).tobytes()).hexdigest()
 
 
 def _start(problem: Problem, x0: Tensor | None) -> Tensor:
@@ -118,153 +158,3 @@ def _start(problem: Problem, x0: Tensor | None) -> Tensor:
     if not bool(torch.isfinite(x0).all()):
         raise ValueError("x0 holds NaN or infinity; start at a finite point")
     return x0.to(torch.float64)
-
-
-def _down_bits(problem: Problem, start: Tensor) -> dict[Accounting, float]:
-    message = Identity().compress(torch.zeros(problem.d, dtype=start.dtype))
-    return {kind: float(message.bits(kind)) for kind in ACCOUNTINGS}
-
-
-class _Record:
-    """Norms, bits and last iterates of all runs, filled as they go."""
-
-    def __init__(self, runs: int, rounds: int, start: Tensor, down: dict[Accounting, float]) -> None:
-        self.norms = np.full((runs, rounds + 1), np.nan)
-        self.up = {kind: np.full((runs, rounds + 1), np.nan) for kind in ACCOUNTINGS}
-        for bits in self.up.values():
-            bits[:, 0] = 0.0
-        self.down = down
-        self.ends = np.full(runs, "rounds", dtype="<U9")
-        self.x = np.tile(start.numpy(), (runs, 1))
-
-    @property
-    def rounds(self) -> int:
-        return self.norms.shape[1] - 1
-
-    def norm(self, runs: Runs, t: int, norm2: Array, stop: float) -> Flags:
-        """Write the norms of round t down; which of the runs go on."""
-        finite = np.isfinite(norm2)
-        reached = finite & (norm2 <= stop)
-        self.norms[runs, t] = norm2
-        self.ends[runs[reached]] = "tolerance"
-        self.ends[runs[~finite]] = "diverged"
-        # A run that went to infinity has nothing to show there but that it went.
-        self.norms[runs[~finite], t] = np.nan
-        return finite & ~reached
-
-    def sent(self, runs: Runs, t: int, message: Message | list[Message], dense: bool) -> None:
-        """Write down the bits of the messages that lead from x^t to x^(t+1), mean over nodes."""
-        for kind, total in self.up.items():
-            if dense and kind == "values":
-                bits = np.zeros(1)
-            elif isinstance(message, Message):
-                bits = message.bits(kind).to(torch.float64).mean(dim=-1).numpy()
-            else:
-                bits = np.mean([float(m.bits(kind)) for m in message], keepdims=True)
-            total[runs, t + 1] = total[runs, t] + bits
-
-    def result(
-        self,
-        name: str,
-        multiples: tuple[float, ...],
-        seeds: tuple[int, ...],
-        base: float,
-        shape: tuple[int, ...],
-    ) -> Result:
-        gone = np.isnan(self.norms)
-        sent: dict[tuple[Accounting, Direction], Array] = {}
-        for kind in ACCOUNTINGS:
-            up = np.where(gone, np.nan, self.up[kind])
-            down = np.where(gone, np.nan, self.down[kind] * np.arange(self.rounds + 1))
-            sent[kind, "up"] = up.reshape(*shape, -1)
-            sent[kind, "down"] = down.reshape(*shape, -1)
-        return Result(
-            method=name,
-            multiples=multiples,
-            seeds=seeds,
-            base_stepsize=base,
-            grad_norm2=self.norms.reshape(*shape, -1),
-            ends=self.ends.reshape(shape),
-            x=self.x.reshape(*shape, -1),
-            sent=sent,
-        )
-
-
-def _walk_batch(
-    problem: Problem,
-    feedback: Feedback,
-    stepsizes: list[float],
-    seeds: tuple[int, ...],
-    stop: float,
-    step: Step,
-    record: _Record,
-    on_round: OnRound | None,
-) -> None:
-    runs = np.arange(len(seeds) * len(stepsizes))
-    simulation = Simulation(
-        problem,
-        feedback,
-        x=torch.from_numpy(record.x.copy()),
-        stepsizes=torch.tensor(stepsizes, dtype=torch.float64).repeat(len(seeds)),
-        seeds=torch.tensor(seeds).repeat_interleave(len(stepsizes)),
-        step=step,
-    )
-    for t in range(record.rounds + 1):
-        gradients = problem.gradients(simulation.x)
-        norm2 = (gradients.mean(dim=-2) ** 2).sum(dim=-1)
-        record.x[runs] = simulation.x.numpy()
-        going = record.norm(runs, t, norm2.numpy(), stop)
-        if not going.all():
-            runs = runs[going]
-            if runs.size == 0:
-                break
-            mask = torch.from_numpy(going)
-            simulation.keep(mask)
-            gradients, norm2 = gradients[mask], norm2[mask]
-        if on_round is not None:
-            on_round(t, norm2)
-        if t < record.rounds:
-            message = simulation.advance(gradients)
-            record.sent(runs, t, message, feedback.plan(t).dense)
-
-
-def _walk_nodes(
-    problem: Problem,
-    feedback: Feedback,
-    stepsizes: list[float],
-    seeds: tuple[int, ...],
-    stop: float,
-    step: Step,
-    record: _Record,
-    on_round: OnRound | None,
-) -> None:
-    pairs = [(seed, stepsize) for seed in seeds for stepsize in stepsizes]
-    with _one_thread():
-        for number, (seed, stepsize) in enumerate(pairs):
-            runs = np.array([number])
-            x = torch.from_numpy(record.x[number].copy())
-            simulation = NodeByNode(problem, feedback, x, stepsize, seed, step)
-            for t in range(record.rounds + 1):
-                gradients = simulation.gradients()
-                mean = torch.zeros_like(x)
-                for gradient in gradients:
-                    mean = mean + gradient
-                norm2 = ((mean / problem.nodes) ** 2).sum(dim=-1, keepdim=True)
-                record.x[number] = simulation.x.numpy()
-                if not record.norm(runs, t, norm2.numpy(), stop).all():
-                    break
-                if on_round is not None:
-                    on_round(t, norm2)
-                if t < record.rounds:
-                    messages = simulation.advance(gradients)
-                    record.sent(runs, t, messages, feedback.plan(t).dense)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

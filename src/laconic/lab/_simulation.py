@@ -1,7 +1,8 @@
 """Several runs of one method on one problem, advanced round by round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +77,16 @@ class Simulation:
             new.load_state_dict({k: v[runs] if isinstance(v, Tensor) else v for k, v in state.items()})
         self.sender, self.receiver = sender, receiver
 
+    def state_dict(self) -> dict[str, Any]:
+        """Iterates, and what sender and receiver remember; stepsizes and seeds are settings."""
+        return {"x": self.x, "sender": self.sender.state_dict(), "receiver": self.receiver.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of a simulation of the same runs."""
+        self.x = state["x"]
+        self.sender.load_state_dict(state["sender"])
+        self.receiver.load_state_dict(state["receiver"])
+
 
 @dataclass
 class NodeByNode:
@@ -115,3 +126,15 @@ class NodeByNode:
         estimate = self.receiver.receive(messages)
         self.x = self.step(self.x, estimate if inside else estimate * self.stepsize)
         return messages
+
+    def state_dict(self) -> dict[str, Any]:
+        """The iterate, and what senders and receiver remember."""
+        senders = [sender.state_dict() for sender in self.senders]
+        return {"x": self.x, "senders": senders, "receiver": self.receiver.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of a walker of the same run."""
+        self.x = state["x"]
+        for sender, saved in zip(self.senders, state["senders"], strict=True):
+            sender.load_state_dict(saved)
+        self.receiver.load_state_dict(state["receiver"])

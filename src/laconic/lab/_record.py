@@ -1,0 +1,104 @@
+"""What is written down while runs go on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from laconic.compressors import Identity
+from laconic.lab._result import Array, Direction
+from laconic.lab._simulation import ACCOUNTINGS
+from laconic.messages import Message
+from laconic.sizes import Accounting
+from laconic.specs import PartSpec, spec_of
+
+Runs = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+_Sizes = dict[Accounting, Array]
+
+
+class Record:
+    """Norms, bits and last iterates of all runs, filled as they go.
+
+    Args:
+        runs: number of runs.
+        rounds: the largest number of rounds.
+        start: the start of all runs, (d,).
+    """
+
+    def __init__(self, runs: int, rounds: int, start: Tensor) -> None:
+        self.norms = np.full((runs, rounds + 1), np.nan)
+        self.up = {kind: np.full((runs, rounds + 1), np.nan) for kind in ACCOUNTINGS}
+        for bits in self.up.values():
+            bits[:, 0] = 0.0
+        estimate = Identity().compress(torch.zeros_like(start))
+        self.down = {kind: float(estimate.bits(kind)) for kind in ACCOUNTINGS}
+        self.ends = np.full(runs, "rounds", dtype="<U9")
+        self.x = np.tile(start.numpy(), (runs, 1))
+        self._sizes: dict[tuple[tuple[PartSpec, ...], bool], _Sizes] = {}
+
+    @property
+    def rounds(self) -> int:
+        """The largest number of rounds."""
+        return self.norms.shape[1] - 1
+
+    def norm(self, runs: Runs, t: int, norm2: Array, stop: float) -> Flags:
+        """Write the norms of round t down; which of the runs go on."""
+        self.norms[runs, t] = norm2
+        going = norm2 > stop
+        if going.all() and np.isfinite(norm2).all():
+            return going
+        finite = np.isfinite(norm2)
+        self.ends[runs[finite & ~going]] = "tolerance"
+        self.ends[runs[~finite]] = "diverged"
+        # A run that went to infinity has nothing to show there but that it went.
+        self.norms[runs[~finite], t] = np.nan
+        return finite & going
+
+    def sent(self, runs: Runs, t: int, messages: Message | list[Message], dense: bool) -> None:
+        """Write down the bits of the messages that lead from x^t to x^(t+1), mean over nodes."""
+        if isinstance(messages, Message):
+            sizes = self._batch_sizes(messages)
+        else:
+            sizes = {kind: _mean([float(m.bits(kind)) for m in messages]) for kind in ACCOUNTINGS}
+        for kind, total in self.up.items():
+            total[runs, t + 1] = total[runs, t] + (0.0 if dense and kind == "values" else sizes[kind])
+
+    def _batch_sizes(self, message: Message) -> _Sizes:
+        # Unless counts vary, a message's size follows from its structure, which is that of the last round.
+        if any(part.count is not None for part in message.parts):
+            return _sizes(message)
+        key = (tuple(map(spec_of, message.parts)), message.replaces is not None)
+        if key not in self._sizes:
+            self._sizes[key] = {kind: bits[:1] for kind, bits in _sizes(message).items()}
+        return self._sizes[key]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is written down."""
+        return {"norms": self.norms, "up": self.up, "ends": self.ends, "x": self.x}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what another record of the same runs held."""
+        self.norms, self.up, self.ends, self.x = state["norms"], state["up"], state["ends"], state["x"]
+
+    def bits(self, shape: tuple[int, ...]) -> dict[tuple[Accounting, Direction], Array]:
+        """Cumulative bits as :class:`Result` holds them, runs in this shape; NaN after a stop."""
+        gone = np.isnan(self.norms)
+        sent: dict[tuple[Accounting, Direction], Array] = {}
+        for kind in ACCOUNTINGS:
+            up = np.where(gone, np.nan, self.up[kind])
+            down = np.where(gone, np.nan, self.down[kind] * np.arange(self.rounds + 1))
+            sent[kind, "up"] = up.reshape(*shape, -1)
+            sent[kind, "down"] = down.reshape(*shape, -1)
+        return sent
+
+
+def _sizes(message: Message) -> _Sizes:
+    return {kind: message.bits(kind).to(torch.float64).mean(dim=-1).numpy() for kind in ACCOUNTINGS}
+
+
+def _mean(sizes: list[float]) -> Array:
+    return np.array([np.mean(sizes)])
