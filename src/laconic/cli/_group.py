@@ -1,5 +1,6 @@
 """The ``laconic`` command, which finds its subcommands by name and reports errors in one line."""
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -11,8 +12,10 @@ from laconic._nearest import look_up
 COMMANDS = {
     "bench": "Measure bits and speed on this machine.",
     "compare": "Compare methods on a data set: gradient norm against bits sent.",
+    "reproduce": "Run the papers' experiments and hold them against the papers.",
     "compressors": "Print the constants that each compressor declares.",
     "inspect": "Show what a packed message or a checkpoint holds.",
+    "warmup": "Compile the hot loops ahead.",
     "demo": "Train a small transformer on four nodes with 1 % of the bytes.",
 }
 
@@ -38,7 +41,9 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the library refuses is the user's to mend, so no traceback."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show
+                return super().invoke(ctx)
         except click.UsageError as error:
             path = (error.ctx or ctx).command_path
             raise _Refused(f"{error.format_message()} See '{path} --help'.") from error
@@ -49,6 +54,11 @@ class CommandGroup(click.Group):
             if error.name not in ("sklearn", "scipy", "matplotlib", "threadpoolctl"):
                 raise
             raise _Refused(f"this command needs {error.name}: pip install 'laconic[lab,cli]'") from error
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line on standard error."""
+    click.echo(f"laconic: warning: {message}", err=True)
 
 
 class _Refused(click.ClickException):

@@ -1,12 +1,13 @@
 """``laconic compressors``: the table of constants."""
 
 import math
+import warnings
 
 import click
 from rich.console import Console
 
 from laconic.cli._output import print_json, table_like
-from laconic.compressors import Constants, parse_compressor
+from laconic.compressors import Constants, installed_names, parse_compressor
 
 _FIELDS = ("alpha", "beta", "gamma", "delta", "zeta")
 
@@ -61,15 +62,17 @@ def command(dim: int, k: int, as_json: bool, specs: tuple[str, ...]) -> None:
 
     Error feedback needs a delta; EF21's contraction is 1/delta.
 
-    A dash stands where a class does not hold. SPECS are compressors by name; without any, all are shown.
+    A dash stands where a class does not hold. SPECS are compressors by name; without any, all are shown,
+    those of installed packages included.
 
     \b
     Example:
       laconic compressors --dim 10000 --k 100
       laconic compressors --dim 1000000 top-k:0.01+natural rand-k:0.01
     """
-    rows = [(spec, parse_compressor(spec)) for spec in specs or _specs(k, dim)]
-    table = [(spec, c.constants(dim), c.contractive().constants(dim)) for spec, c in rows]
+    table = [_row(spec, dim) for spec in specs or _specs(k, dim)]
+    if not specs:
+        table += _of_other_packages(k, dim)
     if as_json:
         print_json([_record(*row) for row in table])
         return
@@ -84,10 +87,40 @@ def command(dim: int, k: int, as_json: bool, specs: tuple[str, ...]) -> None:
     console.print(out)
 
 
+_Row = tuple[str, Constants, Constants]
+
+
+def _row(spec: str, dim: int) -> _Row:
+    compressor = parse_compressor(spec)
+    constants = compressor.constants(dim)
+    if constants.beta is None or constants.gamma is None:
+        return spec, constants, Constants()
+    return spec, constants, compressor.contractive().constants(dim)
+
+
+def _of_other_packages(k: int, dim: int) -> list[_Row]:
+    """Rows of the compressors that need no argument, or k alone; a broken one must not hide the rest."""
+    rows = []
+    for name, entry in installed_names():
+        specs = {name: name, f"{name}:K": f"{name}:{k}"}
+        spec = specs.get(entry.usage.split("[")[0])
+        if spec is None:
+            click.echo(f"{entry.usage} is installed too; name it with its arguments to see it", err=True)
+            continue
+        try:
+            rows.append(_row(spec, dim))
+        except Exception as error:  # whatever foreign code raises
+            reason = f"{type(error).__name__}: {error}"
+            warnings.warn(f"the compressor {spec!r} cannot be shown: {reason}", stacklevel=2)
+    return rows
+
+
 def _record(spec: str, constants: Constants, scaled: Constants) -> dict[str, str | float | None]:
     fields = {field: getattr(constants, field) for field in _FIELDS}
     return {"compressor": spec, **fields, "scaled_delta": scaled.delta}
 
 
 def _shown(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.4g}" if value >= 1e-3 else f"{value:.2g}"
