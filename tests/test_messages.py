@@ -242,3 +242,14 @@ def test_scaling_a_message_multiplies_its_factor():
     assert torch.equal(message.scaled(0.25).dense(), message.dense() / 4)
     grid = GeometricGrid((1.0, 2.0))
     assert sent(lc.NaturalCompression(), 8).scaled(3.0).parts[0].grid == grid
+
+
+@pytest.mark.parametrize("compressor", ALL_COMPRESSORS)
+def test_long_rows_are_added_in_pieces(compressor, monkeypatch):
+    message = compressor.compress(torch.linspace(-3, 4, 75), torch.Generator().manual_seed(1))
+    whole = torch.linspace(1, 2, 75)
+    pieces = whole.clone()
+    message.add_to(whole, weight=0.3)
+    monkeypatch.setattr("laconic.messages._PIECE", 10)
+    message.add_to(pieces, weight=0.3)
+    assert torch.equal(whole, pieces)

@@ -1,8 +1,6 @@
 """Grids of levels: what quantised values are rounded to, and how many symbols that takes.
 
-A code is a sign times a level number; level 0 is the value 0. Levels are computed by repeated
-multiplication or division in float64 and then rounded to the accumulation dtype, never by a power
-function, so that they are the same numbers on every platform.
+A code is a sign times a level number; level 0 is the value 0.
 """
 
 import math
@@ -11,9 +9,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from laconic._levels import exponential_levels, geometric_levels
 
 _MAX_LEVELS = 1 << 20
 _MAX_RATIO = 2.0**64
@@ -84,7 +83,7 @@ class GeometricGrid:
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """All positive levels that ``dtype`` can hold, ascending."""
-        return _geometric_levels(self.period, dtype)
+        return geometric_levels(self.period, dtype)
 
     def window(self, dtype: torch.dtype) -> int | None:
         """How many levels a row may span."""
@@ -114,7 +113,7 @@ class ExponentialLevels:
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """The levels, ascending to 1."""
-        return _exponential_levels(self.base, self.count, dtype)
+        return exponential_levels(self.base, self.count, dtype)
 
     def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
         """None: every level may stand beside every other."""
@@ -232,7 +231,7 @@ class ClippedPowers:
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """All powers of two that ``dtype`` can hold, ascending."""
-        return _geometric_levels((1.0, 2.0), dtype)
+        return geometric_levels((1.0, 2.0), dtype)
 
     def window(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """How many levels a row may span."""
@@ -272,38 +271,12 @@ def level_table(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _geometric_levels(period: tuple[float, ...], dtype: torch.dtype) -> Tensor:
-    info = torch.finfo(dtype)
-    # Beside the dtype's range, so that rounding to it decides what survives at either end.
-    low, high = info.smallest_normal * info.eps / 2, info.max
-    ratio = period[-1] / period[0]
-    if period[0] == 1.0:
-        ratio = period[-1]
-    found: set[float] = set()
-    for first in period[:-1]:
-        level = first
-        while 0.0 < level <= high:
-            found.add(level)
-            level *= ratio
-        level = first / ratio
-        while low <= level:
-            if level <= high:
-                found.add(level)
-            if level / ratio == level:
-                break
-            level /= ratio
-    held = np.unique(torch.tensor(sorted(found), dtype=torch.float64).to(dtype).numpy())
-    return torch.from_numpy(held[(held > 0) & np.isfinite(held)])
+def signed_table(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The values of codes -L, ..., -1, 0, 1, ..., L on a device."""
+    levels = level_table(grid, dtype, device)
+    return torch.cat((-levels[1:].flip(0), levels))
 
 
 @lru_cache(maxsize=64)
 def _span(grid: GeometricGrid, dtype: torch.dtype) -> int:
     return (1 << ((len(grid.levels(dtype)) + 1).bit_length() - 1)) - 1
-
-
-@lru_cache(maxsize=64)
-def _exponential_levels(base: float, count: int, dtype: torch.dtype) -> Tensor:
-    levels = [1.0]
-    for _ in range(count - 1):
-        levels.append(levels[-1] / base)
-    return torch.tensor(levels[::-1], dtype=torch.float64).to(dtype)

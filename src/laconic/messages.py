@@ -1,5 +1,6 @@
 """What travels, as tensors: the coordinates that a compressor kept, segment by segment."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.grids import Grid, level_table
+from laconic.grids import Grid, level_table, signed_table
 from laconic.kernels import dequantize_blocks, scatter_add_
 from laconic.sizes import Accounting, message_bits
+
+_PIECE = 1 << 16
+"""Numbers that are decoded together, so that nothing of a long row's length is made."""
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -78,20 +82,29 @@ class Part:
         if self.grid is None:
             numbers = self.values.to(accumulation_dtype(self.dtype))
         else:
-            levels = level_table(self.grid, self.dtype, self.values.device)
+            device = self.values.device
             if self.low is not None:
                 assert self.scale is not None
+                levels = level_table(self.grid, self.dtype, device)
                 block = self.block or max(1, self.k)
                 numbers = dequantize_blocks(self.values, levels, self.scale, self.low, block)
             else:
-                magnitude = levels[self.values.abs()]
+                # A product changes its sign with either factor, so signs may come first: one look-up does.
+                levels = signed_table(self.grid, self.dtype, device)
+                places = (self.values + len(levels) // 2).reshape(-1)
+                numbers = levels.index_select(0, places).view(self.values.shape)
                 if self.scale is not None:
-                    magnitude = magnitude * self.scale
-                numbers = torch.where(self.values < 0, -magnitude, magnitude)
+                    numbers = numbers * self.scale
         return numbers if self.factor == 1.0 else numbers * self.factor
 
     def add_to(self, out: Tensor, weight: float | Tensor) -> None:
         """``out <- fl(out + fl(weight * number))`` in place; out is (..., d) and at least as wide."""
+        block = self.block or 1
+        size = max(1, _PIECE // block) * block
+        if self.positions is None and self.values.dim() == 1 and self.k > size:
+            for start, piece in self._pieces(size):
+                piece.add_to(out[start : start + piece.d], weight)
+            return
         numbers = self.decode().to(out.dtype)
         if not (isinstance(weight, float) and weight == 1.0):
             numbers = numbers * weight
@@ -103,6 +116,16 @@ class Part:
             wide = torch.nn.functional.pad(out, (0, 1))
             scatter_add_(wide, self.positions.unsqueeze(-2), numbers.unsqueeze(-2))
             out.copy_(wide[..., :-1])
+
+    def _pieces(self, size: int) -> Iterator[tuple[int, "Part"]]:
+        """A dense row in pieces that stay in cache while they are decoded, and where each starts."""
+        for start in range(0, self.k, size):
+            values = self.values[start : start + size]
+            changed: dict[str, Any] = {"values": values, "d": len(values)}
+            if self.block is not None:
+                own = slice(start // self.block, (start + size) // self.block)
+                changed |= {k: t[own] for k, t in (("scale", self.scale), ("low", self.low)) if t is not None}
+            yield start, replace(self, **changed)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors, by field; each is (..., something)."""

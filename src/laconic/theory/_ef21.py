@@ -7,6 +7,9 @@ proves the two theorems for both, with the same stepsizes. One function serves b
 Notation (EF21, Richtárik, Sokolov and Fatkhullin, 2021): f = (1/n) sum f_i is L-smooth, f_i is
 L_i-smooth, L_tilde = sqrt((1/n) sum L_i^2), alpha is the compressor's contraction
 (E|C(x) - x|^2 <= (1 - alpha) |x|^2), and G^t = (1/n) sum |g_i^t - grad f_i(x^t)|^2.
+
+Theorem 1 is the nonconvex one and Theorem 2 the one under the Polyak-Lojasiewicz inequality. That numbering
+is the arXiv version's, not checked against its text; the paper's poster calls them Theorems 2 and 3.
 """
 
 import math
@@ -143,8 +146,8 @@ def ef21_rounds(alpha: float, L: float, L_tilde: float, gap: float, eps: float) 
     """Return how many rounds make the mean of ``E|grad f(x^t)|^2`` at most ``eps**2``.
 
     For g_i^0 = grad f_i(x^0) and the stepsize `ef21_stepsize`: the smallest T with
-    ``2 gap / (gamma T) <= eps^2``. It is at most ``ceil(4 L_tilde gap / (alpha eps^2))``, so it grows
-    like 1/alpha. ``gap`` is ``f(x^0) - f_inf``; ``eps`` has the unit of a gradient's norm.
+    ``2 gap / (gamma T) <= eps^2``. It is at most ``ceil(4 L_tilde gap / (alpha eps^2))`` (our derivation;
+    the JMLR version's Corollary 5 has 6 in the place of 4), so it grows like 1/alpha. ``gap`` is ``f(x^0) - f_inf``; ``eps`` has the unit of a gradient's norm.
 
     Raises:
         ValueError: if alpha is outside (0, 1] or another argument is not positive (gap may be zero).

@@ -22,7 +22,8 @@ def tight_rate(L: float, mu: float, alpha: float) -> tuple[float, float]:
         ValueError: if L is not positive, mu is outside (0, L] or alpha is outside (0, 1].
 
     Source: Thomsen, Taylor and Dieuleveut, "Tight analyses of first-order methods with error feedback"
-    (2025), the results for EF and EF21.
+    (2025), the results for EF and EF21; the formulas were read in the authors' published code, and are held
+    against runs by tests.
 
     Example:
         >>> stepsize, factor = tight_rate(L=3.0, mu=1.0, alpha=1.0)
