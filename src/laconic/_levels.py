@@ -1,6 +1,6 @@
 """The levels of grids as numbers.
 
-They are computed by repeated multiplication or division in float64 and then rounded to the accumulation dtype,
+They are computed by repeated multiplication or division in float64, then rounded to the accumulation dtype,
 never by a power function, so that they are the same numbers on every platform.
 """
 

@@ -146,8 +146,9 @@ def ef21_rounds(alpha: float, L: float, L_tilde: float, gap: float, eps: float) 
     """Return how many rounds make the mean of ``E|grad f(x^t)|^2`` at most ``eps**2``.
 
     For g_i^0 = grad f_i(x^0) and the stepsize `ef21_stepsize`: the smallest T with
-    ``2 gap / (gamma T) <= eps^2``. It is at most ``ceil(4 L_tilde gap / (alpha eps^2))`` (our derivation;
-    the JMLR version's Corollary 5 has 6 in the place of 4), so it grows like 1/alpha. ``gap`` is ``f(x^0) - f_inf``; ``eps`` has the unit of a gradient's norm.
+    ``2 gap / (gamma T) <= eps^2``. It is at most ``ceil(4 L_tilde gap / (alpha eps^2))`` (our derivation; the
+    JMLR version's Corollary 5 has 6 in the place of 4), so it grows like 1/alpha. ``gap`` is
+    ``f(x^0) - f_inf``; ``eps`` has the unit of a gradient's norm.
 
     Raises:
         ValueError: if alpha is outside (0, 1] or another argument is not positive (gap may be zero).
