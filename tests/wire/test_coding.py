@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from laconic.kernels import blocks, coding, packing
+from laconic.kernels import _choice, blocks, coding, packing
 from laconic.sizes import low_bits, symbol_bits
 
 
@@ -154,7 +154,16 @@ def test_the_largest_number_does_not_become_infinite():
 def test_warming_up_leaves_no_loop_to_compile():
     coding.warm_up()
     for loops, names in (
-        (coding._loops(), ("put_low", "get_low", "put_high", "get_elias_fano", "choose_low", "get_rice")),
-        (coding._code_loops(), ("put_codes", "get_codes", "put_groups", "get_groups")),
+        (_choice.loops("coding"), ("put_low", "get_low", "put_high", "get_elias_fano", "choose_low", "get_rice")),
+        (_choice.loops("codes"), ("put_codes", "get_codes", "put_groups", "get_groups")),
     ):
         assert all(getattr(loops, name).signatures for name in names)
+
+
+def test_without_compiled_loops_the_definitions_run():
+    places, codes = np.array([1, 5, 900], np.int64), np.array([1, -2, 0], np.int32)
+    expected = [coding.put_elias_fano(places, 1000, 4), coding.put_codes(codes, 0, 5, 1, 3)]
+    with _choice.plainly():
+        found = [coding.put_elias_fano(places, 1000, 4), coding.put_codes(codes, 0, 5, 1, 3)]
+        assert np.array_equal(coding.get_elias_fano(found[0], 1000, 3, 4), places)
+    assert all(map(np.array_equal, found, expected))

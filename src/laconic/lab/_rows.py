@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 
+from laconic.kernels._choice import compiled_or_plain
 from laconic.lab._data import split_bounds
 from laconic.lab._smoothness import Smoothness, gram, largest_gram_eigenvalue, one_thread
 from laconic.lab._sparse import csr, row_block, spread, times, with_values
@@ -24,25 +25,18 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 Slopes = Callable[[Array, slice], Array]
 
+_LANES = 4  # points to a vector of the loops
+_WIDEST = 16  # points to a call
 _ROWS_A_CALL = 2048  # fewer are not worth a call of the loops
 _CACHED_ROWS = 8192  # whose products with 16 points take a megabyte
 _WORTH_A_THREAD = 500_000  # products of stored entries and points: below, starting threads costs more
 
 
-@cache
-def _loops() -> Any:
-    # Imported here because numba takes longer to import than all the rest.
-    from laconic.lab import _loops as loops
-
-    return loops
-
-
 def _tiles(points: Array) -> list[tuple[int, Array]]:
     """Points (R, d) as columns (d, width) for the loops, zeros filling up; each with its first point."""
-    loops = _loops()
-    vectors = -(-len(points) // loops.LANES)
-    count = max(1, -(-loops.LANES * vectors // loops.WIDEST))
-    cuts = [loops.LANES * (vectors * tile // count) for tile in range(count + 1)]
+    vectors = -(-len(points) // _LANES)
+    count = max(1, -(-_LANES * vectors // _WIDEST))
+    cuts = [_LANES * (vectors * tile // count) for tile in range(count + 1)]
     tiles = []
     for start, stop in pairwise(cuts):
         columns = np.zeros((points.shape[1], stop - start))
@@ -129,7 +123,22 @@ class SplitRows:
 
     def _sums(self, columns: Array, slopes: Slopes, first: int, last: int) -> Array:
         """``X_i^T s_i`` for points (d, width) and the nodes from first to last: (nodes, d, width)."""
-        loops, X = _loops(), self.matrix
+        return compiled_or_plain(
+            "sparse",
+            lambda loops: self._compiled_sums(loops, columns, slopes, first, last),
+            lambda: self._plain_sums(columns, slopes, first, last),
+        )
+
+    def _plain_sums(self, columns: Array, slopes: Slopes, first: int, last: int) -> Array:
+        return np.stack(
+            [
+                times(self.blocks[i].T, slopes(times(self.blocks[i], columns), self.part(i)))
+                for i in range(first, last)
+            ]
+        )
+
+    def _compiled_sums(self, loops: Any, columns: Array, slopes: Slopes, first: int, last: int) -> Array:
+        X = self.matrix
         vectors = loops.vectors(columns.shape[1])
         sums = np.zeros((last - first, *columns.shape))
         begin, end = self.bounds[first], self.bounds[last]

@@ -9,7 +9,8 @@ every compressor is in B3(delta), and that the noise of node i's gradient has me
 
 The theorem is printed with its constants hidden. The bounds here carry them, as they follow from the
 recursion in the paper's proof; in experiments they are at least about 20 times above what is measured, and
-for the geometric schedule far more. In them ``r0 = |x^0 - x*|^2``, and ``noise`` is the value of `algorithm1_noise`.
+for the geometric schedule far more. In them ``r0 = |x^0 - x*|^2``, and ``noise`` is the value of
+`algorithm1_noise`.
 """
 
 import math

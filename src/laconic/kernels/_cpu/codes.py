@@ -3,13 +3,13 @@
 # numba takes the types from the arguments of the first call.
 
 import numpy as np
-from numba import njit
+
+from laconic.kernels._cpu._jit import loop
 
 U = np.uint64
-_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
 
 
-@njit(**_OPTIONS)
+@loop
 def _symbol(code, base, has_zero):
     """The symbol of a code; at least 2^63 where there is none."""
     magnitude = abs(code) - base
@@ -20,7 +20,7 @@ def _symbol(code, base, has_zero):
     return U(2 * magnitude - (code > 0)) if magnitude > 0 else U(1) << U(63)
 
 
-@njit(**_OPTIONS)
+@loop
 def _code(symbol, base, has_zero):
     """The code of a symbol."""
     if not has_zero:
@@ -32,7 +32,7 @@ def _code(symbol, base, has_zero):
     return magnitude if symbol & 1 else -magnitude
 
 
-@njit(**_OPTIONS)
+@loop
 def put_codes(codes, base, has_zero, symbols, width, words):
     """The symbols of codes, ``width`` bits each; returns whether all are symbols."""
     word, filled, at = U(0), 0, 0
@@ -52,7 +52,7 @@ def put_codes(codes, base, has_zero, symbols, width, words):
     return largest < U(symbols)
 
 
-@njit(**_OPTIONS)
+@loop
 def get_codes(words, base, has_zero, symbols, width, codes):
     """As many codes as there is room for; returns whether all are symbols."""
     mask = (U(1) << U(width)) - U(1)
@@ -75,7 +75,7 @@ def get_codes(words, base, has_zero, symbols, width, codes):
     return largest < symbols
 
 
-@njit(**_OPTIONS)
+@loop
 def put_groups(codes, base, has_zero, symbols, shared, out):
     """``shared`` symbols to a byte, the first one lowest; returns whether all are symbols."""
     largest = U(0)
@@ -89,7 +89,7 @@ def put_groups(codes, base, has_zero, symbols, shared, out):
     return largest < U(symbols)
 
 
-@njit(**_OPTIONS)
+@loop
 def get_groups(data, base, has_zero, symbols, shared, codes):
     """As many codes as there is room for; returns whether nothing is left over in any byte."""
     table = np.empty((256, shared), np.int32)

@@ -8,11 +8,12 @@ sized, whatever the bits say: counts of ones are taken before ones are followed.
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from laconic.kernels._cpu._jit import loop
+
 U = np.uint64
-_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
 
 
 def _unary(name, arguments):
@@ -38,7 +39,7 @@ def _population(_context, _word):
     return types.int64(types.uint64), _unary("llvm.ctpop.i64", ())
 
 
-@njit(**_OPTIONS)
+@loop
 def ascend(positions, d):
     """Whether the numbers ascend within [0, d)."""
     last = np.int64(-1)
@@ -49,7 +50,7 @@ def ascend(positions, d):
     return good and last < d
 
 
-@njit(**_OPTIONS)
+@loop
 def count_ones(words):
     """The number of ones."""
     total = np.int64(0)
@@ -58,7 +59,7 @@ def count_ones(words):
     return total
 
 
-@njit(**_OPTIONS)
+@loop
 def put_low(numbers, width, words):
     """The lowest ``width`` bits of each number, one after another; the words need not be zero."""
     mask = (U(1) << U(width)) - U(1)
@@ -78,7 +79,7 @@ def put_low(numbers, width, words):
         words[at] = word
 
 
-@njit(**_OPTIONS)
+@loop
 def get_low(words, width, numbers):
     """As many numbers of ``width`` bits as there is room for; returns the largest."""
     mask = (U(1) << U(width)) - U(1)
@@ -100,14 +101,14 @@ def get_low(words, width, numbers):
     return np.int64(largest)
 
 
-@njit(**_OPTIONS)
+@loop
 def put_ones(positions, words):
     """Ones at the positions; the words are zero."""
     for i in range(positions.size):
         words[positions[i] >> 6] |= U(1) << U(positions[i] & 63)
 
 
-@njit(**_OPTIONS)
+@loop
 def get_ones(words, positions):
     """The places of the first ones, as many as there is room for; the words hold as many."""
     at = 0
@@ -120,7 +121,7 @@ def get_ones(words, positions):
         word &= word - U(1)
 
 
-@njit(**_OPTIONS)
+@loop
 def put_high(positions, low, words):
     """Elias-Fano's high bits: a one at ``(position >> low) + number``; the words are zero."""
     for i in range(positions.size):
@@ -128,7 +129,7 @@ def put_high(positions, low, words):
         words[place >> 6] |= U(1) << U(place & 63)
 
 
-@njit(**_OPTIONS)
+@loop
 def get_elias_fano(high, words, low, positions):
     """The positions; ``high`` holds as many ones. Returns whether they ascend."""
     mask = (U(1) << U(low)) - U(1)
@@ -159,7 +160,7 @@ def get_elias_fano(high, words, low, positions):
     return good
 
 
-@njit(**_OPTIONS)
+@loop
 def gaps_between(positions, gaps):
     """What lies between a position and the one before."""
     last = np.int64(-1)
@@ -168,7 +169,7 @@ def gaps_between(positions, gaps):
         last = positions[i]
 
 
-@njit(**_OPTIONS)
+@loop
 def _rice_cost(gaps, start, end, low):
     cost = np.int64(0)
     for i in range(start, end):
@@ -176,7 +177,7 @@ def _rice_cost(gaps, start, end, low):
     return cost + (end - start) * low
 
 
-@njit(**_OPTIONS)
+@loop
 def choose_low(gaps, block, most, lows):
     """The smallest best number of low bits of each block of gaps; returns (low bits, high bits) in all."""
     low_bits, high_bits = np.int64(0), np.int64(0)
@@ -202,7 +203,7 @@ def choose_low(gaps, block, most, lows):
     return low_bits, high_bits
 
 
-@njit(**_OPTIONS)
+@loop
 def put_rice(gaps, block, lows, words, high):
     """The low bits of each gap, and a one after as many zeros as the rest says; ``high`` is zero."""
     at, word, filled = 0, U(0), 0
@@ -225,7 +226,7 @@ def put_rice(gaps, block, lows, words, high):
         words[at] = word
 
 
-@njit(**_OPTIONS)
+@loop
 def get_rice(high, words, block, lows, limit, positions):
     """The positions of coded gaps; ``high`` holds as many ones. Returns the last, or limit once passed."""
     at, marks = 0, high[0]

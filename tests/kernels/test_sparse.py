@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laconic.kernels._cpu import sparse as loops
 from laconic.lab import LogisticRegression
-from laconic.lab import _loops as loops
 from laconic.lab._sparse import csr, row_block, times
 
 WIDTHS = range(loops.LANES, loops.WIDEST + 1, loops.LANES)

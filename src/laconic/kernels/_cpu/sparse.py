@@ -11,14 +11,15 @@ the loops are compiled: it is the length of a tuple, ``vectors(width)``.
 # numba takes the types from the arguments of the first call.
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from laconic.kernels._cpu._jit import loop
 
 LANES = 4  # to a vector; wider ones are spilled where their width is no power of two
 WIDEST = 16
 
-_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
 _INDEX = ir.IntType(64)
 _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
 
@@ -28,14 +29,14 @@ def vectors(width):
     return (0,) * (width // LANES)
 
 
-@njit(**_OPTIONS)
+@loop
 def forward(indptr, indices, data, points, products, vectors):
     """Write ``X x`` for every row: points (d, width), products (rows, width), both contiguous."""
     for row in range(products.shape[0]):
         _multiply(indptr[row], indptr[row + 1], indices, data, points, products, row, vectors)
 
 
-@njit(**_OPTIONS)
+@loop
 def backward(indptr, indices, data, weights, owners, first, sums, vectors):
     """Add ``X_i^T s_i`` to sums (nodes, d, width) for the nodes i from ``first`` on.
 
