@@ -1,13 +1,15 @@
 """Top-k of all segments of a flat vector, bit for bit against the plain form."""
 
 import math
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.kernels import Cuts, set_threads, top_k_segments
+from laconic.kernels import Cuts, add_at_, set_threads, top_k_segments
 from laconic.kernels._cpu import selection, topk
 from laconic.kernels.selection import accumulation_dtype, top_k_segments_reference
 
@@ -203,6 +205,57 @@ def test_the_salt_changes_nothing(threads):
     expected = top_k_segments(x, memory, cuts)
     for salt in (1, 2, 10**12, -1):
         same(top_k_segments(x, memory, cuts, salt=salt), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_the_last_round_left_changes_nothing(dtype, threads):
+    """Numbers that moved together, each segment by itself, or that were never there."""
+    lengths, counts = [9000, 300, 64, 2000, 5000, 700] * 3, [90, 3, 1, 700, 1, 12] * 3
+    starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
+    blocks = [0, 64, 0, 100, 1000, 0] * 3
+    counts = [min(count, block) if block else count for count, block in zip(counts, blocks, strict=True)]
+    cuts = Cuts.of(starts, lengths, counts, block=blocks, last=[0, 1, 0, 0, 0, 0] * 3)
+    d = sum(lengths)
+    own = torch.tensor([1.0, 3.0, 0.01, 1.0, 1e4, 0.0] * 3).repeat_interleave(torch.tensor(lengths))
+    for round_, scale in enumerate((1.0, 1.0, 1.3, own, 0.0, own, torch.nan, 1e-3)):
+        check((normal(d, round_) * scale).to(dtype), None, cuts, salt=round_)
+    generator = torch.Generator().manual_seed(0)
+    for wrong in range(6):
+        for hints in (each for plan in cuts.plans.values() for each in plan.hints):
+            odd = torch.randint(-(2**62), 2**62, hints.shape, generator=generator) >> (wrong * 9)
+            hints[:] = odd.numpy()
+        check(normal(d, wrong).to(dtype), None, cuts)
+
+
+def test_later_rounds_allocate_for_what_is_kept_alone(threads):
+    d, k = 2_000_000, 1000
+    x, memory = normal(d).float(), normal(d, 1).float()
+    cuts = Cuts.of([0, d // 2], [d // 2, d // 2], [k - 100, 100])
+    add_at_(memory, *top_k_segments(x, memory, cuts), cuts)
+    tracemalloc.start()
+    add_at_(memory, *top_k_segments(x, memory, cuts), cuts)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100_000
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True, acc_events=True) as profile:
+        add_at_(memory, *top_k_segments(x, memory, cuts), cuts)
+    tensors = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
+    assert 12 * k <= tensors < 100_000
+
+
+def test_lists_for_very_many_candidates_are_given_back(monkeypatch):
+    """In a thread of its own, which holds none yet."""
+    monkeypatch.setattr(selection, "_KEEP", 10_000)
+    x = normal(50_000).float()
+
+    def held(k):
+        check(x, None, Cuts.of([0], [50_000], k))
+        return sum(each[0].size for each in selection._kept.__dict__["held"].values())
+
+    with ThreadPoolExecutor(1) as own:
+        assert own.submit(held, 20_000).result() <= 10_000
+        assert own.submit(held, 100).result() > 0
 
 
 def test_bad_arguments_are_refused():

@@ -1,5 +1,6 @@
 """Exact selection of the largest magnitudes."""
 
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -52,7 +53,7 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
     ):
         return top_k_reference(x, k)
     rows = x.detach().reshape(-1)
-    cuts = Cuts.of([0], [rows.numel()], k, block=d)
+    cuts = _cuts_of_rows(rows.numel(), k, d)
     found = compiled_or_plain(
         "selection",
         lambda loops: _compiled(loops, rows, None, cuts, 0)[0],
@@ -62,6 +63,11 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
         starts = torch.arange(0, rows.numel(), d).unsqueeze(-1)
         found = (found.view(-1, k) - starts).view(*x.shape[:-1], k)
     return found
+
+
+@lru_cache(maxsize=64)
+def _cuts_of_rows(numel: int, k: int, d: int) -> Cuts:
+    return Cuts.of([0], [numel], k, block=d)
 
 
 def top_k_reference(x: Tensor, k: int) -> Tensor:

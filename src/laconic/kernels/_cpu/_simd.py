@@ -115,19 +115,41 @@ def apart(_context):
 
 
 @intrinsic
-def reaching(_context, x, memory, _start, _bound):
-    """A word whose bit j says, for 64 places, whether the magnitude at start + j is >= bound >= 0."""
+def within(_context):
+    """Compile the function that calls this into each of its callers: a call passes every part of an array."""
 
-    def build(context, builder, signature, values):
-        magnitudes = _magnitudes(context, builder, signature, values, LANES)
-        bound, width = values[3], magnitudes.type.element.width
-        if width == 16:
-            bound = builder.ashr(builder.add(bound, ir.Constant(_I64, 0xFFFF)), ir.Constant(_I64, 16))
-        if width != 64:
-            bound = builder.trunc(bound, magnitudes.type.element)
-        return builder.bitcast(builder.icmp_signed(">=", magnitudes, _splat(builder, bound, LANES)), _I64)
+    def build(context, builder, _signature, _values):
+        builder.function.attributes.add("alwaysinline")
+        return context.get_dummy_value()
 
-    return types.uint64(x, memory, types.int64, types.int64), build
+    return types.void(), build
+
+
+def _reaching(lanes):
+    """Of as many places: what ``reaching`` says of 64."""
+
+    @intrinsic
+    def word(_context, x, memory, _start, _bound):
+        def build(context, builder, signature, values):
+            magnitudes = _magnitudes(context, builder, signature, values, lanes)
+            bound, width = values[3], magnitudes.type.element.width
+            if width == 16:
+                bound = builder.ashr(builder.add(bound, ir.Constant(_I64, 0xFFFF)), ir.Constant(_I64, 16))
+            if width != 64:
+                bound = builder.trunc(bound, magnitudes.type.element)
+            reach = builder.icmp_signed(">=", magnitudes, _splat(builder, bound, lanes))
+            reach = builder.bitcast(reach, ir.IntType(lanes))
+            return reach if lanes == LANES else builder.zext(reach, _I64)
+
+        return types.uint64(x, memory, types.int64, types.int64), build
+
+    return word
+
+
+reaching = _reaching(LANES)
+"""A word whose bit j says, for 64 places, whether the magnitude at start + j is >= bound >= 0."""
+reaching_32 = _reaching(32)
+"""As ``reaching``, for 32 places."""
 
 
 @intrinsic
@@ -140,38 +162,6 @@ def number(_context, x, memory, _index):
         return one if one.type == _I64 else builder.sext(one, _I64)
 
     return types.int64(x, memory, types.int64), build
-
-
-def _maxima_of(windows):
-    """Of as many windows of 64 numbers side by side: what ``maxima_of_4`` says of four."""
-
-    @intrinsic
-    def maxima(_context, x, memory, _start, out, _at, _fresh):
-        def build(context, builder, signature, values):
-            rows = []
-            for i in range(windows):
-                start = builder.add(values[2], ir.Constant(_I64, i * LANES))
-                rows.append(_magnitudes(context, builder, signature, [*values[:2], start], LANES))
-            while len(rows) > 1:
-                a, b = rows.pop(0), rows.pop(0)
-                rows.append(builder.select(builder.icmp_signed(">", a, b), a, b))
-            row = _full(builder, rows[0])
-            place = _place(context, builder, signature.args[3], values[3], values[4], row.type)
-            before = builder.load(place, align=4)
-            keep = builder.icmp_signed(">", before, row)
-            keep = builder.and_(keep, _splat(builder, builder.not_(values[5]), LANES))
-            builder.store(builder.select(keep, before, row), place, align=4)
-            return context.get_dummy_value()
-
-        return types.void(x, memory, types.int64, out, types.int64, types.boolean), build
-
-    return maxima
-
-
-maxima_of_4 = _maxima_of(4)
-"""``out[at + j]``: the largest of itself, save where fresh, and the magnitudes at start + j + 64 i, i < 4."""
-maxima_of_1 = _maxima_of(1)
-"""As ``maxima_of_4``, of one window: i < 1."""
 
 
 def _prefetch(context, builder, kind, array, index, lines):

@@ -48,7 +48,9 @@ def add_rows(out, positions, values, threads):
 def _add_at(memory, positions, values, starts, offsets, subtract, first, last):
     """``memory[start of segment + positions[i]]`` plus or minus values[i], i in [first, last)."""
     fits = True
-    segment = np.searchsorted(offsets, first, "right") - 1
+    segment = np.int64(0)
+    while segment + 1 < starts.size and offsets[segment + 1] <= first:
+        segment += 1
     i = first
     while i < last:
         start = starts[segment]
@@ -99,7 +101,10 @@ def _add_nodes(
         end = min(begin + _RANGE, hi)
         target, base = memory, np.int64(0)
         if not commit:
-            scratch[: end - begin] = memory[begin:end]
+            # As one assignment of slices this takes numba three more seconds to compile.
+            before = memory[begin:end]
+            for i in range(before.size):
+                scratch[i] = before[i]
             target, base = scratch, begin
         for node in range(nodes):
             at, weight, size = cursors[node], weights[node], sizes[node]
@@ -112,12 +117,16 @@ def _add_nodes(
                     target[place - base] += weight * at_address(numbers[node], at, memory)
                 at += 1
             cursors[node] = at
+        # Loops from 0 over views: LLVM makes vectors of them, for no index can be negative.
+        source = target[begin - base : end - base]
         if out.size > 0:
-            for i in range(begin, end):
-                out[i] = target[i - base] * scale
+            part = out[begin:end]
+            for i in range(source.size):
+                part[i] = source[i] * scale
         elif brains.size > 0:
-            for i in range(begin, end):
-                brains[i] = brain(target[i - base] * scale)
+            brain_part = brains[begin:end]
+            for i in range(source.size):
+                brain_part[i] = brain(source[i] * scale)
     return added
 
 

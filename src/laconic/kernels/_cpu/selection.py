@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.kernels._cpu import topk
+from laconic.kernels._cpu import _largest, topk
 from laconic.kernels._cpu.threads import in_threads
 from laconic.kernels._cuts import Cuts
 
@@ -21,6 +21,8 @@ _WORTH = 1 << 17
 _CUT = 1 << 18
 """Segments from here on are cut between threads."""
 _PLANS = 8
+_KEEP = 1 << 22
+"""Places of lists that are kept: 50 MB. Longer ones take less time to get than to fill."""
 
 _kept = threading.local()
 
@@ -37,8 +39,19 @@ class _Shared:
 
 @dataclass(frozen=True)
 class _Plan:
+    """What each thread does alone, and what all share."""
+
     rows: list[np.ndarray]
+    rooms: list[int]
+    hints: list[np.ndarray]
+    """k-th magnitudes of the last round, where the next search begins. They change no result."""
     shared: list[_Shared]
+
+    @classmethod
+    def of(cls, rows, shared, most) -> "_Plan":
+        longest = (int(mine[:, 3].max(initial=0)) for mine in rows)
+        rooms = [min(topk_room(most), block) + topk.SLACK for block in longest]
+        return cls(rows, rooms, [np.full(mine.shape[0], -1) for mine in rows], shared)
 
 
 def top_k(x, memory, cuts, salt, threads, positions, values):
@@ -54,10 +67,10 @@ def top_k(x, memory, cuts, salt, threads, positions, values):
     def work(thread):
         for segment in long:
             segment.capture(thread)
-        rows = plan.rows[thread]
+        rows, hints = plan.rows[thread], plan.hints[thread]
         if rows.shape[0]:
-            room = min(topk_room(cuts.most), int(rows[:, 3].max())) + topk.SLACK
-            topk.select_rows(rows, x, memory, *given, *_scratch("own", x, room, room), positions, values)
+            scratch = _scratch("own", x, plan.rooms[thread])
+            topk.select_rows(rows, hints, x, memory, *given, *scratch, positions, values)
 
     in_threads(work, len(plan.rows))
     for segment in long:
@@ -78,12 +91,12 @@ class _LongSegment:
         self._begins = np.concatenate(([0], np.cumsum(self._rooms)[:-1])).astype(np.int64)
         self._sizes = np.zeros(len(part.lo), np.int64)
         room = sum(self._rooms)
-        self._scratch = _scratch(name, x, room, room)
+        self._scratch = _scratch(name, x, room)
         self._bound = self._sampled(0)
 
     def _sampled(self, attempt):
         salt, _, top, _ = self._given
-        _, bits, one, size = _scratch("own", self._x, 0, 0)
+        _, bits, one, size = _scratch("own", self._x, 0)
         return topk.sampled_bound(
             self._x, self._memory, self._start, self._end, self._k, salt + attempt, top, bits, one, size
         )
@@ -114,12 +127,12 @@ class _LongSegment:
         t, ties = -1, 0
         if self._sizes.sum() > self._k:
             step = 1 << (47 if mask > 0x7FFFFFFF else 18)
-            t, ties = topk.threshold(bits, self._begins, self._sizes, self._k, self._bound, top, step)
+            t, ties = _largest.threshold(bits, self._begins, self._sizes, self._k, self._bound, top, step)
         ats, shares = np.zeros_like(self._sizes), np.zeros_like(self._sizes)
-        topk.divide(bits, self._begins, self._sizes, t, ties, top, self._at, ats, shares)
+        _largest.divide(bits, self._begins, self._sizes, t, ties, top, self._at, ats, shares)
 
         def emit(piece):
-            topk.emit(
+            _largest.emit(
                 positions, bits, self._begins[piece], self._sizes[piece], t, shares[piece],
                 mask, top, shift, out_positions, out_values, ats[piece],
             )  # fmt: skip
@@ -128,19 +141,25 @@ class _LongSegment:
 
 
 def topk_room(k):
-    """As ``topk.roomy``."""
+    """Places for candidates of which k are kept, as ``topk.select_rows`` has them."""
     return 2 * k + min(2 * k, 1 << 20) + 4096
 
 
-def _scratch(name, x, places, numbers):
-    """Lists for candidates, kept for this thread's next call."""
+def _scratch(name, x, room):
+    """Lists for candidates, kept for this thread's next call unless they are huge."""
     kind = np.int64 if x.itemsize == 8 else np.int32
-    numbers = max(numbers, topk.MOST_SAMPLES) + 64
     held = _kept.__dict__.setdefault("held", {})
     found = held.get((name, kind))
-    if found is None or found[0].size < places or found[1].size < numbers:
+    if found is None or found[0].size < room:
         one, size = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        found = held[name, kind] = (np.empty(places, np.int64), np.empty(numbers, kind), one, size)
+        found = (
+            np.empty(room, np.int64),
+            np.empty(max(room, topk.MOST_SAMPLES) + topk.LANES, kind),
+            one,
+            size,
+        )
+        if room <= _KEEP:
+            held[name, kind] = found
     return found
 
 
@@ -158,7 +177,7 @@ def _planned(cuts: Cuts, threads: int) -> _Plan:
     columns = (starts, cuts.lengths, starts, cuts.blocks, cuts.counts, cuts.lasts, offsets)
     rows = np.ascontiguousarray(np.stack(columns, axis=1))
     if threads == 1:
-        return _Plan([rows], [])
+        return _Plan.of([rows], [], cuts.most)
     ends = cuts.lengths.cumsum()
     borders = [_snapped(cuts, ends, cuts.numel * thread // threads) for thread in range(threads + 1)]
     shares, shared = [], {}
@@ -184,7 +203,7 @@ def _planned(cuts: Cuts, threads: int) -> _Plan:
             row[6] += lo // row[3] * row[4]
             mine.append(row)
         shares.append(np.stack(mine) if mine else rows[:0])
-    return _Plan(shares, list(shared.values()))
+    return _Plan.of(shares, list(shared.values()), cuts.most)
 
 
 def _snapped(cuts: Cuts, ends: np.ndarray, border: int) -> int:

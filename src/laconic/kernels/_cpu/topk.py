@@ -1,10 +1,11 @@
 """Exact Top-k by magnitude on a CPU, by loops that numba compiles at their first use.
 
-A bound below the k-th magnitude comes first: of a short stretch, from the largest magnitude of each of many
-groups; of a long one, from a sample. One pass then keeps what reaches the bound. Where the list of
-candidates is full, only its own k largest stay, of equal ones the first, and the bound becomes what a later
-number must reach to displace one of them: ties and hostile data cost no second pass. Last, the k largest
-are taken from the candidates. Which positions come out depends on none of this.
+A bound below the k-th magnitude comes first: a guess from what stood near it, in the block before or in the
+last round; where there is none or it misled, an order statistic of a sample. One pass then keeps what
+reaches the bound. Where the list of candidates is full, only its own k largest stay, of equal ones the
+first, and the bound becomes what a later number must reach to displace one of them: ties and hostile data
+cost no second pass. Last, the k largest are taken from the candidates. Which positions come out depends on
+none of this.
 
 Bit patterns are those of ``_simd``. ``mask`` clears the sign, ``top`` is the largest magnitude there is.
 """
@@ -14,117 +15,69 @@ Bit patterns are those of ``_simd``. ``mask`` clears the sign, ``top`` is the la
 import math
 
 import numpy as np
-from numba import njit
 
 from laconic.kernels._cpu._jit import loop
+from laconic.kernels._cpu._largest import emit, threshold
 from laconic.kernels._cpu._simd import (
     LANES,
     ahead,
     apart,
-    maxima_of_1,
-    maxima_of_4,
     number,
     ones,
     reaching,
+    reaching_32,
     trailing_zeros,
+    within,
 )
 
 U = np.uint64
-_GROUPED = 1 << 15
-"""Stretches up to here are read twice, the second time from the cache."""
+ZERO = np.int64(0)
+"""A plain 0 is another type to numba, and everything would be compiled for it once more."""
 MOST_SAMPLES = 1 << 16
-_SAMPLED = 1 << 10
+_SAMPLED = 1 << 8
 _SIGMAS = 4.5
 _STRETCH = 1 << 11
 """Numbers whose candidates are found together."""
 SLACK = _STRETCH + 2 * LANES
 _ATTEMPTS = 2
-_FEW = 1 << 9
+_FEW = 32
+"""Candidates up to here are ranked one by one."""
+_SHORT = 1 << 13
+"""Up to here far too many candidates cost less than a sample."""
 
 
 @loop
-def reached(bits, begin, count, bound):
-    """How many of ``bits[begin : begin + count]`` have a magnitude >= bound."""
-    apart()
-    total = np.int64(0)
-    whole = begin + count // LANES * LANES
-    for start in range(begin, whole, LANES):
-        total += ones(reaching(bits, None, start, bound))
-    rest = begin + count - whole
-    if rest > 0:
-        total += ones(reaching(bits, None, whole, bound) & ((U(1) << U(rest)) - U(1)))
-    return total
-
-
-@njit(inline="always")
-def _reached_in_all(bits, begins, sizes, bound):
-    total = np.int64(0)
-    for piece in range(begins.size):
-        total += reached(bits, begins[piece], sizes[piece], bound)
-    return total
-
-
-@loop
-def threshold(bits, begins, sizes, k, low, top, step):
-    """What parts the k largest magnitudes of several lists from the rest.
-
-    At least k must be >= low. Returns (t, ties): the k largest are those > t and the first ``ties`` that
-    equal t. First ``step`` above low is tried, then further; then the place is narrowed down, by the
-    counts on both sides and by halves in turn.
-    """
-    apart()
-    high, above, below = top, np.int64(0), np.int64(-1)
-    while True:
-        if low >= top:
-            return top, k
-        middle = low + step if step < top - low else top
-        count = _reached_in_all(bits, begins, sizes, middle)
-        if count == k:
-            return middle - 1, np.int64(0)
-        if count < k:
-            high, above = middle, count
-            break
-        low, below = middle, count
-        step = step * 8 if step < top >> 4 else top
-    turn = 0
-    while high - low > 1:
-        middle = low + (high - low) // 2
-        if below > 0 and turn % 3 < 2:
-            share = (below - k) / (below - above)
-            middle = min(max(low + np.int64((high - low) * share), low + 1), high - 1)
-        turn += 1
-        count = _reached_in_all(bits, begins, sizes, middle)
-        if count == k:
-            return middle - 1, np.int64(0)
-        if count > k:
-            low, below = middle, count
-        else:
-            high, above = middle, count
-    return low, k - above
-
-
-@loop
-def emit(positions, bits, begin, count, t, ties, mask, top, shift, out_positions, out_bits, at):
-    """Of a list those > t and the first ``ties`` that equal t, in order; where the next would go."""
-    apart()
-    end = begin + count
-    for start in range(begin, end, LANES):
-        if ties == 0 and t == top:
-            break
-        word = reaching(bits, None, start, t if ties > 0 else t + 1)
-        if end - start < LANES:
-            word &= (U(1) << U(end - start)) - U(1)
-        while word != U(0):
-            i = U(start + trailing_zeros(word))
+def scan(x, memory, lo, hi, base, bound, mask, positions, bits, at):
+    """Candidates of x[lo:hi], at most ``_STRETCH`` numbers: all >= bound; where the next would go."""
+    within()
+    first = at
+    whole = lo + (hi - lo) // LANES * LANES
+    for i in range(lo, whole, LANES):
+        ahead(x, memory, i)
+        word = reaching(x, memory, i, bound)
+        found = ones(word)
+        # Most words have few ones. Four are written without asking, for a wrong guess costs more.
+        for j in range(4):
+            positions[U(at + j)] = i - base + trailing_zeros(word)
             word &= word - U(1)
-            pattern = np.int64(bits[i])
-            if pattern & mask == t:
-                if ties == 0:
-                    continue
-                ties -= 1
-            out_positions[U(at)] = positions[i]
-            out_bits[U(at)] = pattern >> shift
+        for j in range(4, found):
+            positions[U(at + j)] = i - base + trailing_zeros(word)
+            word &= word - U(1)
+        at += found
+    if whole < hi and hi >= LANES:
+        # The last numbers again with some of those before, which are not counted twice.
+        word = reaching(x, memory, hi - LANES, bound) >> U(LANES - (hi - whole))
+        while word != U(0):
+            positions[U(at)] = whole - base + trailing_zeros(word)
+            word &= word - U(1)
             at += 1
+    elif whole < hi:
+        for i in range(whole, hi):
+            positions[U(at)] = i - base
+            at += number(x, memory, i) & mask >= bound
+    # What was just read is still in the nearest cache.
+    for i in range(first, at):
+        bits[U(i)] = number(x, memory, base + positions[U(i)])
     return at
 
 
@@ -143,41 +96,15 @@ def capture(x, memory, lo, hi, base, k, bound, mask, top, positions, bits, begin
         if count > full:
             one[0], size[0] = begin, count
             t, ties = threshold(bits, one, size, k, low, top, step)
-            count = emit(positions, bits, begin, count, t, ties, mask, top, 0, positions, bits, begin) - begin
+            count = (
+                emit(positions, bits, begin, count, t, ties, mask, top, ZERO, positions, bits, begin) - begin
+            )
             if t == top:
                 break
             # Of later numbers that equal the k-th none is wanted, so they need not be found.
             bound, low = t + 1, t if ties > 0 else t + 1
         stop = min(start + _STRETCH, hi)
-        first = at = begin + count
-        whole = start + (stop - start) // LANES * LANES
-        for i in range(start, whole, LANES):
-            ahead(x, memory, i)
-            word = reaching(x, memory, i, bound)
-            found = ones(word)
-            # Most words have few ones. Four are written without asking, for a wrong guess costs more.
-            for j in range(4):
-                positions[U(at + j)] = i - base + trailing_zeros(word)
-                word &= word - U(1)
-            for j in range(4, found):
-                positions[U(at + j)] = i - base + trailing_zeros(word)
-                word &= word - U(1)
-            at += found
-        if whole < stop and stop - lo >= LANES:
-            # The last numbers again with some of those before, which are not counted twice.
-            word = reaching(x, memory, stop - LANES, bound) >> U(LANES - (stop - whole))
-            while word != U(0):
-                positions[at] = whole - base + trailing_zeros(word)
-                word &= word - U(1)
-                at += 1
-        elif whole < stop:
-            for i in range(whole, stop):
-                positions[at] = i - base
-                at += number(x, memory, i) & mask >= bound
-        # What was just read is still in the nearest cache.
-        for i in range(first, at):
-            bits[U(i)] = number(x, memory, base + positions[U(i)])
-        count = at - begin
+        count = scan(x, memory, start, stop, base, bound, mask, positions, bits, begin + count) - begin
     return count
 
 
@@ -208,74 +135,55 @@ def sampled_bound(x, memory, lo, hi, k, salt, top, bits, one, size):
     return t if ties > 0 else t + 1
 
 
-@njit(inline="always")
-def _grouped_bound(x, memory, lo, hi, k, guess, fine, top, bits):
-    """A magnitude that at least k of x[lo:hi] reach: about the k-th of the maxima of at least 2 k groups.
-
-    The search starts at a guess, the bound of the stretch before, and ends with steps of ``fine``.
-    """
-    groups = (2 * k + LANES - 1) // LANES * LANES
-    windows = (hi - lo) // groups
-    first = lo
-    for group in range(0, groups, LANES):
-        for i in range(0, windows - 3, 4):
-            for j in range(4):
-                ahead(x, memory, first + (i + j) * LANES)
-            maxima_of_4(x, memory, first + i * LANES, bits, group, i == 0)
-        if windows < 4:
-            for i in range(windows):
-                maxima_of_1(x, memory, first + i * LANES, bits, group, i == 0)
-        first += windows * LANES
-    low, high = np.int64(0), top
-    middle, step = guess, fine
-    up, down = False, False
-    while high - low > fine:
-        count = np.int64(0)
-        for group in range(0, groups, LANES):
-            count += ones(reaching(bits, None, group, middle))
-        if count >= k:
-            low, up = middle, True
-            if count == k:
-                break
-        else:
-            high, down = middle, True
-        if up and down:
-            middle = low + (high - low) // 2
-        else:
-            step = min(step, high - low - 1)
-            middle = low + step if up else high - step
-            step = step * 4 if step < top >> 4 else top
-    return low
-
-
-@njit(inline="always")
-def _finish_few(positions, bits, count, k, mask, shift, out_positions, out_bits, at):
-    """The k largest of little more than k: the smallest leave, of equal ones the last."""
-    while count > k:
-        least, place = np.int64(bits[0]) & mask, np.int64(0)
-        for i in range(1, count):
-            magnitude = np.int64(bits[U(i)]) & mask
-            if magnitude <= least:
-                least, place = magnitude, np.int64(i)
-        count -= 1
-        for i in range(place, count):
-            positions[U(i)], bits[U(i)] = positions[U(i + 1)], bits[U(i + 1)]
-    for i in range(k):
-        out_positions[U(at + i)] = positions[U(i)]
-        out_bits[U(at + i)] = np.int64(bits[U(i)]) >> shift
+@loop
+def _ranked(positions, bits, count, k, mask, shift, out_positions, out_bits, at):
+    """The k largest of few candidates, and the least of them; (False, 0) where the k-th has equals."""
+    within()
+    every = (U(1) << U(count)) - U(1)
+    kept = U(0)
+    for i in range(count):
+        magnitude = np.int64(bits[U(i)]) & mask
+        kept |= U(ones(reaching_32(bits, None, ZERO, magnitude) & every) <= k) << U(i)
+    if ones(kept) != k:
+        return False, ZERO
+    least = np.int64(mask)
+    for j in range(k):
+        i = trailing_zeros(kept)
+        kept &= kept - U(1)
+        pattern = np.int64(bits[U(i)])
+        least = min(least, pattern & mask)
+        out_positions[U(at + j)] = positions[U(i)]
+        out_bits[U(at + j)] = pattern >> shift
+    return True, least
 
 
 @loop
-def select_rows(rows, x, memory, salt, mask, top, shift, positions, bits, one, size, out_positions, out_bits):
+def _learned(drift, spread, sure, error, fine):
+    """What the next guess is made of, and whether to make it: means that forget, or a new start."""
+    within()
+    off = abs(error)
+    if not sure or off >= 64 * fine:
+        return drift + error, 2 * fine, off < 64 * fine
+    return drift + (error >> 3), max(spread + ((off - spread) >> 3), fine >> 2), True
+
+
+@loop
+def select_rows(
+    rows, hints, x, memory, salt, mask, top, shift, positions, bits, one, size, out_positions, out_bits
+):
     """The k largest of each block of each row of a plan: (start, length, base, block, count, last, at).
 
-    They are written from ``at`` on, positions less ``base``.
+    They are written from ``at`` on, positions less ``base``. ``hints`` are the k-th magnitudes of the last
+    round, < 0 where there was none: all may have moved by the same factor since, so the k-th magnitude is
+    looked for at its hint plus the ``drift`` of those before it, less some times their ``spread``.
     """
-    guess = top // 2
     fine = np.int64(1) << (46 if mask > 0x7FFFFFFF else 17)
+    drift, spread, sure = ZERO, fine, False
     for row in range(rows.shape[0]):
         start, length, base, block = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
         count, last, at = rows[row, 4], rows[row, 5], rows[row, 6]
+        t = hint = hints[row] if hints[row] <= top else np.int64(-1)
+        late = hint + drift
         for lo in range(start, start + length, block):
             hi = min(lo + block, start + length)
             n = hi - lo
@@ -286,37 +194,40 @@ def select_rows(rows, x, memory, salt, mask, top, shift, positions, bits, one, s
                     out_bits[at + i] = number(x, memory, lo + i) >> shift
                 at += k
                 continue
-            grouped = n <= _GROUPED and (2 * k + LANES - 1) // LANES * LANES <= n
-            room = min(n, 2 * k + min(2 * k, 1 << 20) + 4096) + SLACK
-            bound, found = np.int64(0), np.int64(-1)
-            attempt = 0
+            guessed = hint >= 0 and sure and spread < (16 if n <= _SHORT else 4) * fine
+            attempt = -1 if guessed else 0
+            found, bound = np.int64(-1), ZERO
             while found < k:
-                bound = np.int64(0)
-                if grouped:
-                    bound = _grouped_bound(x, memory, lo, hi, k, guess, fine, top, bits)
-                    guess = max(bound, np.int64(1))
+                bound = ZERO
+                if attempt < 0:
+                    bound = min(max(hint + drift - 3 * spread, ZERO), top)
                 elif attempt < _ATTEMPTS and n >= _SAMPLED:
                     bound = sampled_bound(x, memory, lo, hi, k, salt + attempt, top, bits, one, size)
-                found = capture(
-                    x, memory, lo, hi, base, k, bound, mask, top, positions, bits, 0, room, one, size
-                )
+                if n <= _STRETCH:
+                    found = scan(x, memory, lo, hi, base, bound, mask, positions, bits, ZERO)
+                else:
+                    room = min(n, 2 * k + min(2 * k, 1 << 20) + 4096) + SLACK
+                    found = capture(
+                        x, memory, lo, hi, base, k, bound, mask, top, positions, bits, ZERO, room, one, size
+                    )
                 attempt += 1
-            if (found - k) * found <= _FEW:
-                _finish_few(positions, bits, found, k, mask, shift, out_positions, out_bits, at)
-            else:
+            done, t = False, ZERO
+            if found <= _FEW:
+                done, t = _ranked(positions, bits, found, k, mask, shift, out_positions, out_bits, at)
+            if not done:
                 one[0], size[0] = 0, found
                 t, ties = threshold(bits, one, size, k, bound, top, fine * 2)
-                emit(positions, bits, 0, found, t, ties, mask, top, shift, out_positions, out_bits, at)
+                emit(positions, bits, ZERO, found, t, ties, mask, top, shift, out_positions, out_bits, at)
             at += k
-
-
-@loop
-def divide(bits, begins, sizes, t, ties, top, at, ats, shares):
-    """Where each of several lists writes its part of the k largest, and how many of the ties are its own."""
-    for piece in range(begins.size):
-        equal = reached(bits, begins[piece], sizes[piece], max(t, 0))
-        above = reached(bits, begins[piece], sizes[piece], t + 1) if t < top else 0
-        ats[piece] = at
-        shares[piece] = min(ties, equal - above)
-        at += above + shares[piece]
-        ties -= shares[piece]
+            if n < block:
+                continue
+            if hint < 0:
+                hint, drift, spread, sure = t, ZERO, 2 * fine, True
+                late = t
+                continue
+            # Of blocks the one before: a guess that waits for the last one stops the processor.
+            error = (late if block < length else t) - hint - drift
+            late = t
+            drift, spread, sure = _learned(drift, spread, sure, error, fine)
+        if hint >= 0:
+            hints[row] = t if block >= length else hint + drift
