@@ -137,6 +137,7 @@ OTHERS = {
     "stepsize": {"stepsize": 0.1},
     "step": {"step": lambda x, direction: x - direction},
     "start": {"x0": torch.ones(8)},
+    "starts": {"x0": torch.arange(16.0).view(2, 8)},
     "problem": {"on": problem(4), "stepsize": run(problem(), METHODS["ef21"], rounds=1).base_stepsize},
     "exact": {"exact": True},
 }
@@ -148,10 +149,22 @@ def test_a_checkpoint_of_other_settings_is_refused(name, tmp_path):
     small(path)
     before = path.read_bytes()
     with pytest.raises(
-        CheckpointError, match=rf"other settings: {name} is .* delete .*kept.npz to start anew"
+        CheckpointError, match=rf"other settings: {name.rstrip('s')}s? is .* delete .*kept.npz to start anew"
     ):
         small(path, **OTHERS[name])
     assert path.read_bytes() == before
+
+
+def test_an_interrupted_run_of_several_starts_goes_on_from_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "SECONDS", 0.0)
+    path, starts = tmp_path / "kept.npz", torch.arange(16, dtype=torch.float64).view(2, 8) / 8
+    alone = run(problem(), METHODS["ef21"], **ARGUMENTS, x0=starts)
+    on_round, _ = stopping_at(9, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(problem(), METHODS["ef21"], **ARGUMENTS, x0=starts, checkpoint=path, on_round=on_round)
+    with pytest.raises(CheckpointError, match="start is"):
+        run(problem(), METHODS["ef21"], **ARGUMENTS, x0=starts.flip(0), checkpoint=path)
+    assert_same(run(problem(), METHODS["ef21"], **ARGUMENTS, x0=starts, checkpoint=path), alone)
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "a bit", "other file", "other archive"])

@@ -73,6 +73,22 @@ def test_a_run_does_not_depend_on_its_companions(problem, name):
     np.testing.assert_array_equal(together.x[1, 1], alone.x[0])
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_batched_starts_are_separate_runs(problem, name, exact):
+    starts = torch.from_numpy(np.random.default_rng(2).standard_normal((3, problem.d)))
+    arguments = {"multiples": (1, 8), "rounds": 30, "stop": 1e-3, "exact": exact}
+    together = run(problem, METHODS[name], **arguments, seeds=(4, 4, 1), x0=starts)
+    for i, (seed, start) in enumerate(zip(together.seeds, starts, strict=True)):
+        alone = run(problem, METHODS[name], **arguments, seeds=(seed,), x0=start)
+        np.testing.assert_array_equal(together.grad_norm2[i], alone.grad_norm2)
+        np.testing.assert_array_equal(together.x[i], alone.x)
+        np.testing.assert_array_equal(together.ends[i], alone.ends)
+        for key, bits in together.sent.items():
+            np.testing.assert_array_equal(bits[i], alone.sent[key])
+    assert not np.array_equal(together.x[0], together.x[1])
+
+
 def test_matches_a_plain_loop():
     """EF21's pseudocode in NumPy, written out, gives the same course."""
     problem = Quadratic.random(nodes=3, d=6, seed=4)
@@ -222,6 +238,7 @@ def test_step_and_progress(problem):
         ({"stepsize": -1.0}, "stepsize must be positive"),
         ({"x0": torch.full((8,), torch.nan)}, "start at a finite point"),
         ({"x0": torch.zeros(3)}, r"x0 must have the shape \(8,\)"),
+        ({"x0": torch.zeros(3, 8), "seeds": (0, 1)}, r"or \(2, 8\) for a start of each seed; got \(3, 8\)"),
     ],
 )
 def test_settings_that_make_no_sense(problem, arguments, message):

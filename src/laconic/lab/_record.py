@@ -24,20 +24,20 @@ class Record:
     """Norms, bits and last iterates of all runs, filled as they go.
 
     Args:
-        runs: number of runs.
         rounds: the largest number of rounds.
-        start: the start of all runs, (d,).
+        starts: where each run starts, (runs, d).
     """
 
-    def __init__(self, runs: int, rounds: int, start: Tensor) -> None:
+    def __init__(self, rounds: int, starts: Tensor) -> None:
+        runs = len(starts)
         self.norms = np.full((runs, rounds + 1), np.nan)
         self.up = {kind: np.full((runs, rounds + 1), np.nan) for kind in ACCOUNTINGS}
         for bits in self.up.values():
             bits[:, 0] = 0.0
-        estimate = Identity().compress(torch.zeros_like(start))
+        estimate = Identity().compress(torch.zeros_like(starts[0]))
         self.down = {kind: float(estimate.bits(kind)) for kind in ACCOUNTINGS}
         self.ends = np.full(runs, "rounds", dtype="<U9")
-        self.x = np.tile(start.numpy(), (runs, 1))
+        self.x = starts.numpy().copy()
         self._sizes: dict[tuple[tuple[PartSpec, ...], bool], _Sizes] = {}
 
     @property

@@ -65,7 +65,8 @@ def run(
         multiples: multiples of the base stepsize.
         rounds: the largest number of rounds.
         stop: tolerance on ``|grad f|^2``.
-        x0: the start, (d,); by default standard normal, from NumPy's ``default_rng(0)``.
+        x0: the start, (d,), or one for each seed, (seeds, d); by default standard normal, from NumPy's
+            ``default_rng(0)``.
         seeds: seeds of the compressors' draws.
         step: how the iterate moves, from (x, stepsize * estimate); by default x minus that.
         stepsize: the base stepsize; by default :func:`base_stepsize`.
@@ -101,7 +102,7 @@ def run(
         raise ValueError(f"the tolerance must be at least 0, got {stop}")
     if stepsize is not None and not (np.isfinite(stepsize) and stepsize > 0):
         raise ValueError(f"the stepsize must be positive and finite, got {stepsize}")
-    start = _start(problem, x0)
+    start = _start(problem, x0, len(seeds))
     base = base_stepsize(problem, feedback) if stepsize is None else stepsize
     move = plain_step if step is None else step
     kept = None
@@ -120,7 +121,8 @@ def run(
         }
         kept = Checkpoint(Path(checkpoint), settings)
     job = Job(problem, feedback, tuple(base * m for m in multiples), seeds, stop, move, on_round, kept)
-    record = Record(len(job.pairs), rounds, start)
+    starts = start.expand(len(seeds), -1).repeat_interleave(len(multiples), dim=0)
+    record = Record(rounds, starts)
     _walk(job, record, walk_nodes if exact else walk_batch)
     shape = (len(seeds), len(multiples)) if len(seeds) > 1 else (len(multiples),)
     return Result(
@@ -149,12 +151,15 @@ def _digest(values: Tensor) -> str:
     return hashlib.sha256(np.ascontiguousarray(values.numpy()).tobytes()).hexdigest()
 
 
-def _start(problem: Problem, x0: Tensor | None) -> Tensor:
+def _start(problem: Problem, x0: Tensor | None, seeds: int) -> Tensor:
     if x0 is None:
         return torch.from_numpy(np.random.default_rng(0).standard_normal(problem.d))
     x0 = torch.as_tensor(x0)
-    if x0.shape != (problem.d,):
-        raise ValueError(f"x0 must have the shape ({problem.d},), got {tuple(x0.shape)}")
+    if x0.shape not in ((problem.d,), (seeds, problem.d)):
+        raise ValueError(
+            f"x0 must have the shape ({problem.d},), or ({seeds}, {problem.d}) for a start of each seed; got"
+            f" {tuple(x0.shape)}"
+        )
     if not bool(torch.isfinite(x0).all()):
         raise ValueError("x0 holds NaN or infinity; start at a finite point")
     return x0.to(torch.float64)

@@ -112,7 +112,7 @@ def walk_batch(job: Job, record: Record, state: State | None) -> None:
 
 def walk_nodes(job: Job, record: Record, state: State | None) -> None:
     """Run after run on one thread, from the beginning or from where a checkpoint left them."""
-    with _one_thread():
+    with one_thread():
         for run in range(0 if state is None else state["run"], len(job.pairs)):
             walker, start = job.walker(torch.from_numpy(record.x[run].copy()), run), 0
             if state is not None:
@@ -141,7 +141,8 @@ def _walk_one(job: Job, record: Record, run: int, walker: NodeByNode, start: int
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread inside: small tensors are faster so, and bits do not depend on the machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from laconic.lab._compare import Comparison
+from laconic.lab._style import COLOURS, GRADIENT, panels
 from laconic.sizes import Accounting
 
 _LABELS = {
@@ -14,15 +15,6 @@ _LABELS = {
     "ef21": "EF21",
     "ef21+": "EF21+",
     "ef21-sgdm": "EF21-SGDM",
-}
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-_COLOURS = {
-    "gd": "#7f7f7f",
-    "dcgd": "#D55E00",
-    "ef14": "#E69F00",
-    "ef21": "#0072B2",
-    "ef21+": "#009E73",
-    "ef21-sgdm": "#CC79A7",
 }
 _MARKERS = {"gd": "s", "dcgd": "D", "ef14": "^", "ef21": "o", "ef21+": "v", "ef21-sgdm": "P"}
 _KINDS: dict[Accounting, str] = {
@@ -43,13 +35,13 @@ def plot_curves(comparison: Comparison, title: str, kind: Accounting = "values")
         shown = sent > 0
         label = f"{_LABELS[name]}, {result.multiples[i]:g}× stepsize"
         norms = result.grad_norm2[i, : rounds + 1]
-        axes.plot(sent[shown], norms[shown], color=_COLOURS[name], label=label, linewidth=1.5)
+        axes.plot(sent[shown], norms[shown], color=COLOURS[_LABELS[name]], label=label, linewidth=1.5)
         if result.ends[i] == "tolerance":
-            axes.plot(sent[-1], norms[-1], "o", color=_COLOURS[name], markersize=6)
+            axes.plot(sent[-1], norms[-1], "o", color=COLOURS[_LABELS[name]], markersize=6)
     _draw_tolerance(axes, comparison.stop)
     axes.set_xscale("log")
     axes.set_xlabel(_KINDS[kind])
-    axes.set_ylabel(r"$\Vert\nabla f(x)\Vert^2$")
+    axes.set_ylabel(GRADIENT)
     axes.set_title(title)
     axes.legend(frameon=False)
     return figure
@@ -59,7 +51,7 @@ def plot_multiples(comparison: Comparison, title: str) -> Figure:
     """The last ``|grad f|^2`` over stepsize multiples: where each method stalls or converges."""
     figure, axes = _figure()
     for name, result in comparison.results.items():
-        colour, marker = _COLOURS[name], _MARKERS[name]
+        colour, marker = COLOURS[_LABELS[name]], _MARKERS[name]
         finite = np.isfinite(result.final)
         multiples = np.array(result.multiples)
         axes.plot(multiples[finite], result.final[finite], "-", color=colour, linewidth=1.2, alpha=0.7)
@@ -77,7 +69,7 @@ def plot_multiples(comparison: Comparison, title: str) -> Figure:
     _draw_tolerance(axes, comparison.stop)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("multiple of the theoretical stepsize: EF21's, and 1/L for GD")
-    axes.set_ylabel(r"$\Vert\nabla f(x)\Vert^2$ at the end")
+    axes.set_ylabel(f"{GRADIENT} at the end")
     axes.set_title(title)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
@@ -90,9 +82,6 @@ def _draw_tolerance(axes: Axes, stop: float) -> None:
 
 
 def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure, ((axes,),) = panels(1, 1, 7.0, 4.6)
     axes.set_yscale("log")
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

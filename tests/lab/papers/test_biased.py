@@ -18,10 +18,12 @@ from laconic.lab.papers import _biased_bits as bits
 from laconic.lab.papers import _biased_cgd as cgd
 from laconic.lab.papers import _biased_constants as constants
 from laconic.lab.papers import _biased_counterexamples as counterexamples
-from laconic.lab.papers import _biased_gradients as gradients
-from laconic.lab.papers import _biased_images as images
+from laconic.lab.papers import _biased_savings as savings
 from laconic.lab.papers import _biased_statistics as statistics
 from laconic.lab.papers import _biased_training as training
+from laconic.lab.papers import _biased_variance as variance
+from laconic.lab.papers._biased_rows import Row
+from laconic.lab.papers._training import Course
 
 DATA = Path(os.environ["LACONIC_DATA"]) if "LACONIC_DATA" in os.environ else None
 needs_data = pytest.mark.skipif(DATA is None, reason="LACONIC_DATA does not name the data folder")
@@ -77,7 +79,7 @@ def test_table_3():
 
 
 def test_table_3_sees_constants_that_are_too_good_or_too_careful():
-    row = constants.Row("d", TopK(8), ("delta",), ("delta",), torch.ones(64, dtype=torch.float64))
+    row = Row("d", TopK(8), ("delta",), ("delta",), torch.ones(64, dtype=torch.float64))
     (found,) = constants.worst(row, samples=1, draws=1)
     assert found.value == pytest.approx(8.0)
     assert [v.outcome for v in constants.judge([found])] == ["agrees", "agrees"]
@@ -127,23 +129,23 @@ def test_the_best_scaling_is_the_best():
 
 @needs_data
 def test_figure_2():
-    hold(gradients.report_savings(SETTINGS, rounds=100, trained=20))
+    hold(savings.report_savings(SETTINGS, rounds=100, trained=20))
 
 
 @needs_data
 def test_empirical_variance():
-    hold(gradients.report_variance(SETTINGS, rounds=40, every=10))
+    hold(variance.report_variance(SETTINGS, rounds=40, every=10))
 
 
 def test_a_lower_variance_of_the_random_ones_would_be_seen():
-    names = list(gradients.COMPRESSORS)
+    names = list(variance.COMPRESSORS)
     values = dict(zip(names, ([0.2], [0.8], [0.04], [0.08]), strict=True))
-    course = gradients.Variances("", [0], values, [1.0])
-    assert {v.outcome for v in gradients.judge_variance([course])} == {"agrees"}
+    course = variance.Variances("", [0], values, [1.0])
+    assert {v.outcome for v in variance.judge_variance([course])} == {"agrees"}
     turned = replace(course, values=values | {names[1]: [0.1], names[3]: [0.03]})
-    assert [v.outcome for v in gradients.judge_variance([turned])] == ["disagrees", "disagrees", "agrees"]
+    assert [v.outcome for v in variance.judge_variance([turned])] == ["disagrees", "disagrees", "agrees"]
     worse = replace(course, values=values | {names[2]: [0.12], names[3]: [0.13]})
-    assert [v.outcome for v in gradients.judge_variance([worse])] == ["agrees", "agrees", "disagrees"]
+    assert [v.outcome for v in variance.judge_variance([worse])] == ["agrees", "agrees", "disagrees"]
 
 
 # Figures 7 and 8, Theorem 21, Examples 1 to 3
@@ -219,7 +221,8 @@ def test_a_long_run_goes_on_from_what_it_has_kept(tmp_path):
 def course(losses, bits_a_round=1.0):
     rounds = list(range(len(losses)))
     sent = [bits_a_round * t for t in rounds]
-    return images.Course(rounds, list(losses), [0.1] * len(losses), sent, sent)
+    kinds = ("values", "entropy", "wire")
+    return Course(rounds, list(losses), [0.1] * len(losses), dict.fromkeys(kinds, sent))
 
 
 def test_feedback_that_does_not_help_would_be_seen():
@@ -238,40 +241,8 @@ def test_the_fewest_bits_are_counted():
     cheap = courses | {best: course([2.0, 1.0, 1.0], 1.0)}
     assert {v.outcome for v in training.judge_dithering(cheap)} == {"agrees"}
     assert {v.outcome for v in training.judge_dithering(courses)} == {"disagrees"}
-    assert training.spent_until(course([2.0, 1.5]), 1.0, [0.0, 1.0]) == math.inf
-
-
-@pytest.mark.parametrize("make", [images.vgg, images.resnet])
-def test_the_flat_gradient_is_the_networks_own(make):
-    network = images.FlatNetwork(make, seed=3)
-    generator = torch.Generator().manual_seed(0)
-    shown, classes = torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
-    found = network.gradient(network.start, shown, classes)
-    loss = torch.nn.functional.cross_entropy(network.module(shown), classes)
-    own = torch.autograd.grad(loss, list(network.module.parameters()))
-    assert torch.allclose(found, torch.cat([g.flatten() for g in own]), atol=1e-6)
-    assert network.judge(network.start, shown, classes)[0] == pytest.approx(loss.item(), rel=1e-5)
-    again = images.FlatNetwork(make, seed=3)
-    assert torch.equal(network.start, again.start)
-    assert not torch.equal(network.start, images.FlatNetwork(make, seed=4).start)
-
-
-def test_nodes_own_shares_and_walk_through_them():
-    drawn = images.batches(count=103, nodes=4, batch=5, seed=0)
-    epochs = [torch.cat([next(drawn) for _ in range(5)], dim=1) for _ in range(2)]
-    assert epochs[0].flatten().unique().numel() == 100
-    for first, second in zip(*epochs, strict=True):
-        assert set(first.tolist()) == set(second.tolist())
-        assert first.tolist() != second.tolist()
-
-
-@needs_data
-def test_images_are_standardised():
-    found = images.load_images(DATA)
-    assert found.train.shape[1:] == found.test.shape[1:] == (3, 32, 32)
-    assert len(found.train) == len(found.train_classes)
-    assert torch.allclose(found.train.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-4)
-    assert torch.allclose(found.train.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-4)
+    assert training.spent_until(course([2.0, 1.5]), 1.0, "wire") == math.inf
+    assert training.spent_until(course([2.0, 1.5, 1.0], 3.0), 1.5, "wire") == 3.0
 
 
 # Section 6.5

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 import laconic
 from laconic.lab.papers import EXPERIMENTS, DataMissingError, Settings
@@ -12,8 +11,6 @@ from laconic.lab.papers import _ef21_least_squares as least_squares
 from laconic.lab.papers import _ef21_markov as markov
 from laconic.lab.papers import _ef21_noise as noise
 from laconic.lab.papers import _ef21_rates as rates
-from laconic.lab.papers._deep_nets import Images, plain_network, residual_network
-from laconic.lab.papers._deep_train import train
 from laconic.lab.papers._ef21 import EXPERIMENTS as OF_EF21
 from laconic.lab.papers._ef21_common import floor, thinned
 from laconic.lab.papers._rates import Slope, factor, follow, power, worst_step
@@ -136,63 +133,3 @@ def test_worst_steps_are_ratios_of_real_steps():
     stepsize, bound = laconic.theory.tight_rate(10.0, 1.0, 0.5)
     assert max(worst_step(10.0, stepsize, 5000).values()) <= bound * (1 + 1e-9)
     assert max(worst_step(10.0, 2 * stepsize, 5000).values()) > bound
-
-
-def some_images():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(60, 3, 8, 8, generator=generator)
-    y = torch.randint(0, 10, (60,), generator=generator)
-    return Images(x[:40].chunk(2), y[:40].chunk(2), x[40:], y[40:])
-
-
-@pytest.mark.parametrize("make", [lambda: residual_network(4), lambda: plain_network(4, 8)])
-def test_training_without_compression_is_sgd_on_the_mean_gradient(make):
-    images = some_images()
-    course = train(make, images, laconic.DCGD(laconic.Identity()), 0.05, 20, 6, seed=3, points=6)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        net = make()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-    for step in range(6):
-        optimizer.zero_grad()
-        # A batch of all images of a node, in another order: the same gradient.
-        for x, y in zip(images.x, images.y, strict=True):
-            (functional.cross_entropy(net(x), y) / 2).backward()
-        optimizer.step()
-        x, y = torch.cat(images.x), torch.cat(images.y)
-        with torch.no_grad():
-            assert course[step + 1].loss == pytest.approx(
-                float(functional.cross_entropy(net(x), y)), rel=1e-4
-            )
-    d = sum(part.numel() for part in net.parameters())
-    assert [point.bits for point in course] == [32 * d * t for t in range(7)]
-
-
-def test_training_counts_kept_values_and_starts_alike():
-    images = some_images()
-    courses = {
-        name: train(lambda: plain_network(4, 8), images, method, 0.05, 10, 4, seed=0, points=2)
-        for name, method in (
-            ("ef14", laconic.EF14(laconic.TopK(7))),
-            ("ef21", laconic.EF21(laconic.TopK(7))),
-        )
-    }
-    assert [point.bits for point in courses["ef14"]] == [0, 2 * 224, 4 * 224]
-    # The dense first round is free, as in the papers.
-    assert [point.bits for point in courses["ef21"]] == [0, 224, 3 * 224]
-    assert courses["ef14"][0] == courses["ef21"][0]
-
-
-def test_training_that_diverges_says_so():
-    course = train(
-        lambda: plain_network(4, 8),
-        some_images(),
-        laconic.DCGD(laconic.Identity()),
-        1e30,
-        10,
-        8,
-        seed=0,
-        points=8,
-    )
-    assert np.isnan(course[-1].loss)
-    assert course[-1].step == 8

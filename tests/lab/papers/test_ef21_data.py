@@ -10,6 +10,7 @@ from laconic.lab.papers import _ef21_deep as deep
 from laconic.lab.papers import _ef21_finetuned as finetuned
 from laconic.lab.papers import _ef21_least_squares as least_squares
 from laconic.lab.papers import _ef21_stepsize as stepsize
+from laconic.lab.papers._training import Training
 
 DATA = os.environ.get("LACONIC_DATA")
 pytestmark = pytest.mark.skipif(
@@ -30,11 +31,11 @@ def check(report, tmp_path, disagreeing=()):
 def test_an_interrupted_run_goes_on_from_its_checkpoints(tmp_path, monkeypatch):
     settings = Settings(quick=True, data=SETTINGS.data, checkpoint=tmp_path)
     size = finetuned.Size(seeds=1, times=0.1, data_sets=("phishing",))
-    small = deep.Size(batches=(4,), steps=2, grid=(("plain", (0.05,)),), seeds=2, tested=50)
+    small = deep.Size(batches=(4,), steps=2, judged=1, grid=(("plain", (0.05,)),), seeds=2, tested=50)
     once = [tuple(finetuned.report(settings, size).rows), tuple(deep.report(settings, small).rows)]
     assert len(list(tmp_path.iterdir())) == 4 + 8
     # What is kept is taken: nothing is trained again.
-    monkeypatch.setattr(deep, "train", None)
+    monkeypatch.setattr(Training, "run", None)
     again = [tuple(finetuned.report(settings, size).rows), tuple(deep.report(settings, small).rows)]
     assert once == again
 
@@ -60,9 +61,11 @@ def test_least_squares(tmp_path):
     check(least_squares.report(SETTINGS, least_squares.Size(rounds=2000, data_sets=("a9a",))), tmp_path)
 
 
+@pytest.mark.slow
 def test_deep(tmp_path):
     grid = (("residual", (0.2,)), ("plain", (0.05,)))
-    report = deep.report(SETTINGS, deep.Size(batches=(32,), steps=60, grid=grid, seeds=2, tested=500))
+    size = deep.Size(batches=(32,), steps=60, judged=10, grid=grid, seeds=2, tested=500)
+    report = deep.report(SETTINGS, size)
     trains, *rest = report.verdicts
     keeping, comparing = rest[:2], rest[2:]
     for verdict in (trains, *keeping):

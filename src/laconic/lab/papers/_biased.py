@@ -7,9 +7,10 @@ from laconic.lab.papers import (
     _biased_cgd,
     _biased_constants,
     _biased_counterexamples,
-    _biased_gradients,
+    _biased_savings,
     _biased_statistics,
     _biased_training,
+    _biased_variance,
 )
 from laconic.lab.papers._experiment import Experiment
 
@@ -19,7 +20,8 @@ EXPERIMENTS: tuple[Experiment, ...] = tuple(
         _biased_constants,
         _biased_statistics,
         _biased_bits,
-        _biased_gradients,
+        _biased_savings,
+        _biased_variance,
         _biased_counterexamples,
         _biased_cgd,
         _biased_algorithm1,

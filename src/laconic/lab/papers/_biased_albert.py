@@ -5,7 +5,8 @@ from typing import Final
 import torch
 
 from laconic.compressors import NaturalCompression
-from laconic.lab.papers._biased_figures import BLUE, GREEN, ORANGE, PAPER, legend, panels
+from laconic.lab._style import BLUE, GREEN, ORANGE, legend
+from laconic.lab.papers._biased_figures import PAPER, panels
 from laconic.lab.papers._experiment import Experiment, Report, Settings, verdict
 from laconic.sizes import structure_bytes
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from laconic.compressors import TopK
 from laconic.feedback import EF14
-from laconic.lab.papers._biased_figures import BLUE, GREEN, ORANGE, PAPER, legend, panels
+from laconic.lab._style import BLUE, GREEN, ORANGE, legend
+from laconic.lab.papers._biased_figures import PAPER, panels
 from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
 from laconic.theory import (
     DecreasingSchedule,

@@ -21,19 +21,8 @@ from laconic.compressors import (
     TopK,
 )
 from laconic.kernels import Stream
-from laconic.lab.papers._biased_figures import (
-    BLACK,
-    BLUE,
-    GRAY,
-    GREEN,
-    ORANGE,
-    PAPER,
-    PINK,
-    RED,
-    SKY,
-    legend,
-    panels,
-)
+from laconic.lab._style import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, RED, SKY, legend
+from laconic.lab.papers._biased_figures import PAPER, panels
 from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
 
 D: Final = 10_000

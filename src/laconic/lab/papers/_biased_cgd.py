@@ -10,7 +10,8 @@ import torch
 
 from laconic.compressors import Compressor, RandK, TopK
 from laconic.kernels import Stream
-from laconic.lab.papers._biased_figures import BLUE, PAPER, RED, legend, panels, thinned
+from laconic.lab._style import BLUE, RED, legend
+from laconic.lab.papers._biased_figures import PAPER, panels, thinned
 from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
 from laconic.theory import cgd_b3, cgd_pathwise, measured_delta
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from laconic.compressors import Identity, TopK
 from laconic.feedback import DCGD, EF14, EF21, Feedback
 from laconic.lab import Quadratic, Simulation
-from laconic.lab.papers._biased_figures import BLUE, GRAY, GREEN, ORANGE, PAPER, RED, legend, panels
+from laconic.lab._style import BLUE, GRAY, GREEN, ORANGE, RED, legend
+from laconic.lab.papers._biased_figures import PAPER, panels
 from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
 from laconic.theory import ef21_pl_stepsize
 

@@ -12,17 +12,8 @@ from matplotlib.figure import Figure
 from scipy import integrate, special
 
 from laconic.compressors import TopK
-from laconic.lab.papers._biased_figures import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PAPER,
-    PINK,
-    RED,
-    SKY,
-    legend,
-    panels,
-)
+from laconic.lab._style import BLUE, GREEN, ORANGE, PINK, RED, SKY, legend
+from laconic.lab.papers._biased_figures import PAPER, panels
 from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
 
 PRINTED: Final = {

@@ -1,26 +1,22 @@
 """Figures 4 and 5: error feedback, and Top-k combined with dithering, in training on four nodes."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+from matplotlib.figure import Figure
 
 from laconic.compressors import Identity, NaturalDithering, RandK, TopK
 from laconic.feedback import DCGD, EF14, Feedback
-from laconic.lab.papers._biased_figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PAPER,
-    PINK,
-    RED,
-    legend,
-    panels,
-)
-from laconic.lab.papers._biased_images import IMAGES, Course, FlatNetwork, Training, load_images, vgg
+from laconic.lab._style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, legend
+from laconic.lab.papers._biased_figures import PAPER, panels
 from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab.papers._images import IMAGES, load_images
+from laconic.lab.papers._networks import FlatNetwork, vgg
+from laconic.lab.papers._training import Course, Training, kept
+from laconic.sizes import Accounting
 
 
 @dataclass(frozen=True)
@@ -71,21 +67,13 @@ def train(
     Raises:
         DataMissingError: where the images are not there.
     """
-    images = load_images(settings.data)
+    images = load_images(settings.file(IMAGES))
     network = FlatNetwork(lambda: vgg(size.width))
     training = Training(images, network, size.rounds, _STEPSIZE, judged=size.judged)
     courses = {}
     for number, (name, (feedback, _, _)) in enumerate(methods.items()):
         settings.tell(number / len(methods), name)
-        kept = None if settings.checkpoint is None else settings.checkpoint / f"{number}.json"
-        if kept is not None and kept.exists():
-            courses[name] = Course(**json.loads(kept.read_text()))
-            continue
-        courses[name] = training.run(feedback)
-        if kept is not None:
-            whole = kept.with_suffix(".part")  # so that no half of a file is ever taken for a whole one
-            whole.write_text(json.dumps(asdict(courses[name])))
-            whole.replace(kept)
+        courses[name] = kept(settings, str(number), partial(training.run, feedback))
     settings.tell(1.0, "done")
     return courses
 
@@ -96,18 +84,29 @@ def late(course: Course) -> float:
     return sum(last) / len(last) if all(map(math.isfinite, last)) else math.inf
 
 
+def _figure(
+    methods: Mapping[str, tuple[Feedback, str, str]],
+    curves: Mapping[str, tuple[list[int] | list[float], list[float], list[float]]],
+    label: str,
+) -> Figure:
+    """Loss and accuracy over what ``label`` says, each method's curves (x, loss, accuracy)."""
+    figure, (left, right) = panels(2, width=5.0)
+    for name, (x, loss, accuracy) in curves.items():
+        _, colour, style = methods[name]
+        left.plot(x, loss, style, color=colour, label=name, linewidth=1.3)
+        right.plot(x, [100 * share for share in accuracy], style, color=colour, linewidth=1.3)
+    for axes, shown in ((left, "training loss (nats)"), (right, "test accuracy (%)")):
+        axes.set_xlabel(label)
+        axes.set_ylabel(shown)
+    legend(left)
+    return figure
+
+
 def report_feedback(settings: Settings, size: Size) -> Report:
     """Figure 4: what error feedback does for Top-k."""
     courses = train(settings, size, FEEDBACK)
-    figure, (left, right) = panels(2, width=5.0)
-    for name, course in courses.items():
-        _, colour, style = FEEDBACK[name]
-        left.plot(course.rounds, course.loss, style, color=colour, label=name, linewidth=1.3)
-        right.plot(course.rounds, [100 * a for a in course.accuracy], style, color=colour, linewidth=1.3)
-    for axes, label in ((left, "training loss (nats)"), (right, "test accuracy (%)")):
-        axes.set_xlabel("rounds")
-        axes.set_ylabel(label)
-    legend(left)
+    curves = {name: (c.rounds, c.loss, c.accuracy) for name, c in courses.items()}
+    figure = _figure(FEEDBACK, curves, "rounds")
     figure.suptitle("Error feedback keeps Top-k at the side of SGD (Figure 4)", fontsize=11)
     return Report(
         figure,
@@ -156,18 +155,11 @@ def judge_feedback(courses: Mapping[str, Course]) -> tuple[Verdict, ...]:
 def report_dithering(settings: Settings, size: Size) -> Report:
     """Figure 5: Top-k combined with natural dithering, per bit."""
     courses = train(settings, size, DITHERING)
-    figure, (left, right) = panels(2, width=5.0)
-    for name, course in courses.items():
-        _, colour, style = DITHERING[name]
-        # A logarithmic axis has no place for the start, where nothing has been sent.
-        left.plot(course.bits[1:], course.loss[1:], style, color=colour, label=name, linewidth=1.3)
-        accuracy = [100 * a for a in course.accuracy[1:]]
-        right.plot(course.bits[1:], accuracy, style, color=colour, linewidth=1.3)
-    for axes, label in ((left, "training loss (nats)"), (right, "test accuracy (%)")):
+    # A logarithmic axis has no place for the start, where nothing has been sent.
+    curves = {name: (c.bits["entropy"][1:], c.loss[1:], c.accuracy[1:]) for name, c in courses.items()}
+    figure = _figure(DITHERING, curves, "bits sent per node (entropy of the messages)")
+    for axes in figure.axes:
         axes.set_xscale("log")
-        axes.set_xlabel("bits sent per node (entropy of the messages)")
-        axes.set_ylabel(label)
-    legend(left)
     figure.suptitle("Top-k combined with dithering is the best for its bits (Figure 5)", fontsize=11)
     return Report(
         figure,
@@ -188,8 +180,9 @@ def judge_dithering(courses: Mapping[str, Course]) -> tuple[Verdict, ...]:
     combined = "Top-5 % + nat. dithering"
     target = late(courses[combined])
     found = []
-    for what, kind in (("bits of entropy", "bits"), ("packed bits", "wire")):
-        spent = {name: spent_until(course, target, getattr(course, kind)) for name, course in courses.items()}
+    kinds: tuple[tuple[str, Accounting], ...] = (("bits of entropy", "entropy"), ("packed bits", "wire"))
+    for what, kind in kinds:
+        spent = {name: spent_until(course, target, kind) for name, course in courses.items()}
         best_other = min(bits for name, bits in spent.items() if name != combined)
         reached = ", ".join(f"{name} {_bits(bits)}" for name, bits in spent.items())
         found.append(
@@ -203,9 +196,9 @@ def judge_dithering(courses: Mapping[str, Course]) -> tuple[Verdict, ...]:
     return tuple(found)
 
 
-def spent_until(course: Course, target: float, bits: Sequence[float]) -> float:
+def spent_until(course: Course, target: float, kind: Accounting) -> float:
     """Bits sent when the loss is first judged at most ``target``; infinite where it never is."""
-    for loss, sent in zip(course.loss, bits, strict=True):
+    for loss, sent in zip(course.loss, course.bits[kind], strict=True):
         if loss <= target:
             return sent
     return math.inf
@@ -229,7 +222,14 @@ def _rows(courses: Mapping[str, Course]) -> list[tuple[str | int | float, ...]]:
     return [
         (name, *entry)
         for name, course in courses.items()
-        for entry in zip(course.rounds, course.loss, course.accuracy, course.bits, course.wire, strict=True)
+        for entry in zip(
+            course.rounds,
+            course.loss,
+            course.accuracy,
+            course.bits["entropy"],
+            course.bits["wire"],
+            strict=True,
+        )
     ]
 
 

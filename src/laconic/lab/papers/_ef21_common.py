@@ -1,7 +1,7 @@
-"""What the experiments of EF21 share: data, starts, runs that can be resumed, and the looks of a figure."""
+"""What the experiments of EF21 share: problems, methods, starts, runs that can be resumed, panels."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 
 from laconic.compressors import Identity, TopK
 from laconic.feedback import DCGD, EF14, EF21, EF21Plus, Feedback
+from laconic.lab import _style
 from laconic.lab._least_squares import LeastSquares
 from laconic.lab._logistic import LogisticRegression
 from laconic.lab._problem import Problem
 from laconic.lab._result import Result
 from laconic.lab._run import run
-from laconic.lab.papers._experiment import DataMissingError, Settings
+from laconic.lab.papers._experiment import Cell, Settings
 
 Array = npt.NDArray[np.float64]
 
@@ -29,21 +30,16 @@ DATA_SETS = ("phishing", "mushrooms", "a9a", "w8a")
 TOLERANCE = 1e-7
 """Where the paper's runs stop, on the square of the gradient's norm."""
 
-# Okabe and Ito's colours, those of lab.plots.
-COLOURS = {
-    "GD": "#7f7f7f",
-    "SGD": "#7f7f7f",
-    "DCGD": "#D55E00",
-    "EF14": "#E69F00",
-    "EF21": "#0072B2",
-    "EF21+": "#009E73",
-    "EF21-SGD": "#0072B2",
-    "EF21-SGDM": "#CC79A7",
-}
-SERIES = ("#000000", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#0072B2")
-"""Colours for what is not a method, in order."""
-GRADIENT = r"$\Vert\nabla f(x)\Vert^2$"
 PAPER_BITS = "bits sent per node (32 per kept value)"
+COLUMNS = (
+    "data set",
+    "method",
+    "multiple of the theoretical stepsize",
+    "round",
+    "bits per node (32 per kept value)",
+    "squared gradient norm",
+)
+"""Of a table of runs; its rows are those of `rows_of`."""
 
 
 def method(name: str, k: int) -> Feedback:
@@ -64,30 +60,14 @@ def file_of(data_set: str) -> str:
     return f"libsvm/{data_set}.txt"
 
 
-def path_of(settings: Settings, name: str) -> str:
-    """The path of a file of the data folder.
-
-    Raises:
-        DataMissingError: where there is no data folder, or the file is not in it.
-    """
-    if settings.data is None or not (settings.data / name).exists():
-        where = "no data folder is given" if settings.data is None else f"{settings.data} has no {name}"
-        raise DataMissingError(
-            f"{where}: this experiment needs {name}. LibSVM files are at"
-            " https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary.html, to be saved as"
-            " libsvm/NAME.txt in one folder, whose path goes into the environment variable LACONIC_DATA"
-        )
-    return str(settings.data / name)
-
-
 def logistic(settings: Settings, data_set: str) -> LogisticRegression:
     """The paper's problem on a data set: 20 nodes, lambda = 0.1 (Section 5)."""
-    return LogisticRegression.from_libsvm(path_of(settings, file_of(data_set)), nodes=20, regularizer=0.1)
+    return LogisticRegression.from_libsvm(settings.file(file_of(data_set)), nodes=20, regularizer=0.1)
 
 
 def least_squares(settings: Settings, data_set: str) -> LeastSquares:
     """The paper's problem under the PL condition: 20 nodes (appendix)."""
-    return LeastSquares.from_libsvm(path_of(settings, file_of(data_set)), nodes=20)
+    return LeastSquares.from_libsvm(settings.file(file_of(data_set)), nodes=20)
 
 
 def start(d: int, seed: int) -> torch.Tensor:
@@ -112,6 +92,19 @@ def thinned(length: int, points: int = 200) -> npt.NDArray[np.int64]:
     return np.unique(np.concatenate([[0], spread]))
 
 
+def rows_of(runs: Mapping[str, Mapping[str, Result]], points: int) -> list[tuple[Cell, ...]]:
+    """Rows of the runs, by data set and method: about so many rounds of each stepsize."""
+    rows: list[tuple[Cell, ...]] = []
+    for data_set, results in runs.items():
+        for name, result in results.items():
+            bits = result.bits("values")
+            for i, multiple in enumerate(result.multiples):
+                for t in thinned(int(result.rounds[i]) + 1, points):
+                    norm2 = float(result.grad_norm2[i, t])
+                    rows.append((data_set, name, multiple, int(t), float(bits[i, t]), norm2))
+    return rows
+
+
 def floor(norms: Array) -> float:
     """The level at which a run stalls: the median over its last quarter."""
     known = norms[~np.isnan(norms)]
@@ -122,19 +115,11 @@ def panels(
     rows: int, columns: int, title: str, width: float = 4.0, height: float = 3.3
 ) -> tuple[Figure, Any]:
     """A figure of ``rows`` times ``columns`` axes with logarithmic y: (figure, array of axes)."""
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure, axes = _style.panels(rows, columns, width, height)
     for place in axes.flat:
-        dress(place)
+        place.set_yscale("log")
     figure.suptitle(title)
     return figure, axes
-
-
-def dress(axes: Axes) -> None:
-    """Logarithmic y, a light grid, no box."""
-    axes.set_yscale("log")
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def mark_tolerance(axes: Axes) -> None:

@@ -12,7 +12,8 @@ from laconic.kernels import Stream
 from laconic.lab._problem import Problem
 from laconic.lab._quadratic import Quadratic
 from laconic.lab._simulation import Simulation
-from laconic.lab.papers._ef21_common import COLOURS, GRADIENT, PAPER, SERIES, Array, listed, panels, thinned
+from laconic.lab._style import COLOURS, GRADIENT, SERIES
+from laconic.lab.papers._ef21_common import PAPER, Array, listed, panels, thinned
 from laconic.lab.papers._ef21_noise import ideal_level, level, methods
 from laconic.lab.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
 from laconic.lab.papers._rates import follow
@@ -82,17 +83,14 @@ def report(settings: Settings, size: Size) -> Report:
         verdicts=verdicts,
         notes=(
             "Example 1 is of Beznosikov et al., On Biased Compression (2023), Section 5: x^0 = (1, 1, 1),"
-            " Top-1;"
-            " the value is the squared gradient norm.",
-            "Linear compressor: a random quadratic (4 nodes, d = 10), stepsize 0.4; every second"
-            " coordinate is"
-            " sent whole and the others at half their size; the value is the largest difference between the"
-            " iterates of EF14 and EF21, relative to the largest coordinate.",
+            " Top-1; the value is the squared gradient norm.",
+            "Linear compressor: a random quadratic (4 nodes, d = 10), stepsize 0.4; every second coordinate"
+            " is sent whole and the others at half their size; the value is the largest difference between"
+            " the iterates of EF14 and EF21, relative to the largest coordinate.",
             "Noise: f = |x|^2 / 2 in the plane, Top-1, noise of variance 1 that is uniform on multiples of"
             " (2, 0), (0, 1), (-2, -1); x^0 = (0, -1); the value is the mean of |grad f|^2 over the last"
-            " half. It"
-            " is of Fatkhullin, Tyurin and Richtárik (2023), who propose EF21-SGDM; here its eta is the"
-            " stepsize.",
+            " half. It is of Fatkhullin, Tyurin and Richtárik (2023), who propose EF21-SGDM; here its eta is"
+            " the stepsize.",
         ),
     )
 
@@ -266,8 +264,7 @@ def _noise_verdicts(size: Size, levels: dict[tuple[str, float, int], float]) -> 
             f" {plain[2]:.2e} with {few}",
             plain[1] > 0.7 * plain[0] and plain[1] > plain[2] / 3,
             "with most nodes it loses less than 30 % as the stepsize falls to a third, and less than a"
-            " factor of"
-            " 3 as the nodes become ten times as many",
+            " factor of 3 as the nodes become ten times as many",
         ),
     ]
     for name in ("EF21-SGDM", "EF14"):

@@ -1,9 +1,8 @@
 """Two small networks trained over five nodes with one global Top-k (EF21, Figures 13 to 15)."""
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,12 +10,14 @@ from torch import nn
 
 from laconic.compressors import Identity, TopK
 from laconic.feedback import DCGD, EF14, EF21, EF21Plus, Feedback
-from laconic.lab.papers._deep_nets import Images, plain_network, residual_network
-from laconic.lab.papers._deep_train import Point, train
-from laconic.lab.papers._ef21_common import COLOURS, PAPER, panels, path_of
+from laconic.lab._style import COLOURS
+from laconic.lab.papers._ef21_common import PAPER, panels
 from laconic.lab.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.lab.papers._images import IMAGES, Images, load_images
+from laconic.lab.papers._networks import FlatNetwork, plain_network, residual_network
+from laconic.lab.papers._training import CHANCE, Course, Training, kept
+from laconic.layout import Layout
 
-IMAGES = "images/cifar10_subset.npz"
 NODES, DENSITY, WIDTH, SIDE = 5, 0.05, 8, 8
 METHODS: dict[str, Feedback] = {
     "SGD": DCGD(Identity()),
@@ -24,8 +25,10 @@ METHODS: dict[str, Feedback] = {
     "EF21": EF21(TopK(DENSITY)),
     "EF21+": EF21Plus(TopK(DENSITY)),
 }
-CHANCE = math.log(10)
-"""The loss of one who knows nothing of ten classes."""
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "residual": lambda: residual_network(WIDTH),
+    "plain": lambda: plain_network(WIDTH, SIDE),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Size:
     Args:
         batches: images per node and step.
         steps: steps of every run, whatever the batch.
+        judged: steps between judgements.
         grid: stepsizes tried with the first seed, by network.
         seeds: number of seeds at the best stepsize.
         tested: test images.
@@ -42,6 +46,7 @@ class Size:
 
     batches: tuple[int, ...] = (8, 32, 128, 512)
     steps: int = 300
+    judged: int = 50
     grid: tuple[tuple[str, tuple[float, ...]], ...] = (
         ("residual", (0.05, 0.1, 0.2, 0.4)),
         ("plain", (0.0125, 0.025, 0.05, 0.1)),
@@ -54,6 +59,7 @@ FULL = Size()
 QUICK = Size(
     batches=(8, 64),
     steps=60,
+    judged=10,
     grid=(("residual", (0.2, 0.4)), ("plain", (0.025, 0.05))),
     seeds=2,
     tested=500,
@@ -65,17 +71,17 @@ class Tuned:
     """One method on one network and batch: the best stepsize, and a course for each seed."""
 
     stepsize: float
-    courses: list[list[Point]]
+    courses: list[Course]
 
     @property
     def losses(self) -> list[float]:
         """The training loss at the end, by seed: the mean of the last two points, of which each is noisy."""
-        return [float(np.mean([point.loss for point in course[-2:]])) for course in self.courses]
+        return [float(np.mean(course.loss[-2:])) for course in self.courses]
 
     @property
     def accuracies(self) -> list[float]:
         """The test accuracy at the end, by seed; the mean of the last two points."""
-        return [float(np.mean([point.accuracy for point in course[-2:]])) for course in self.courses]
+        return [float(np.mean(course.accuracy[-2:])) for course in self.courses]
 
 
 Runs = dict[tuple[str, int], dict[str, Tuned]]
@@ -89,32 +95,17 @@ def deep(settings: Settings) -> Report:
 
 def report(settings: Settings, size: Size) -> Report:
     """The experiment at any size."""
-    images = Images.load(path_of(settings, IMAGES), NODES, SIDE, size.tested)
-    nets: dict[str, Callable[[], nn.Module]] = {
-        "residual": lambda: residual_network(WIDTH),
-        "plain": lambda: plain_network(WIDTH, SIDE),
-    }
+    images = load_images(settings.file(IMAGES), SIDE)
     runs: Runs = {}
     total = len(size.grid) * len(size.batches) * len(METHODS)
     for network, grid in size.grid:
         for batch in size.batches:
             runs[network, batch] = {}
-            for name, feedback in METHODS.items():
+            for name in METHODS:
                 done = sum(map(len, runs.values()))
                 settings.tell(done / total, f"{name}, {network} network, {batch} images a node")
-
-                def course(
-                    stepsize: float, seed: int, name: str = name, feedback: Feedback = feedback
-                ) -> list[Point]:
-                    kept = f"{network}-{batch}-{name}-{size.steps}-{stepsize:g}-{seed}.json"  # noqa: B023
-                    arguments = (feedback, stepsize, batch, size.steps, seed, 8)  # noqa: B023
-                    return _kept(settings, kept, lambda: train(nets[network], images, *arguments))  # noqa: B023
-
-                tried = [Tuned(stepsize, [course(stepsize, 0)]) for stepsize in grid]
-                best = min(tried, key=lambda each: np.nan_to_num(each.losses[0], nan=np.inf))
-                more = [course(best.stepsize, seed) for seed in range(1, size.seeds)]
-                runs[network, batch][name] = Tuned(best.stepsize, best.courses + more)
-    sizes = {name: sum(part.numel() for part in make().parameters()) for name, make in nets.items()}
+                runs[network, batch][name] = _tuned(settings, size, images, network, grid, batch, name)
+    sizes = {name: sum(part.numel() for part in make().parameters()) for name, make in NETWORKS.items()}
     return Report(
         figure=_figure(runs),
         columns=(
@@ -132,13 +123,10 @@ def report(settings: Settings, size: Size) -> Report:
         verdicts=_verdicts(runs),
         notes=(
             f"Networks of {sizes['residual']} (residual) and {sizes['plain']} (plain) parameters on"
-            f" {SIDE} x {SIDE}"
-            f" images, {NODES} nodes of {len(images.y[0])} images, {size.steps} steps; one global Top-k"
-            " that keeps"
-            f" {DENSITY:.0%}; no momentum.",
+            f" {SIDE} x {SIDE} images, {NODES} nodes of {len(images.train) // NODES} images, {size.steps}"
+            f" steps; one global Top-k that keeps {DENSITY:.0%}; no momentum.",
             "Stepsizes are tuned for each method, network and batch, with the first seed, by the training"
-            " loss at"
-            " the end, over "
+            " loss at the end, over "
             + "; ".join(f"{name}: {', '.join(map(str, grid))}" for name, grid in size.grid)
             + ". They are the paper's grid in kind (powers of 2), not in range.",
             f"Results are means over {size.seeds} seeds, with their standard error.",
@@ -146,16 +134,36 @@ def report(settings: Settings, size: Size) -> Report:
     )
 
 
-def _kept(settings: Settings, name: str, make: Callable[[], list[Point]]) -> list[Point]:
-    """A course, taken from the checkpoint folder where an earlier run left it there, and left there."""
-    if settings.checkpoint is None:
-        return make()
-    path = settings.checkpoint / name
-    if not path.exists():
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps([astuple(point) for point in make()]), encoding="utf-8")
-        part.replace(path)
-    return [Point(*values) for values in json.loads(path.read_text(encoding="utf-8"))]
+def _tuned(
+    settings: Settings,
+    size: Size,
+    images: Images,
+    network: str,
+    grid: tuple[float, ...],
+    batch: int,
+    name: str,
+) -> Tuned:
+    """Try the grid with the first seed, and go on with the others at the best of it."""
+
+    def course(stepsize: float, seed: int) -> Course:
+        flat = FlatNetwork(NETWORKS[network], seed)
+        training = Training(
+            images,
+            flat,
+            rounds=size.steps,
+            stepsize=stepsize,
+            nodes=NODES,
+            batch=batch,
+            judged=size.judged,
+            tested=size.tested,
+            layout=Layout.flat(len(flat.start)),
+        )
+        file = f"{network}-{batch}-{name}-{size.steps}-{stepsize:g}-{seed}"
+        return kept(settings, file, lambda: training.run(METHODS[name], seed))
+
+    tried = [Tuned(stepsize, [course(stepsize, 0)]) for stepsize in grid]
+    best = min(tried, key=lambda each: np.nan_to_num(each.losses[0], nan=np.inf))
+    return Tuned(best.stepsize, best.courses + [course(best.stepsize, seed) for seed in range(1, size.seeds)])
 
 
 def _mean(values: list[float]) -> tuple[float, float]:
@@ -169,8 +177,7 @@ def _verdicts(runs: Runs) -> list[Verdict]:
         verdict(
             "with a tuned stepsize every method trains",
             "worst training loss at the end"
-            f" {max(max(t.losses) for m in runs.values() for t in m.values()):.3f};"
-            f" chance is {CHANCE:.3f}",
+            f" {max(max(t.losses) for m in runs.values() for t in m.values()):.3f}; chance is {CHANCE:.3f}",
             finite and all(_mean(t.losses)[0] < CHANCE for m in runs.values() for t in m.values()),
             "every run stays finite, and every mean is below chance",
         )
@@ -200,9 +207,8 @@ def _verdicts(runs: Runs) -> list[Verdict]:
                     f"test accuracy {gain:+.1f} +- {error:.1f} points, training loss {loss:+.3f} +-"
                     f" {loss_error:.3f}",
                     gain > -2 * max(error, 0.5) and loss < 2 * max(loss_error, 0.01),
-                    "neither test accuracy nor training loss is worse by more than twice the standard"
-                    " error of"
-                    " the difference over seeds, which counts as 0.5 points and 0.01 at least",
+                    "neither test accuracy nor training loss is worse by more than twice the standard error"
+                    " of the difference over seeds, which counts as 0.5 points and 0.01 at least",
                 )
             )
     return verdicts
@@ -221,10 +227,10 @@ def _figure(runs: Runs) -> Figure:
     for row, network in zip(axes, networks, strict=True):
         for place, batch in zip(row, batches, strict=False):
             for name, tuned in runs[network, batch].items():
-                bits = [point.bits for point in tuned.courses[0] if point.bits > 0]
-                curves = np.array(
-                    [[p.loss for p in course if p.bits > 0][: len(bits)] for course in tuned.courses]
-                )
+                # A logarithmic axis has no place for the start, where nothing has been sent.
+                least = min(len(course.rounds) for course in tuned.courses)
+                bits = tuned.courses[0].bits["values"][1:least]
+                curves = np.array([course.loss[1:least] for course in tuned.courses])
                 label = f"{name}, stepsize {tuned.stepsize:g}"
                 place.plot(bits, curves.mean(axis=0), "o-", markersize=3, color=COLOURS[name], label=label)
                 place.fill_between(
@@ -263,11 +269,11 @@ def _figure(runs: Runs) -> Figure:
 
 def _rows(runs: Runs) -> list[tuple[Cell, ...]]:
     return [
-        (network, batch, name, tuned.stepsize, seed, p.step, p.bits, p.loss, p.accuracy)
+        (network, batch, name, tuned.stepsize, seed, *entry)
         for (network, batch), methods in runs.items()
         for name, tuned in methods.items()
         for seed, course in enumerate(tuned.courses)
-        for p in course
+        for entry in zip(course.rounds, course.bits["values"], course.loss, course.accuracy, strict=True)
     ]
 
 
@@ -282,9 +288,8 @@ DEEP = Experiment(
     run=deep,
     needs=(IMAGES,),
     stands_for=(
-        "The paper trains ResNet18 and VGG11 on all of CIFAR-10, which two cores cannot: small networks"
-        " of the same"
-        " two kinds, trained for a few epochs on a subset at a quarter of the resolution, stand in."
+        "The paper trains ResNet18 and VGG11 on all of CIFAR-10, which two cores cannot: small networks of"
+        " the same two kinds, trained for a few epochs on a subset at a quarter of the resolution, stand in."
     ),
 )
 """Figures 13 to 15."""

@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
+from laconic.lab._style import COLOURS, GRADIENT
 from laconic.lab.papers._ef21_common import (
-    COLOURS,
     DATA_SETS,
-    GRADIENT,
     PAPER,
     PAPER_BITS,
     TOLERANCE,
+    Array,
     file_of,
     floor,
     listed,
@@ -84,8 +86,47 @@ class Size:
 FULL = Size()
 QUICK = Size(seeds=4, times=1.6)
 
-Runs = dict[str, dict[str, list[Result]]]
-"""By data set, then by method, then by start."""
+
+@dataclass(frozen=True)
+class Courses:
+    """The runs of one method on one data set, one a start.
+
+    Args:
+        norms: ``|grad f|^2``, (starts, rounds + 1), NaN after a stop.
+        bits: sent per node, 32 a kept value, (starts, rounds + 1).
+        rounds: rounds made, (starts,).
+        final: the last of the norms, infinity where the run diverged, (starts,).
+        reached: whether each reached the tolerance, (starts,).
+    """
+
+    norms: Array
+    bits: Array
+    rounds: npt.NDArray[np.int64]
+    final: Array
+    reached: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, result: Result) -> "Courses":
+        """Those of a result of one stepsize and one seed a start."""
+        starts = len(result.seeds)
+        norms, bits = (each.reshape(starts, -1) for each in (result.grad_norm2, result.bits("values")))
+        reached = result.ends.ravel() == "tolerance"
+        return cls(norms, bits, result.rounds.ravel(), result.final.ravel(), reached)
+
+    @property
+    def spent(self) -> list[float]:
+        """Bits at which each start reached the tolerance, ascending, infinity where it did not."""
+        last = np.take_along_axis(self.bits, self.rounds[:, None], axis=1)[:, 0]
+        return sorted(np.where(self.reached, last, np.inf).tolist())
+
+    @property
+    def floors(self) -> list[float]:
+        """The median over the last quarter, by start."""
+        return [floor(norms) for norms in self.norms]
+
+
+Runs = dict[str, dict[str, Courses]]
+"""By data set, then by method."""
 
 
 def finetuned(settings: Settings) -> Report:
@@ -103,19 +144,19 @@ def report(settings: Settings, size: Size) -> Report:
             reading = POSTER[data_set].plus if name == "EF21+" else None
             most = int(size.times * (reading or POSTER[data_set].ef21) / (32 * k))
             settings.tell((i + j / 4) / len(size.data_sets), f"{name} on {data_set}")
-            runs[data_set][name] = [
-                resumable(
-                    settings,
-                    f"finetuned-{data_set}-{name}-{most}-{seed}",
-                    problem,
-                    method(name, k),
-                    multiples=(multiple,),
-                    rounds=most,
-                    stop=TOLERANCE,
-                    x0=start(problem.d, seed),
-                )
-                for seed in range(size.seeds)
-            ]
+            result = resumable(
+                settings,
+                f"finetuned-{data_set}-{name}-{most}-{size.seeds}",
+                problem,
+                method(name, k),
+                multiples=(multiple,),
+                rounds=most,
+                stop=TOLERANCE,
+                # The methods draw nothing: a seed stands for a start.
+                seeds=range(size.seeds),
+                x0=torch.stack([start(problem.d, seed) for seed in range(size.seeds)]),
+            )
+            runs[data_set][name] = Courses.of(result)
     return Report(
         figure=_figure(runs),
         columns=(
@@ -131,22 +172,12 @@ def report(settings: Settings, size: Size) -> Report:
         rows=_rows(runs),
         verdicts=[each for data_set in runs for each in _verdicts(data_set, runs[data_set])],
         notes=(
-            f"x^0 is standard normal, seeds 0 to {size.seeds - 1}; the paper's is one draw without a"
-            " seed. The"
-            " function is not convex, and the rounds that are needed differ between starts by a factor of ten"
-            " and more, for GD too: the figure shows all starts, the one whose EF21 is the median in bold.",
-            f"At most {size.times:g} times the bits that the method needs on the poster (where that was"
-            " not read:"
-            " that EF21 needs); GD as many rounds as Top-1 would make.",
+            f"x^0 is standard normal, seeds 0 to {size.seeds - 1}; the paper's is one draw without a seed."
+            " The function is not convex, and the rounds that are needed differ between starts by a factor of"
+            " ten and more, for GD too. The figure shows all starts, that with the median of EF21 in bold.",
+            f"At most {size.times:g} times the bits that the method needs on the poster (where that was not"
+            " read: that EF21 needs); GD as many rounds as Top-1 would make.",
         ),
-    )
-
-
-def _bits(results: list[Result]) -> list[float]:
-    """Bits at which each start reached the tolerance, ascending, infinity where it did not."""
-    return sorted(
-        float(result.bits("values")[0, result.rounds[0]]) if result.ends[0] == "tolerance" else np.inf
-        for result in results
     )
 
 
@@ -154,12 +185,12 @@ def _spoken(bits: list[float]) -> str:
     return listed([value / 1e3 for value in bits], ".1f") + " thousand bits per node (inf: not reached)"
 
 
-def _verdicts(data_set: str, results: dict[str, list[Result]]) -> list[Verdict]:
+def _verdicts(data_set: str, results: dict[str, Courses]) -> list[Verdict]:
     reading = POSTER[data_set]
     verdicts = []
     for name, read in (("EF21", reading.ef21), ("EF21+", reading.plus)):
         if read is not None:
-            bits = _bits(results[name])
+            bits = results[name].spent
             verdicts.append(
                 verdict(
                     f"{data_set}: {name} reaches 1e-7 at about {read / 1e3:g} thousand bits per node",
@@ -168,19 +199,18 @@ def _verdicts(data_set: str, results: dict[str, list[Result]]) -> list[Verdict]:
                     "the reading lies within the range over starts, widened by 25 % at both ends",
                 )
             )
-    stalls = sorted(floor(result.grad_norm2[0]) for result in results["EF14"])
+    stalls = sorted(results["EF14"].floors)
     low, high = reading.stall
-    reached = any(result.ends[0] == "tolerance" for result in results["EF14"])
     verdicts.append(
         verdict(
             f"{data_set}: EF stalls between {low:.1e} and {high:.1e}",
             f"EF14's floors: {listed(stalls, '.1e')}",
-            not reached and stalls[0] <= 1.5 * high and stalls[-1] >= low / 1.5,
+            not results["EF14"].reached.any() and stalls[0] <= 1.5 * high and stalls[-1] >= low / 1.5,
             "no start reaches the tolerance, and the range of the floors (medians over the last quarter)"
             " overlaps the reading's, widened by a factor of 1.5",
         )
     )
-    ef21, plus, ef14 = (_ends(results[name]) for name in ("EF21", "EF21+", "EF14"))
+    ef21, plus, ef14 = results["EF21"].final, results["EF21+"].final, results["EF14"].floors
     wins = sum(a < b for a, b in zip(ef21, ef14, strict=True))
     wins_plus = sum(a < b for a, b in zip(plus, ef14, strict=True))
     verdicts.append(
@@ -193,7 +223,7 @@ def _verdicts(data_set: str, results: dict[str, list[Result]]) -> list[Verdict]:
             " quarter)",
         )
     )
-    fewer, whole = _bits(results["EF21"]), _bits(results["GD"])
+    fewer, whole = results["EF21"].spent, results["GD"].spent
     verdicts.append(
         verdict(
             f"{data_set}: EF21 needs fewer bits than GD",
@@ -205,29 +235,22 @@ def _verdicts(data_set: str, results: dict[str, list[Result]]) -> list[Verdict]:
     return verdicts
 
 
-def _ends(results: list[Result]) -> list[float]:
-    return [
-        floor(result.grad_norm2[0]) if result.method == "ef14" else float(result.final[0])
-        for result in results
-    ]
-
-
 def _figure(runs: Runs) -> Figure:
     rows = (len(runs) + 1) // 2
     figure, axes = panels(rows, min(2, len(runs)), "Tuned k and stepsizes, 20 nodes", width=5.2, height=3.8)
     for place, (data_set, results) in zip(axes.flat, runs.items(), strict=False):
-        order = np.argsort([int(result.rounds[0]) for result in results["EF21"]], kind="stable")
+        order = np.argsort(results["EF21"].rounds, kind="stable")
         middle = int(order[(len(order) - 1) // 2])
-        for name, per_start in results.items():
+        for name, courses in results.items():
             tuned = LEGENDS[data_set][name]
             label = f"{name}, {'' if name == 'GD' else f'k = {tuned.k}, '}{tuned.multiple:g}×"
-            for seed, result in enumerate(per_start):
-                at = thinned(int(result.rounds[0]) + 1, 500)
+            for seed, rounds in enumerate(courses.rounds):
+                at = thinned(int(rounds) + 1, 500)
                 at = at[at > 0]
                 bold = seed == middle
                 place.plot(
-                    result.bits("values")[0, at],
-                    result.grad_norm2[0, at],
+                    courses.bits[seed, at],
+                    courses.norms[seed, at],
                     color=COLOURS[name],
                     linewidth=1.5 if bold else 0.5,
                     alpha=1.0 if bold else 0.4,
@@ -256,11 +279,11 @@ def _figure(runs: Runs) -> Figure:
 def _rows(runs: Runs) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for data_set, results in runs.items():
-        for name, per_start in results.items():
+        for name, courses in results.items():
             k, multiple = LEGENDS[data_set][name]
-            for seed, result in enumerate(per_start):
-                for t in thinned(int(result.rounds[0]) + 1, 100):
-                    bits, norm2 = float(result.bits("values")[0, t]), float(result.grad_norm2[0, t])
+            for seed, rounds in enumerate(courses.rounds):
+                for t in thinned(int(rounds) + 1, 100):
+                    bits, norm2 = float(courses.bits[seed, t]), float(courses.norms[seed, t])
                     rows.append((data_set, name, k, multiple, seed, int(t), bits, norm2))
     return rows
 

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
+from laconic.lab._style import COLOURS, GRADIENT
 from laconic.lab.papers._ef21_common import (
-    COLOURS,
-    GRADIENT,
+    COLUMNS,
     PAPER,
     PAPER_BITS,
     TOLERANCE,
@@ -20,9 +20,10 @@ from laconic.lab.papers._ef21_common import (
     method,
     panels,
     resumable,
+    rows_of,
     thinned,
 )
-from laconic.lab.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
 
 LEGENDS: dict[str, dict[str, float]] = {
     "a9a": {"EF21": 4096, "EF14": 4096, "EF21+": 4096, "GD": 1},
@@ -82,20 +83,12 @@ def report(settings: Settings, size: Size) -> Report:
             )
     return Report(
         figure=_figure(runs),
-        columns=(
-            "data set",
-            "method",
-            "multiple of the theoretical stepsize",
-            "round",
-            "bits per node (32 per kept value)",
-            "squared gradient norm",
-        ),
-        rows=_rows(runs),
+        columns=COLUMNS,
+        rows=rows_of(runs, 150),
         verdicts=[each for data_set in runs for each in _verdicts(data_set, runs[data_set])],
         notes=(
-            "The gradient is X^T (X x - y) / N and L = lambda_max(X^T X / N), as in the authors' code:"
-            " half of"
-            " the gradient of the loss that the paper prints.",
+            "The gradient is X^T (X x - y) / N and L = lambda_max(X^T X / N), as in the authors' code: half"
+            " of the gradient of the loss that the paper prints.",
             f"Top-1, 20 nodes, at most {size.rounds} rounds; x^0 is standard normal with seed 0.",
             *notes,
         ),
@@ -131,8 +124,7 @@ def _verdicts(data_set: str, results: dict[str, Result]) -> list[Verdict]:
                 f"{data_set}: {name} at {result.multiples[0]:g} times the theoretical stepsize keeps"
                 " converging",
                 f"{end:.1e} after {int(result.rounds[0])} rounds; it halves in {first:.0f} rounds in the"
-                " third"
-                f" quarter and in {last:.0f} in the last",
+                f" third quarter and in {last:.0f} in the last",
                 end < lowest / 3 and bool(np.isfinite(last)),
                 f"it ends below a third of the lowest value that EF14 touches at any stepsize ({lowest:.1e}),"
                 " and falls through the last quarter",
@@ -166,8 +158,7 @@ def _verdicts(data_set: str, results: dict[str, Result]) -> list[Verdict]:
             f" after {int(gd.rounds[0])} rounds",
             legend < half,
             "the legend's multiple is better than half of it; at 2/L the component along the steepest"
-            " direction"
-            " keeps its size",
+            " direction keeps its size",
         )
     )
     return verdicts
@@ -200,17 +191,6 @@ def _figure(runs: dict[str, dict[str, Result]]) -> Figure:
         place.set_ylabel(GRADIENT)
         place.legend(frameon=False, fontsize=7, loc="lower left", ncols=2)
     return figure
-
-
-def _rows(runs: dict[str, dict[str, Result]]) -> list[tuple[Cell, ...]]:
-    rows: list[tuple[Cell, ...]] = []
-    for data_set, results in runs.items():
-        for name, result in results.items():
-            for i, multiple in enumerate(result.multiples):
-                for t in thinned(int(result.rounds[i]) + 1, 150):
-                    bits, norm2 = float(result.bits("values")[i, t]), float(result.grad_norm2[i, t])
-                    rows.append((data_set, name, multiple, int(t), bits, norm2))
-    return rows
 
 
 LEAST_SQUARES = Experiment(

@@ -7,7 +7,8 @@ import torch
 
 from laconic.compressors import TopK
 from laconic.feedback import EF21
-from laconic.lab.papers._ef21_common import PAPER, SERIES, Array, listed, panels
+from laconic.lab._style import SERIES
+from laconic.lab.papers._ef21_common import PAPER, Array, listed, panels
 from laconic.lab.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
 from laconic.theory import beta, theta
 
@@ -131,8 +132,7 @@ def _verdicts(courses: list[Course]) -> list[Verdict]:
                 for slope, each in zip(slopes, courses, strict=True)
             ),
             "the factor fitted over the last two thirds is below 1, and the last distortion below a"
-            " hundredth of"
-            " plain Top-k's",
+            " hundredth of plain Top-k's",
         ),
         verdict(
             "the distortion of plain Top-k does not",

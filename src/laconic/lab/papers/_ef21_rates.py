@@ -11,7 +11,8 @@ from laconic.compressors import TopK
 from laconic.feedback import EF21, EF21Plus, Feedback
 from laconic.lab._least_squares import LeastSquares
 from laconic.lab._quadratic import Quadratic
-from laconic.lab.papers._ef21_common import COLOURS, GRADIENT, PAPER, SERIES, panels, start, thinned
+from laconic.lab._style import COLOURS, GRADIENT, SERIES
+from laconic.lab.papers._ef21_common import PAPER, panels, start, thinned
 from laconic.lab.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
 from laconic.lab.papers._rates import Followed, Slope, factor, follow, power, worst_step
 from laconic.theory import (
@@ -70,11 +71,9 @@ def report(settings: Settings, size: Size) -> Report:
         verdicts=verdicts,
         notes=(
             "Theorem 1: f_i(x) = (1 + |x - c_i|^2)^(-1/8) in R^10 on 5 nodes, infimum 0, at the largest"
-            " stepsize"
-            " that the theorem allows; the abscissa is T.",
-            "Theorem 2: a strongly convex quadratic (5 nodes, d = 20), and least squares with more"
-            " unknowns than"
-            " rows, where f is not strongly convex; the abscissa is the round t.",
+            " stepsize that the theorem allows; the abscissa is T.",
+            "Theorem 2: a strongly convex quadratic (5 nodes, d = 20), and least squares with more unknowns"
+            " than rows, where f is not strongly convex; the abscissa is the round t.",
             "One node: the abscissa is L / mu. The tight rate is of Thomsen, Taylor and Dieuleveut (2025).",
         ),
     )
@@ -121,14 +120,12 @@ def _nonconvex(rounds: int, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Ve
         verdict(
             "Theorem 1: the rate is O(1/T)",
             f"exponent of T over the last decade: mean {exponents[0]:.3f} (EF21) and {exponents[1]:.3f}"
-            " (EF21+),"
-            f" smallest square {least[0]:.3f} and {least[1]:.3f}; gradient descent far out"
+            f" (EF21+), smallest square {least[0]:.3f} and {least[1]:.3f}; gradient descent far out"
             f" {problem.exponent:.3f}",
             max(least) <= -1 and max(abs(p - problem.exponent) for p in least) < 0.05,
-            "the smallest square's exponent is at most -1, and within 0.05 of gradient descent's, so that the"
-            " bound's exponent is nearly attained; the mean's is shown only, for it tends to -1 from"
-            " above, very"
-            " slowly: T times the mean is a sum that goes on growing, under its bound",
+            "the smallest square's exponent is at most -1, and within 0.05 of gradient descent's, so that"
+            " the bound's exponent is nearly attained; the mean's is shown only, for it tends to -1 from"
+            " above, very slowly: T times the mean is a sum that goes on growing, under its bound",
         ),
         verdict(
             "Theorem 1, proof: f(x^t) - f_inf + gamma / (2 theta) G^t falls by gamma/2 |grad f(x^t)|^2 a"

@@ -7,13 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
+from laconic.lab._style import COLOURS, GRADIENT, SERIES
 from laconic.lab.papers._ef21_common import (
-    COLOURS,
+    COLUMNS,
     DATA_SETS,
-    GRADIENT,
     PAPER,
     PAPER_BITS,
-    SERIES,
     TOLERANCE,
     Array,
     file_of,
@@ -24,9 +23,10 @@ from laconic.lab.papers._ef21_common import (
     method,
     panels,
     resumable,
+    rows_of,
     thinned,
 )
-from laconic.lab.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict, verdict
 
 METHODS = ("EF14", "EF21", "EF21+", "DCGD")
 
@@ -87,15 +87,8 @@ def report(settings: Settings, size: Size) -> Report:
         verdicts += _verdicts(data_set, runs[data_set], problem.L)
     return Report(
         figure=_figure(runs),
-        columns=(
-            "data set",
-            "method",
-            "multiple of the theoretical stepsize",
-            "round",
-            "bits per node (32 per kept value)",
-            "squared gradient norm",
-        ),
-        rows=_rows(runs),
+        columns=COLUMNS,
+        rows=rows_of(runs, 100),
         verdicts=verdicts,
         notes=(
             f"Top-1, 20 nodes, {size.rounds} rounds at most; x^0 is standard normal with seed 0, where the"
@@ -123,9 +116,8 @@ def _verdicts(data_set: str, results: dict[str, Result], L: float) -> list[Verdi
             "EF14's floors: "
             + (", ".join(f"{value:.1e} at {m:g}x" for m, value in settled) or "none settled"),
             not _reached(ef14) and rises,
-            "no multiple reaches the tolerance; of the stepsizes up to 2/L, at least two have settled"
-            " (the third"
-            " quarter of the rounds touches the median of the last one), and their floors rise",
+            "no multiple reaches the tolerance; of the stepsizes up to 2/L, at least two have settled (the"
+            " third quarter of the rounds touches the median of the last one), and their floors rise",
         )
     ]
     best_ef14 = float(np.min([np.nanmin(norms) for norms in ef14.grad_norm2]))
@@ -139,9 +131,8 @@ def _verdicts(data_set: str, results: dict[str, Result], L: float) -> list[Verdi
         found.append(
             verdict(
                 f"{data_set}: {name} bears stepsizes far above the theoretical one",
-                f"to the tolerance at {listed(reached, 'g') or 'no'} x; to below a third of the lowest"
-                " value that"
-                f" EF14 ever touches ({best_ef14:.1e}) at {listed(below, 'g') or 'no'} x",
+                f"to the tolerance at {listed(reached, 'g') or 'no'} x; to below a third of the lowest value"
+                f" that EF14 ever touches ({best_ef14:.1e}) at {listed(below, 'g') or 'no'} x",
                 bool(below) and max(below) >= 16,
                 "at a multiple of 16 or more it goes below a third of EF14's lowest value at any multiple",
             )
@@ -207,17 +198,6 @@ def _figure(runs: Runs) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, title="stepsize")
     return figure
-
-
-def _rows(runs: Runs) -> list[tuple[Cell, ...]]:
-    rows: list[tuple[Cell, ...]] = []
-    for data_set, results in runs.items():
-        for name, result in results.items():
-            for i, multiple in enumerate(result.multiples):
-                for t in thinned(int(result.rounds[i]) + 1, 100):
-                    bits = float(result.bits("values")[i, t])
-                    rows.append((data_set, name, multiple, int(t), bits, float(result.grad_norm2[i, t])))
-    return rows
 
 
 STEPSIZE = Experiment(

@@ -10,6 +10,14 @@ from matplotlib.figure import Figure
 Outcome = Literal["agrees", "erratum", "disagrees"]
 Cell = str | int | float
 
+_ORIGINS = {
+    "libsvm": "it is a data set of https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary.html,"
+    " to be saved as libsvm/NAME.txt",
+    "images": "it is an npz file with x_train, y_train, x_test and y_test, images (N, 32, 32, 3) and classes"
+    " (N,) of CIFAR-10, all uint8",
+}
+"""Where the files of each folder come from."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -61,6 +69,10 @@ Progress = Callable[[float, str], None]
 """Called with the share done in [0, 1] and a short note."""
 
 
+class DataMissingError(ValueError):
+    """An experiment needs data that are not there; the message says where to get them."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How an experiment runs.
@@ -77,14 +89,24 @@ class Settings:
     checkpoint: Path | None = None
     progress: Progress | None = None
 
+    def file(self, name: str) -> Path:
+        """The path of a file under the data folder.
+
+        Raises:
+            DataMissingError: where it is not there.
+        """
+        if self.data is None or not (self.data / name).exists():
+            folder = "none is given" if self.data is None else self.data
+            raise DataMissingError(
+                f"{name} is not in the data folder ({folder}), which the environment variable LACONIC_DATA"
+                f" may name; {_ORIGINS[name.split('/', maxsplit=1)[0]]}"
+            )
+        return self.data / name
+
     def tell(self, share: float, note: str) -> None:
         """Say how far the run is, where somebody listens."""
         if self.progress is not None:
             self.progress(share, note)
-
-
-class DataMissingError(ValueError):
-    """An experiment needs data that are not there; the message says where to get them."""
 
 
 @dataclass(frozen=True)
