@@ -231,17 +231,18 @@ def test_later_rounds_allocate_for_what_is_kept_alone(threads):
     d, k = 2_000_000, 1000
     x, memory = normal(d).float(), normal(d, 1).float()
     cuts = Cuts.of([0, d // 2], [d // 2, d // 2], [k - 100, 100])
-    add_at_(memory, *top_k_segments(x, memory, cuts), cuts)
+    for _ in range(5):  # until every thread has lists of its own
+        add_at_(memory, *top_k_segments(x, memory, cuts), cuts)
     tracemalloc.start()
     add_at_(memory, *top_k_segments(x, memory, cuts), cuts)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 100_000
+    assert most < 400_000  # a thread's first lists may still come; d numbers are 8 MB
     cpu = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu], profile_memory=True, acc_events=True) as profile:
         add_at_(memory, *top_k_segments(x, memory, cuts), cuts)
     tensors = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
-    assert 12 * k <= tensors < 100_000
+    assert 12 * k <= tensors < 400_000
 
 
 def test_lists_for_very_many_candidates_are_given_back(monkeypatch):

@@ -153,14 +153,11 @@ def test_the_largest_number_does_not_become_infinite():
 
 def test_warming_up_leaves_no_loop_to_compile():
     coding.warm_up()
-    for loops, names in (
-        (
-            _choice.loops("coding"),
-            ("put_low", "get_low", "put_high", "get_elias_fano", "choose_low", "get_rice"),
-        ),
-        (_choice.loops("codes"), ("put_codes", "get_codes", "put_groups", "get_groups")),
+    for module, names in (
+        ("coding", ("put_low", "get_low", "put_high", "get_elias_fano", "choose_low", "get_rice")),
+        ("codes", ("put_codes", "get_codes", "put_groups", "get_groups")),
     ):
-        assert all(getattr(loops, name).signatures for name in names)
+        assert all(getattr(_choice.loops(module), name).signatures for name in names)
 
 
 def test_without_compiled_loops_the_definitions_run():

@@ -1,9 +1,11 @@
 """Compiling ahead of the first step."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 
+from laconic.kernels import _choice
 from laconic.kernels._cpu.threads import using_threads
 from laconic.kernels._cuts import Cuts
 from laconic.kernels.scatter import add_at_, add_nodes_into, scatter_add_
@@ -29,7 +31,8 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
         wide = accumulation_dtype(dtype)
         memory, places = torch.zeros(_LENGTH, dtype=wide), torch.arange(1 << 12)
         cuts = Cuts.of([0], [_LENGTH], 2)
-        with using_threads(2):
+        loops = _choice.loops("selection")
+        with using_threads(2), nullcontext() if loops is None else loops.eagerly():
             positions, values = top_k_segments(memory.to(dtype), memory, cuts)
             top_k_segments(memory.to(dtype), None, cuts)
         short = Cuts.of([0], [300], 2)

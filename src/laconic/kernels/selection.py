@@ -12,8 +12,10 @@ from laconic.kernels._choice import compiled_or_plain, on_gpu
 from laconic.kernels._cpu.threads import get_threads
 from laconic.kernels._cuts import Cuts
 
-_WORTH = 1 << 12
-"""Numbers from which on compiled loops are worth their loading."""
+_WORTH = 1 << 7
+"""Numbers from which on compiled loops are faster."""
+_SHORT = 1 << 12
+"""Length of rows up to which PyTorch finds the largest one faster."""
 _BITS = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,
@@ -46,7 +48,7 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
     # PyTorch finds the largest of each of many short rows faster.
     if (
         k == d
-        or (k == 1 and d < _WORTH)
+        or (k == 1 and d < _SHORT)
         or x.numel() < _WORTH
         or x.device.type != "cpu"
         or x.dtype not in _BITS

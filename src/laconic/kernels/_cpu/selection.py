@@ -8,6 +8,7 @@ together. So what comes out is the same for any number of threads.
 # The loops have no types.
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,8 @@ from laconic.kernels._cpu import _largest, topk
 from laconic.kernels._cpu.threads import in_threads
 from laconic.kernels._cuts import Cuts
 
-_WORTH = 1 << 17
-"""Numbers a thread: below, waking it takes longer than it helps."""
+_WORTH = 1 << 22
+"""Numbers a thread: below, waking it beside PyTorch's own threads takes longer than it helps."""
 _CUT = 1 << 18
 """Segments from here on are cut between threads."""
 _PLANS = 8
@@ -25,6 +26,17 @@ _KEEP = 1 << 22
 """Places of lists that are kept: 50 MB. Longer ones take less time to get than to fill."""
 
 _kept = threading.local()
+
+
+@contextmanager
+def eagerly():
+    """Inside, threads share shorter vectors too: to compile what they need, and to test it."""
+    global _WORTH  # noqa: PLW0603
+    before, _WORTH = _WORTH, 1 << 17
+    try:
+        yield
+    finally:
+        _WORTH = before
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,11 @@
+"""Threads share short vectors too, so that tests of them need no long ones."""
+
+import pytest
+
+from laconic.kernels import _choice
+
+
+@pytest.fixture(autouse=True)
+def _eager_threads():
+    with _choice.loops("selection").eagerly():
+        yield
