@@ -74,22 +74,24 @@ class Sparsifier(Compressor):
     def largest(
         self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None
     ) -> list[tuple[Selection, Tensor]] | None:
-        """What is kept of each segment of a single vector, and the numbers there, found in one call.
+        """What is kept of each segment, and the numbers there; of a single vector, found in one call.
 
         Returns:
-            None for batches, and where a sparsifier does not keep the largest magnitudes.
+            None where a sparsifier does not keep the largest magnitudes.
 
         Raises:
             NotFiniteError: where what is to be compressed is not finite. No pass over the vector is needed
                 to know: what is not finite is among the largest.
         """
-        if target.dim() != 1 or not target.is_contiguous():
-            return None
-        if memory is not None and memory.dtype != accumulation_dtype(target.dtype):
-            return None
         cuts = self.cuts(tuple(segments))
         if cuts is None:
             return None
+        narrower = memory is not None and memory.dtype != accumulation_dtype(target.dtype)
+        if target.dim() > 1 or not target.is_contiguous() or narrower:
+            found = [self._largest_of(segment, draw, target, memory) for segment in segments]
+            for _, numbers in found:
+                require_finite(numbers)
+            return found
         positions, values = top_k_segments(target, memory, cuts, salt=draw.round)
         require_finite(values)
         sizes = cuts.kept.tolist()
@@ -99,6 +101,15 @@ class Sparsifier(Compressor):
                 segments, torch.split(positions, sizes), torch.split(values, sizes), strict=True
             )
         ]
+
+    def _largest_of(
+        self, segment: Segment, draw: Stream, target: Tensor, memory: Tensor | None
+    ) -> tuple[Selection, Tensor]:
+        x = target[..., segment.offset : segment.end]
+        if memory is not None:
+            x = x - memory[..., segment.offset : segment.end]
+        selection = self.select(x, draw.at(segment.number))
+        return selection, gather(x, selection)
 
     def _part(self, d: int, selection: Selection, values: Tensor) -> Part:
         return Part(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +14,7 @@ import scipy.sparse
 import torch
 
 from laconic.kernels._choice import compiled_or_plain
+from laconic.kernels._cpu.threads import in_threads
 from laconic.lab._data import split_bounds
 from laconic.lab._smoothness import Smoothness, gram, largest_gram_eigenvalue, one_thread
 from laconic.lab._sparse import csr, row_block, spread, times, with_values
@@ -97,7 +97,7 @@ class SplitRows:
         out = np.empty((len(points), self.nodes, self.d))
         tasks = [(*tile, *group) for tile in _tiles(points) for group in self._groups]
 
-        def work() -> None:
+        def work(_: int) -> None:
             with np.errstate(over="ignore", invalid="ignore"):  # the setting is each thread's own
                 while True:
                     try:
@@ -111,14 +111,7 @@ class SplitRows:
         threads = min(torch.get_num_threads(), len(tasks))
         if self.matrix.nnz * len(points) < _WORTH_A_THREAD:
             threads = 1
-        if threads == 1:
-            work()
-            return out
-        with ThreadPoolExecutor(threads - 1) as pool:  # short-lived, so that a fork finds no thread missing
-            others = [pool.submit(work) for _ in range(threads - 1)]
-            work()
-            for other in others:
-                other.result()
+        in_threads(work, threads)
         return out
 
     def _sums(self, columns: Array, slopes: Slopes, first: int, last: int) -> Array:
