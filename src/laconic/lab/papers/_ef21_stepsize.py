@@ -47,7 +47,7 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size(rounds=1500)
+QUICK = Size(rounds=3000)
 
 Runs = dict[str, dict[str, Result]]
 """By data set, then by method."""
@@ -117,7 +117,8 @@ def _verdicts(data_set: str, results: dict[str, Result], L: float) -> list[Verdi
             + (", ".join(f"{value:.1e} at {m:g}x" for m, value in settled) or "none settled"),
             not _reached(ef14) and rises,
             "no multiple reaches the tolerance; of the stepsizes up to 2/L, at least two have settled (the"
-            " third quarter of the rounds touches the median of the last one), and their floors rise",
+            " third quarter of the rounds touches the median of the last one, and its own is less than twice"
+            " that), and their floors rise",
         )
     ]
     best_ef14 = float(np.min([np.nanmin(norms) for norms in ef14.grad_norm2]))
@@ -150,10 +151,11 @@ def _verdicts(data_set: str, results: dict[str, Result], L: float) -> list[Verdi
 
 
 def _settled(norms: Array) -> bool:
-    """Whether a run fluctuates about a level, where one that still descends leaves each level behind."""
+    """Whether a run fluctuates about a level: one that still descends leaves each level behind."""
     known = norms[~np.isnan(norms)]
     quarter = max(1, len(known) // 4)
-    return bool(known[-2 * quarter : -quarter].min() <= floor(norms))
+    third, level = known[-2 * quarter : -quarter], floor(norms)
+    return bool(third.min() <= level and np.median(third) < 2 * level)
 
 
 def _figure(runs: Runs) -> Figure:
