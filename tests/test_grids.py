@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import laconic as lc
-from laconic.compressors._quantise import bracket, round_to_nearest
+from laconic.compressors._quantise import levels_of
 from laconic.grids import ExponentialLevels, GeometricGrid, Grid, Signs, UniformLevels, grid_of, level_table
-from laconic.kernels import Stream
+from laconic.kernels import Step, Stream, base_below, round_to_levels
+from laconic.kernels.rounding import bracket
 from laconic.sizes import value_bytes
 from laconic.specs import Kind
 
@@ -119,7 +120,8 @@ def test_neighbours_bracket_each_magnitude(dtype, data):
     top = 2.0 ** (126 if width == 32 else 1022)
     numbers = data.draw(st.lists(st.floats(0, top, width=width), min_size=1, max_size=6))
     x = torch.tensor(numbers, dtype=dtype)
-    below, above = bracket(x, POWERS)
+    levels = levels_of(POWERS, x.dtype, CPU)
+    below, above = bracket(x, levels, base_below(x.amax(dim=-1, keepdim=True), levels))
     table = level_table(POWERS, dtype, CPU)
     window = POWERS.window(dtype)
     used = set(below.tolist()) | set(above.tolist())
@@ -168,5 +170,6 @@ def test_numbers_above_the_highest_level_saturate():
 
 
 def test_the_middle_goes_up():
-    codes = round_to_nearest(torch.tensor([1.5, math.nextafter(1.5, 0)], dtype=torch.float64), POWERS)
+    x = torch.tensor([1.5, math.nextafter(1.5, 0)], dtype=torch.float64)
+    codes = round_to_levels(Step(x), levels_of(POWERS, x.dtype, CPU))
     assert (codes - 1 + -1074).tolist() == [1, 0]

@@ -46,7 +46,7 @@ def command() -> None:
 
 
 def _warm_up(name: str) -> None:
-    for suffix in ("", ":0.01", ":8"):
+    for suffix in ("", ":0.01", ":8", ":1:64"):
         try:
             compressor = parse_compressor(name + suffix)
         except (ValueError, TypeError):

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor
 from laconic.grids import Grid, level_table
-from laconic.kernels import Levels, Step, Stream, base_below, norm, round_to_levels
-from laconic.kernels.rounding import bracket as kernel_bracket
+from laconic.kernels import Levels, Step, Stream, norm, round_to_levels
 from laconic.messages import Message, Part
 
 
@@ -49,24 +48,6 @@ class Quantiser(Compressor):
 def levels_of(grid: Grid, dtype: torch.dtype, device: torch.device) -> Levels:
     """A grid's levels, as the loops take them."""
     return Levels(level_table(grid, dtype, device), grid.window(dtype))
-
-
-def bracket(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Codes of the levels just below and just above each magnitude, as the grid's window allows.
-
-    Args:
-        x: (..., d), non-negative, in the accumulation dtype.
-
-    Returns:
-        Two int64 tensors (..., d).
-    """
-    levels = levels_of(grid, x.dtype, x.device)
-    return kernel_bracket(x, levels, base_below(x.amax(dim=-1, keepdim=True), levels))
-
-
-def round_to_nearest(x: Tensor, grid: Grid) -> Tensor:
-    """Codes of the nearest levels; in the middle, of the upper one. x as for :func:`bracket`."""
-    return round_to_levels(Step(x), levels_of(grid, x.dtype, x.device))
 
 
 def rounded(step: Step, grid: Grid, draw: Stream | None) -> Part:
