@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two at a time take half as long; more get in each other's way, for many tests start processes of their own.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist worksteal
 OUT ?= demo-out
 
 .PHONY: help demo test quick fuzz check format constraints clean
@@ -26,10 +28,10 @@ demo: $(VENV)/.ready
 	$(BIN)/laconic demo --out $(OUT)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 quick: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Not in the pinned environment: atheris is needed for nothing else.
 FUZZ_SECONDS ?= 120

@@ -1,6 +1,9 @@
 """``laconic bench kernels`` and ``laconic warmup``: what they print and write, and that all is as defined."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -35,10 +38,54 @@ def test_without_a_gpu_the_remedy_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_warmup_says_when_it_is_done():
-    result = CliRunner().invoke(laconic, ["warmup"])
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "1"]])
+def test_warmup_says_when_it_is_done(jobs):
+    result = CliRunner().invoke(laconic, ["warmup", *jobs])
     assert result.exit_code == 0, result.output
     assert "the hot loops are ready, after" in result.output
+
+
+LOADED = """
+from laconic import kernels
+from laconic.cli.warmup import UNITS, compile_unit
+from laconic.kernels import _choice
+from numba.core.dispatcher import Dispatcher
+for unit in UNITS:
+    compile_unit(unit)
+dispatchers = {
+    f"{name}.{attribute}": value
+    for name, module in _choice._found.items()
+    for attribute, value in vars(module).items()
+    if isinstance(value, Dispatcher) and value.targetoptions.get("nogil")
+}
+print(sum(sum(d.stats.cache_hits.values()) for d in dispatchers.values()))
+print([name for name, d in dispatchers.items() if d.stats.cache_misses])
+"""
+
+
+@pytest.mark.slow
+def test_what_several_processes_compiled_is_found_by_the_next(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "laconic", "warmup", "--jobs", "2"]
+    subprocess.run(command, env=environment, check=True, timeout=280)
+    found = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        env=environment,
+        check=True,
+        timeout=280,
+        capture_output=True,
+        text=True,
+    )
+    hits, missed = found.stdout.splitlines()
+    assert int(hits) > 30
+    assert missed == "[]"
+
+
+def test_warmup_where_nothing_can_be_kept_says_so(monkeypatch):
+    monkeypatch.setattr("laconic.kernels.keeps_compiled", lambda: False)
+    result = CliRunner().invoke(laconic, ["warmup"])
+    assert result.exit_code == 0
+    assert "set NUMBA_CACHE_DIR to a folder that can" in " ".join(result.output.split())
 
 
 def test_warmup_without_numba_has_nothing_to_do(monkeypatch):

@@ -14,7 +14,7 @@ from laconic.cli._output import quantity
 
 def call(*arguments: str, cwd: Path | None = None):
     return subprocess.run(
-        [sys.executable, "-c", "from laconic.cli import main; main()", *arguments],
+        [sys.executable, "-m", "laconic", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from laconic.kernels import _choice, keeps_compiled
+
 SAME = """
 import warnings
 import torch
@@ -103,6 +105,23 @@ assert loop(one)(1) == 2
 """
     run(decorated, "", NUMBA_CACHE_DIR=str(blocked))
     run("", decorated, NUMBA_CACHE_DIR=str(blocked))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_whether_compiled_code_is_kept(keeps, monkeypatch):
+    jit = _choice.loops("_jit")
+    if not keeps:
+        monkeypatch.setattr(jit, "njit", _without_a_folder(jit.njit))
+    assert keeps_compiled() == keeps
+
+
+def _without_a_folder(njit):
+    def refuse(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    return refuse
 
 
 def test_importing_laconic_does_not_import_numba():

@@ -1,7 +1,11 @@
-"""``laconic warmup``: compile the hot loops ahead."""
+"""``laconic warmup``: compile the hot loops ahead, in several processes."""
 
+import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.util import find_spec
+from multiprocessing import get_context
 
 import click
 import torch
@@ -15,9 +19,17 @@ from laconic.feedback import EF14
 from laconic.kernels import coding
 from laconic.layout import Layout
 
+_KERNELS = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16)}
+_CODING = "the wire"
+UNITS = [*_KERNELS, _CODING, *NAMES]
+"""What is compiled, in this order: those that take longest come first."""
+_MOST = 8
+"""Processes, each of which takes some 300 MB."""
+
 
 @click.command(name="warmup")
-def command() -> None:
+@click.option("--jobs", type=click.IntRange(1), help="Processes that compile side by side.  [default: cores]")
+def command(jobs: int | None) -> None:
     """Compile all hot loops for this machine, so that no training step has to wait for them.
 
     The compiled loops are kept on disk, and later processes load them in a fraction of a second. An image for
@@ -31,18 +43,49 @@ def command() -> None:
     if find_spec("numba") is None:
         console.print("nothing to compile: numba is missing, so the plain loops run")
         return
+    if not kernels.keeps_compiled():
+        console.print(
+            "nothing can be kept: no folder for compiled loops can be written, so every process compiles for "
+            "itself; set NUMBA_CACHE_DIR to a folder that can"
+        )
+        return
     start = time.perf_counter()
     with progress(Console(stderr=True)) as (bar, task):
-        bar.update(task, total=2 + len(NAMES), description="kernels")
-        kernels.warm_up((torch.float32, torch.bfloat16, torch.float64))
-        bar.advance(task)
-        coding.warm_up()
-        bar.advance(task)
-        for name in NAMES:
-            bar.update(task, description=name)
-            _warm_up(name)
-            bar.advance(task)
+        bar.update(task, total=len(UNITS), description="compiling")
+        for unit in _compiled(jobs or min(_cores(), _MOST)):
+            bar.update(task, advance=1, note=unit)
     console.print(f"the hot loops are ready, after {time.perf_counter() - start:.1f} s")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _compiled(jobs: int) -> Iterator[str]:
+    """The units in the order in which they are ready.
+
+    numba compiles one function at a time in a process, so there are several processes. A loop that two of
+    them want at the same moment is compiled twice, and kept once.
+    """
+    if jobs == 1:
+        yield from map(compile_unit, UNITS)
+        return
+    # Not forked: a child of a process with threads may hang.
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as workers:
+        for ended in as_completed([workers.submit(compile_unit, unit) for unit in UNITS]):
+            yield ended.result()
+
+
+def compile_unit(unit: str) -> str:
+    """Compile what one dtype's selection, the wire, or one compressor needs; the unit's name."""
+    if unit in _KERNELS:
+        kernels.warm_up((_KERNELS[unit],))
+    elif unit == _CODING:
+        coding.warm_up()
+    else:
+        _warm_up(unit)
+    return unit
 
 
 def _warm_up(name: str) -> None:

@@ -7,6 +7,7 @@ is the definition; a faster form must equal it bit for bit.
 from laconic.kernels._cpu.threads import get_threads as get_threads
 from laconic.kernels._cpu.threads import set_threads as set_threads
 from laconic.kernels._cuts import Cuts as Cuts
+from laconic.kernels._warm import keeps_compiled as keeps_compiled
 from laconic.kernels._warm import warm_up as warm_up
 from laconic.kernels.blocks import dequantize_blocks as dequantize_blocks
 from laconic.kernels.blocks import quantize_blocks as quantize_blocks

@@ -19,7 +19,7 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
     """Compile the loops of selection and scattering, so that no step has to wait for it.
 
     Compiled code is kept on disk; with it this takes a fraction of a second, without some seconds a dtype.
-    numba compiles one function at a time, so threads would not help.
+    numba compiles one function at a time in a process: ``laconic warmup`` uses several processes.
 
     Args:
         dtypes: of the vectors that will be compressed.
@@ -41,3 +41,9 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
         add_at_(memory, positions, values, cuts)
         add_nodes_into(memory, [positions], [values], [1.0], torch.empty_like(memory))
         scatter_add_(memory, places.unsqueeze(0), memory[: places.numel()].clone().unsqueeze(0))
+
+
+def keeps_compiled() -> bool:
+    """Whether compiled loops are kept on disk, so that another process finds them."""
+    jit = _choice.loops("_jit")
+    return jit is not None and bool(jit.keeps())

@@ -21,3 +21,12 @@ def loop(function):
         return njit(cache=True, **_OPTIONS)(function)
     except (RuntimeError, OSError):
         return njit(**_OPTIONS)(function)
+
+
+def keeps():
+    """Whether compiled code is kept on disk."""
+    return loop(_nothing).stats.cache_path is not None
+
+
+def _nothing():
+    pass
