@@ -9,11 +9,22 @@ from hypothesis import strategies as st
 
 import laconic as lc
 from laconic.compressors._quantise import levels_of
-from laconic.grids import ExponentialLevels, GeometricGrid, Grid, Signs, UniformLevels, grid_of, level_table
+from laconic.grids import (
+    BlockLevels,
+    ClippedPowers,
+    ExponentialLevels,
+    GeometricGrid,
+    Grid,
+    Signs,
+    UniformLevels,
+    grid_of,
+    level_table,
+)
 from laconic.kernels import Step, Stream, base_below, round_to_levels
 from laconic.kernels.rounding import bracket
 from laconic.sizes import value_bytes
 from laconic.specs import Kind
+from laconic.wire._values import level_count
 
 CPU = torch.device("cpu")
 POWERS = GeometricGrid((1.0, 2.0))
@@ -173,3 +184,23 @@ def test_the_middle_goes_up():
     x = torch.tensor([1.5, math.nextafter(1.5, 0)], dtype=torch.float64)
     codes = round_to_levels(Step(x), levels_of(POWERS, x.dtype, CPU))
     assert (codes - 1 + -1074).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "grid",
+    [
+        POWERS,
+        GeometricGrid((1.0, 1.01, 3.0)),
+        ExponentialLevels(3.0, 7),
+        UniformLevels(1),
+        UniformLevels(128),
+        Signs(),
+        BlockLevels(2),
+        BlockLevels(8),
+        ClippedPowers(5),
+    ],
+    ids=repr,
+)
+def test_the_number_of_levels_is_known_without_them(grid, dtype):
+    assert level_count(grid, dtype) == len(grid.levels(dtype))

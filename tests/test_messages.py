@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from zoo import ALL_COMPRESSORS
 
 import laconic as lc
-from laconic.grids import GeometricGrid, UniformLevels
-from laconic.kernels import Stream
+from laconic.grids import GeometricGrid, Signs, UniformLevels
+from laconic.kernels import Stream, steps
 from laconic.messages import Message, Part, accumulation_dtype
 from laconic.nodes import add_nodes_, choose, spread
 
@@ -55,6 +55,77 @@ def test_decoding_codes():
     third = torch.arange(4) / torch.tensor(3.0)
     expected = torch.tensor([1.0, 1.0, -1.0, 1.0]) * (third[[0, 2, 3, 1]] * torch.tensor(0.7)) * 1.5
     assert torch.equal(part.decode(), expected)
+
+
+@pytest.mark.parametrize("compressor", ALL_COMPRESSORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_codes_are_of_the_narrowest_dtype_everywhere(compressor, dtype, monkeypatch):
+    found = []
+    for long in (1, 2**62):
+        monkeypatch.setattr(steps, "_LONG", long)
+        found.append(sent(compressor, 300, dtype=dtype))
+    found.append(lc.unpack(lc.pack(found[0])))
+    for (part,) in (message.parts for message in found):
+        if part.grid is not None:
+            levels = len(part.grid.levels(part.dtype))
+            wide = [t for t in (torch.int8, torch.int16, torch.int32) if torch.iinfo(t).max >= levels]
+            assert part.values.dtype == wide[0]
+        assert part.values.dtype == found[0].parts[0].values.dtype
+        assert torch.equal(part.values, found[0].parts[0].values)
+
+
+@pytest.mark.parametrize(
+    ("compressor", "levels"),
+    [
+        (lc.BiasedRounding(4.512729), 127),
+        (lc.BiasedRounding(4.498812), 128),
+        (lc.BiasedRounding(1.005748935), 32767),
+        (lc.BiasedRounding(1.005748655), 32768),
+        (lc.RandomDithering(127, math.inf), 127),
+        (lc.RandomDithering(128, math.inf), 128),
+        (lc.RandomDithering(32767, math.inf), 32767),
+        (lc.RandomDithering(32768, math.inf), 32768),
+        (lc.BlockQuantizer(7), 64),
+        (lc.BlockQuantizer(8), 128),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("long", [1, 2**62], ids=["compiled", "plain"])
+def test_the_extreme_codes_of_a_width_are_exact(compressor, levels, long, monkeypatch):
+    """Of the highest levels and of 0 with both signs, in the row that has the most levels."""
+    monkeypatch.setattr(steps, "_LONG", long)
+    grid = compressor.structure(1, torch.float32).kind.grid
+    table = grid.levels(torch.float32)
+    assert len(table) == levels
+    some = torch.cat((table[-20:], table[-20:].flip(0), table[:1] * 0))
+    x = torch.cat((some, -some))
+    message = compressor.compress(x, Stream(seed=3))
+    codes = message.parts[0].values
+    assert int(codes.max()) == -int(codes.min()) == levels
+    unpacked = lc.unpack(lc.pack(message))
+    assert torch.equal(unpacked.parts[0].values, codes)
+    assert unpacked.parts[0].values.dtype == codes.dtype
+    for one in (message, unpacked):
+        assert torch.equal(one.dense(), x)
+    tracked, drained = torch.zeros_like(x), x.clone()
+    compressor.track_(tracked, x, Stream(seed=3))
+    compressor.drain_(drained, Stream(seed=3))
+    assert torch.equal(tracked, x)
+    assert not drained.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64])
+def test_codes_of_one_s_own_may_be_of_any_integer_dtype(dtype):
+    codes, scale = torch.tensor([0, 3, -3, 1, 2], dtype=dtype), torch.tensor([0.5])
+    part = Part(5, codes, torch.float32, grid=UniformLevels(3), scale=scale)
+    signs = Part(2, codes[3:4].repeat(2), torch.float32, grid=Signs())
+    powers = Part(3, codes[:3] * 40, torch.float32, grid=GeometricGrid((1.0, 2.0)))
+    message = Message((part, signs, powers))
+    found = lc.unpack(lc.pack(message))
+    assert torch.equal(found.dense(), message.dense())
+    for one, other in zip(found.parts, message.parts, strict=True):
+        assert one.values.tolist() == other.values.tolist()
+    assert [one.values.dtype for one in found.parts] == [torch.int8, torch.int8, torch.int16]
 
 
 def test_positions_may_vary_in_number():

@@ -35,7 +35,8 @@ class Part:
 
     Args:
         d: length of the segment.
-        values: (..., k): numbers of a floating-point dtype, or int32 codes of ``grid``.
+        values: (..., k): numbers of a floating-point dtype, or codes of ``grid``: integers, the library's own
+            in int8 for up to 127 levels, int16 for up to 32767, else int32.
         dtype: dtype of the numbers; the accumulation dtype where they are codes.
         positions: int64 (..., k), ascending in [0, d); None where all are kept (k = d). Where the
             number kept varies by row, places that are not used stand last and hold d.
@@ -91,8 +92,7 @@ class Part:
             else:
                 # A product changes its sign with either factor, so signs may come first: one look-up does.
                 levels = signed_table(self.grid, self.dtype, device)
-                places = (self.values + len(levels) // 2).reshape(-1)
-                numbers = levels.index_select(0, places).view(self.values.shape)
+                numbers = _looked_up(levels, self.values)
                 if self.scale is not None:
                     numbers = numbers * self.scale
         return numbers if self.factor == 1.0 else numbers * self.factor
@@ -138,6 +138,19 @@ class Part:
             "origin": self.origin,
         }
         return {name: tensor for name, tensor in fields.items() if tensor is not None}
+
+
+def _looked_up(levels: Tensor, codes: Tensor) -> Tensor:
+    """The levels of codes, from the table of levels -L, ..., L."""
+    flat = codes.reshape(-1)
+    numbers = torch.empty(flat.shape, dtype=levels.dtype, device=levels.device)
+    # Narrow codes are no indices and cannot be counted from -L; pieces of them are widened in the cache.
+    wide = torch.promote_types(codes.dtype, torch.int32)
+    size = _PIECE if flat.device.type == "cpu" else max(1, flat.numel())
+    for start in range(0, flat.numel(), size):
+        places = flat[start : start + size].to(wide, copy=True).add_(len(levels) // 2)
+        torch.index_select(levels, 0, places, out=numbers[start : start + size])
+    return numbers.view(codes.shape)
 
 
 @dataclass(frozen=True)

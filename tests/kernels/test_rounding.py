@@ -99,7 +99,25 @@ def test_all_levels_and_their_neighbours_have_the_same_codes(grid, dtype, monkey
             for on in (True, False):
                 compiled(monkeypatch, on)
                 found[on] = round_to_levels(Step(some), levels, draw)
+            assert found[True].dtype == found[False].dtype
             assert torch.equal(found[True], found[False])
+
+
+@pytest.mark.parametrize(
+    ("top", "dtype"),
+    [(1, torch.int8), (127, torch.int8), (128, torch.int16), (32767, torch.int16), (32768, torch.int32)],
+)
+def test_codes_are_as_narrow_as_the_number_of_levels_lets_them(top, dtype, long):
+    levels = levels_of(UniformLevels(top), torch.float32)
+    x = torch.cat((levels.table, -levels.table[1:])).repeat(2, 3)
+    expected = torch.cat((torch.arange(top + 1), -torch.arange(1, top + 1))).repeat(2, 3)
+    for draw, scale in ((None, None), (Stream(seed=1), torch.tensor([[1.0], [2.0]]))):
+        out = torch.zeros_like(x)
+        target = x if scale is None else x * scale
+        codes = round_to_levels(Step(target, out=out), levels, draw, scale=scale)
+        assert codes.dtype == dtype
+        assert torch.equal(codes.to(torch.int64), expected)
+        assert torch.equal(out, target)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -144,7 +162,7 @@ def test_the_largest_number_may_come_late(position, monkeypatch):
         assert torch.equal(round_to_levels(Step(x), levels, draw), expected)
         out = torch.zeros_like(x)
         assert torch.equal(round_to_levels(Step(x, out=out), levels, draw), expected)
-        assert torch.equal(out, levels.table[expected.abs()])
+        assert torch.equal(out, levels.table[expected.abs().int()])
     assert torch.equal(x, kept)
 
 
@@ -156,13 +174,14 @@ def test_numbers_that_are_not_finite_break_nothing(long):
         for scale in (None, torch.ones(1)):
             step = Step(x, out=torch.zeros_like(x))
             codes = round_to_levels(step, levels, Stream(seed=1), base=torch.zeros(1).long(), scale=scale)
-            assert int(codes.abs().max()) <= levels.top
+            assert int(codes.to(torch.int64).abs().max()) <= levels.top
 
 
 def test_signs_and_largest_magnitudes(long):
     x = torch.tensor([[0.0, -0.0, -3.0, 2.0], [1.0, -1.0, -1e-45, 0.0]])
     out = torch.ones_like(x)
     codes = round_to_signs(Step(x, out=out, weight=2.0), torch.tensor([[1.5], [0.5]]))
+    assert codes.dtype == torch.int8
     assert codes.tolist() == [[1, 1, -1, 1], [1, -1, -1, 1]]
     assert out.tolist() == [[4, 4, -2, 4], [2, 0, 0, 2]]
     assert largest_magnitude(Step(x)).tolist() == [[3.0], [1.0]]
@@ -172,5 +191,6 @@ def test_a_weight_is_applied_to_what_was_decoded(long):
     x, out = torch.randn(5000, generator=torch.Generator().manual_seed(0)), torch.ones(5000)
     levels = levels_of(GeometricGrid((1.0, 1.1)), torch.float32)
     codes = round_to_levels(Step(x, out=out, weight=0.3), levels)
-    values = torch.where(codes < 0, -levels.table[codes.abs()], levels.table[codes.abs()])
+    sizes = levels.table[codes.abs().int()]
+    values = torch.where(codes < 0, -sizes, sizes)
     assert torch.equal(out, 1.0 + values * 0.3)

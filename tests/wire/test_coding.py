@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 
 from laconic.kernels import _choice, blocks, coding, packing
+from laconic.kernels._narrow import CODE_DTYPES, code_dtype
 from laconic.sizes import low_bits, symbol_bits
 
 
@@ -98,16 +99,33 @@ def test_codes(symbols, k, data):
     codes = codes * rng.choice([-1, 1], k)
     if symbols % 2:
         codes[rng.random(k) < 0.2] = 0
-    codes = codes.astype(np.int32)
+    top = data.draw(st.sampled_from([n for n in (most + base, 127, 128, 32767, 32768) if n >= most + base]))
+    codes = codes.astype(CODE_DTYPES[code_dtype(top)])
     arguments = (base, symbols, *symbol_bits(symbols))
     packed = agree("put_codes", codes, *arguments)
-    assert np.array_equal(agree("get_codes", packed, *arguments, k), codes)
-    agree("get_codes", broken_by(data, packed), *arguments, k)
+    found = agree("get_codes", packed, *arguments, k, top)
+    assert found.dtype == codes.dtype
+    assert np.array_equal(found, codes)
+    agree("get_codes", broken_by(data, packed), *arguments, k, top)
     if k:
-        codes[rng.integers(k)] = data.draw(
-            st.sampled_from([0, base, -base, most + base + 1, 2**31 - 1, -(2**31)])
-        )
+        least, largest = np.iinfo(codes.dtype).min, np.iinfo(codes.dtype).max
+        wrong = data.draw(st.sampled_from([0, base, -base, most + base + 1, largest, least]))
+        codes[rng.integers(k)] = max(least, min(largest, wrong))
         agree("put_codes", codes, *arguments)
+
+
+@pytest.mark.parametrize("symbols", [2 * 127 + 1, 2 * 128 + 1, 2**8, 2**16, 2 * 32767 + 1, 2 * 32768 + 1])
+def test_the_lowest_and_the_highest_code_of_a_width(symbols):
+    top = symbols // 2
+    wide = np.array([top, -top, 1, -1, top - 1, 1 - top])
+    codes = wide.astype(CODE_DTYPES[code_dtype(top)])
+    assert np.array_equal(codes, wide)
+    arguments = (0, symbols, *symbol_bits(symbols))
+    packed = agree("put_codes", codes, *arguments)
+    assert np.array_equal(packed, agree("put_codes", wide, *arguments))
+    found = agree("get_codes", packed, *arguments, codes.size, top)
+    assert found.dtype == codes.dtype
+    assert np.array_equal(found, wide)
 
 
 def broken_by(data, packed):
@@ -120,9 +138,9 @@ def broken_by(data, packed):
     return broken
 
 
-@pytest.mark.parametrize("shape", [(1,), (5,), (1024,), (1025,), (3, 2, 777)])
+@pytest.mark.parametrize("shape", [(1,), (5,), (1024,), (1025,), (3, 2, 777), (2, 3500)])
 @pytest.mark.parametrize("scale", [1.0, 1e38, 1e-40, 0.0])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8, 16, 17])
 def test_blocks(shape, scale, bits):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(bits)) ** 3 * scale
     x = x.clamp(-torch.finfo(x.dtype).max, torch.finfo(x.dtype).max)
@@ -134,9 +152,12 @@ def test_blocks(shape, scale, bits):
             assert a.dtype == b.dtype
             assert torch.equal(a, b)
         codes, low, span = fast
+        assert codes.dtype == code_dtype(steps + 1)
+        assert int(codes.abs().to(torch.int64).max()) <= steps + 1
         levels = torch.cat((torch.zeros(1), torch.arange(steps + 1) / steps))
         numbers = blocks.dequantize_blocks(codes, levels, span, low, block)
         assert torch.equal(numbers, blocks.dequantize_blocks_plainly(codes, levels, span, low, block))
+        assert torch.equal(numbers, blocks.dequantize_blocks(codes.to(torch.int64), levels, span, low, block))
         assert bool(numbers.isfinite().all())
 
 

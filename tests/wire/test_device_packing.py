@@ -35,7 +35,8 @@ def test_positions(numbers, d, data):
 
 @given(st.lists(st.integers(-9, 9), max_size=40), st.integers(2, 19), st.integers(0, 3))
 def test_codes(codes, symbols, base):
-    agree("put_codes", np.array(codes, np.int32), base, symbols, *symbol_bits(symbols))
+    for kind in (np.int8, np.int16, np.int32):
+        agree("put_codes", np.array(codes, kind), base, symbols, *symbol_bits(symbols))
 
 
 def test_more_numbers_than_are_spread_out_at_a_time(monkeypatch):

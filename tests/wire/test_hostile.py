@@ -139,13 +139,13 @@ def test_positions_that_do_not_ascend_are_not_packed(field, values):
             lc.pack(lc.Message((part,)), adaptive=adaptive)
 
 
-@pytest.mark.parametrize("code", [-300, 300, 2**30])
+@pytest.mark.parametrize("code", [-300, 300, 2**30, 2**32 + 1, -(2**63)])
 def test_codes_outside_their_grid_are_not_packed(code):
     from dataclasses import replace
 
     for compressor in (lc.Ternary(), lc.NaturalCompression(), lc.ScaledSign(), lc.BlockQuantizer(4)):
         (part,) = compressor.compress(torch.ones(6), torch.Generator().manual_seed(0)).parts
-        values = part.values.clone()
+        values = part.values.to(torch.int32 if abs(code) < 2**31 else torch.int64)
         values[2] = code
         with pytest.raises(ValueError, match="none of"):
             lc.pack(lc.Message((replace(part, values=values),)))

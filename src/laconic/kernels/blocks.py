@@ -8,6 +8,7 @@ from torch import Tensor
 
 from laconic.kernels._choice import compiled_or_plain, on_gpu
 from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels._narrow import CODE_DTYPES, by_width, code_dtype, code_room
 from laconic.kernels.steps import Row, Step, cuts
 
 _TILE = 4096
@@ -27,12 +28,13 @@ def quantize_blocks(x: Tensor | Step, steps: int, block: int) -> tuple[Tensor, T
         block: numbers a block; the last may hold fewer.
 
     Returns:
-        int32 codes (..., d); low and span, (..., ceil(d / block)) in x's dtype.
+        Codes (..., d), int8 up to 126 steps, else int16 or int32; low and span, (..., ceil(d / block)) in
+        x's dtype.
 
     Example:
         >>> codes, low, span = quantize_blocks(torch.tensor([1.0, -2.1, 3.9, 4.0]), 3, 1024)
         >>> codes, float(low), float(span)
-        (tensor([ 1, -2,  4,  4], dtype=torch.int32), 1.0, 3.0)
+        (tensor([ 1, -2,  4,  4], dtype=torch.int8), 1.0, 3.0)
     """
     step = x if isinstance(x, Step) else Step(x)
     if block <= _TILE and step.out is None and (gpu := on_gpu(step.x)) is not None:
@@ -55,12 +57,13 @@ def _quantize_plainly(step: Step, steps: int, block: int) -> tuple[Tensor, Tenso
 
 
 def _quantize_rows(loops: Any, step: Step, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    codes = step.codes()
+    codes = code_room(step.x.shape, steps + 1)
     blocks = -(-step.d // block)
     low = torch.empty(*step.batch, blocks, dtype=step.dtype)
     span = torch.empty_like(low)
     flat = (t.view(-1, t.shape[-1]).numpy() for t in (codes, low, span))
-    for row, *out in zip(step.rows(), *flat, strict=True):
+    for row, own, *extremes in zip(step.rows(), *flat, strict=True):
+        out = (by_width(own), *extremes)
         firsts = [blocks * share // len(cuts(row.size)) for share in range(len(cuts(row.size)) + 1)]
 
         def work(share: int, row: Row = row, out: Any = out, firsts: list[int] = firsts) -> None:
@@ -83,14 +86,14 @@ def quantize_blocks_plainly(x: Tensor, steps: int, block: int) -> tuple[Tensor, 
     span = torch.where((low + span).isinf(), torch.nextafter(span, torch.zeros_like(span)), span)
     share = (padded - low.unsqueeze(-1)) / torch.where(span > 0, span, 1).unsqueeze(-1)
     level = (share.clamp(0, 1) * steps + 0.5).trunc().flatten(-2)[..., :d].to(torch.int32) + 1
-    return torch.where(x < 0, -level, level), low, span
+    return torch.where(x < 0, -level, level).to(code_dtype(steps + 1)), low, span
 
 
 def dequantize_blocks(codes: Tensor, levels: Tensor, span: Tensor, low: Tensor, block: int) -> Tensor:
     """``sign(code) fl(low + fl(levels[|code|] span))``, with the span and low of each number's block.
 
     Args:
-        codes: int32 (..., k).
+        codes: of a signed integer dtype, (..., k).
         levels: by |code|, in span's dtype.
         span: (..., ceil(k / block)).
         low: as span.
@@ -101,7 +104,7 @@ def dequantize_blocks(codes: Tensor, levels: Tensor, span: Tensor, low: Tensor, 
     """
     if (gpu := on_gpu(codes)) is not None:
         return cast(Tensor, gpu.dequantize_blocks(codes, levels, span, low, block))
-    if codes.device.type != "cpu" or span.dtype != torch.float32 or codes.dtype != torch.int32:
+    if codes.device.type != "cpu" or span.dtype != torch.float32 or codes.dtype not in CODE_DTYPES:
         return dequantize_blocks_plainly(codes, levels, span, low, block)
     return compiled_or_plain(
         "blocks",
@@ -129,5 +132,5 @@ def dequantize_blocks_plainly(codes: Tensor, levels: Tensor, span: Tensor, low: 
     """The definition of :func:`dequantize_blocks`."""
     k = codes.shape[-1]
     spans, lows = (t.repeat_interleave(block, dim=-1)[..., :k] for t in (span, low))
-    magnitude = lows + levels[codes.abs()] * spans
+    magnitude = lows + levels[codes.to(torch.int64).abs()] * spans
     return torch.where(codes < 0, -magnitude, magnitude)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from laconic.kernels import packing
 from laconic.kernels._choice import compiled_or_plain
+from laconic.kernels._narrow import CODE_DTYPES, code_room
 from laconic.kernels.packing import RICE_BLOCK, RICE_WIDTH, Bytes, Codes, Numbers, get_bits, put_bits
 
 Words = npt.NDArray[np.uint64]
@@ -51,9 +52,12 @@ def warm_up() -> None:
         get(put(positions, 200, *numbers), 200, 100, *numbers)
     params, low, high = put_rice(positions, 200)
     get_rice(rice_lows(params, 100)[0], low, high, 200, 100)
-    codes = np.ones(8, np.int32)
-    for symbols, shared, width in ((4, 1, 2), (3, 5, 8)):
-        get_codes(put_codes(codes, 0, symbols, shared, width), 0, symbols, shared, width, 8)
+    for kind in CODE_DTYPES.values():
+        codes, top = np.ones(8, kind), int(np.iinfo(kind).max)
+        get_codes(put_codes(codes, 0, 4, 1, 2), 0, 4, 1, 2, 8, top)
+        # No grid of so few symbols that they share a byte has so many levels.
+        if kind is not np.int32:
+            get_codes(put_codes(codes, 0, 3, 5, 8), 0, 3, 5, 8, 8, top)
 
 
 def _room(bits: int) -> Words:
@@ -211,9 +215,11 @@ def _put_shared(loops: Any, codes: Codes, base: int, symbols: int, shared: int) 
 
 
 @_compiled("codes")
-def get_codes(loops: Any, data: Bytes, base: int, symbols: int, shared: int, width: int, k: int) -> Codes:
-    """The k codes."""
-    codes = np.empty(k, np.int32)
+def get_codes(
+    loops: Any, data: Bytes, base: int, symbols: int, shared: int, width: int, k: int, top: int
+) -> Codes:
+    """The k codes, in the dtype of codes up to ``top``."""
+    codes: Codes = code_room((k,), top).numpy()
     if shared > 1:
         good = loops.get_groups(data, base, symbols % 2 == 1, symbols, shared, codes)
     else:

@@ -86,7 +86,7 @@ def put_cells(positions: Tensor, d: int, length: int, count: int) -> Tensor:
 
 
 def put_codes(codes: Tensor, base: int, symbols: int, shared: int, width: int) -> Tensor:
-    """Codes, int32 (k,), as symbols, ``shared`` to a group of ``width`` bits."""
+    """Codes, of a signed integer dtype (k,), as symbols, ``shared`` to a group of ``width`` bits."""
     numbers = _symbols(codes, base, symbols)
     if (gpu := on_gpu(codes)) is not None:
         return cast(Tensor, gpu.pack_codes(codes, base, symbols, shared, width))

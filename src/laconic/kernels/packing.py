@@ -5,12 +5,16 @@ What does not fill its last byte is followed by zeros. Functions that read raise
 those that write cannot have made; they are given exactly as many bytes as were written.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from laconic.kernels._narrow import CODE_DTYPES, code_dtype
+
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.int32]
+Codes = npt.NDArray[np.signedinteger[Any]]
 
 RICE_BLOCK = 64
 """Gaps that share a number of low bits."""
@@ -188,8 +192,8 @@ def put_codes(codes: Codes, base: int, symbols: int, shared: int, width: int) ->
     return put_bits((digits.reshape(-1, shared) * symbols ** np.arange(shared)).sum(axis=1), width)
 
 
-def get_codes(data: Bytes, base: int, symbols: int, shared: int, width: int, k: int) -> Codes:
-    """The k codes."""
+def get_codes(data: Bytes, base: int, symbols: int, shared: int, width: int, k: int, top: int) -> Codes:
+    """The k codes, in the dtype of codes up to ``top``."""
     if shared == 1:
         numbers = get_bits(data, width, k)
     else:
@@ -206,4 +210,4 @@ def get_codes(data: Bytes, base: int, symbols: int, shared: int, width: int, k: 
     else:
         magnitude = numbers // 2 + 1
         codes = np.where(numbers % 2 == 0, magnitude, -magnitude)
-    return codes.astype(np.int32)
+    return codes.astype(CODE_DTYPES[code_dtype(top)])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from laconic.kernels._choice import compiled_or_plain, on_gpu
 from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels._narrow import by_width, code_dtype, code_room
 from laconic.kernels.philox import Purpose, Stream
 from laconic.kernels.steps import Row, Step, cuts
 
@@ -183,12 +184,12 @@ def round_to_levels(
         scale: (..., 1), positive or 0, what magnitudes are divided by first; then at most 1.
 
     Returns:
-        int32 (..., d).
+        (..., d) in the narrowest of int8, int16 and int32 that holds the number of levels.
 
     Example:
         >>> levels = Levels(torch.tensor([0.0, 1.0, 2.0, 4.0]))
         >>> round_to_levels(Step(torch.tensor([0.4, -1.5, 9.0])), levels)
-        tensor([ 0, -2,  3], dtype=torch.int32)
+        tensor([ 0, -2,  3], dtype=torch.int8)
     """
     if (gpu := on_gpu(step.x)) is not None and gpu.takes(step):
         return cast(Tensor, gpu.round_to_levels(step, levels, draw, base=base, scale=scale))
@@ -214,7 +215,7 @@ def _round_plainly(
     level = round_plainly(magnitudes, levels, draw, base)
     values = levels.table[level] if scale is None else levels.table[level] * scale
     step.add(torch.where(x < 0, -values, values))
-    return torch.where(x < 0, -level, level).to(torch.int32)
+    return torch.where(x < 0, -level, level).to(code_dtype(levels.top))
 
 
 def _round_rows(
@@ -222,7 +223,7 @@ def _round_rows(
 ) -> Tensor:
     if base is None and scale is None and not levels.lazy:
         base = base_below(largest_magnitude(step), levels)
-    codes = step.codes()
+    codes = code_room(step.x.shape, levels.top)
     flat = codes.view(-1, step.d).numpy()
     count = len(flat)
     unknown = -1 if levels.lazy and scale is None else 0
@@ -232,7 +233,7 @@ def _round_rows(
     if draw is not None:
         sources = draw.sources(Purpose.ROUNDING, step.batch)
     for row, one, number, source, out in zip(step.rows(), bases, scales, sources, flat, strict=True):
-        _round_row(loops, row, levels, one, number, source, out)
+        _round_row(loops, row, levels, one, number, source, by_width(out))
     return codes
 
 
@@ -251,7 +252,7 @@ def _round_row(
     base: int,
     scale: npt.NDArray[Any],
     source: npt.NDArray[np.uint64],
-    codes: npt.NDArray[np.int32],
+    codes: tuple[npt.NDArray[Any], ...],
 ) -> None:
     starts = cuts(row.size)
     ends = [*starts[1:], row.size]
@@ -285,11 +286,11 @@ def round_to_signs(step: Step, scale: Tensor) -> Tensor:
         scale: (..., 1).
 
     Returns:
-        int32 (..., d).
+        int8 (..., d).
 
     Example:
         >>> round_to_signs(Step(torch.tensor([0.0, -3.0])), torch.tensor([1.5]))
-        tensor([ 1, -1], dtype=torch.int32)
+        tensor([ 1, -1], dtype=torch.int8)
     """
     if (gpu := on_gpu(step.x)) is not None and gpu.takes(step):
         return cast(Tensor, gpu.round_to_signs(step, scale))
@@ -303,11 +304,11 @@ def round_to_signs(step: Step, scale: Tensor) -> Tensor:
 def _signs_plainly(step: Step, scale: Tensor) -> Tensor:
     x = step.numbers()
     step.add(torch.where(x < 0, -scale, scale))
-    return torch.where(x < 0, -1, 1).to(torch.int32)
+    return torch.where(x < 0, -1, 1).to(code_dtype(1))
 
 
 def _sign_rows(loops: Any, step: Step, scale: Tensor) -> Tensor:
-    codes = step.codes()
+    codes = code_room(step.x.shape, 1)
     flat = codes.view(-1, step.d).numpy()
     for row, one, out in zip(step.rows(), scale.reshape(-1).numpy(), flat, strict=True):
         starts = cuts(row.size)

@@ -102,11 +102,6 @@ class Step:
             t.dtype == self.dtype and t.shape == self.x.shape for t in own
         )
 
-    def codes(self) -> Tensor:
-        """Room for a code of each number: int32 (..., d) on the CPU."""
-        # NumPy asks for large pages where Linux has them; small ones would take longer than the codes.
-        return torch.from_numpy(np.empty(self.x.shape, np.int32))
-
     def rows(self) -> Iterator[Row]:
         """The rows in order, sharing memory with the tensors; only where :attr:`compiled`."""
         short = self.x.dtype == torch.bfloat16

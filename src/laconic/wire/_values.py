@@ -5,6 +5,7 @@ from torch import Tensor
 
 from laconic.grids import Grid
 from laconic.kernels import coding, device_packing
+from laconic.kernels._narrow import CODE_DTYPES
 from laconic.kernels.packing import Bytes
 from laconic.sizes import base_bytes, symbol_bits
 from laconic.specs import Kind
@@ -39,7 +40,7 @@ def put_codes(codes: Tensor, kind: Kind) -> tuple[bytes, Bytes | Tensor]:
     """
     grid = kind.grid
     assert grid is not None
-    codes = codes.detach().to(torch.int32).contiguous()
+    codes = _of_known_width(codes.detach()).contiguous()
     base = 0
     if (window := grid.window(kind.dtype)) is not None and codes.numel():
         low, high = torch.aminmax(codes)
@@ -56,24 +57,33 @@ def put_codes(codes: Tensor, kind: Kind) -> tuple[bytes, Bytes | Tensor]:
     return base.to_bytes(base_bytes(grid, kind.dtype), "little"), packed
 
 
+def _of_known_width(codes: Tensor) -> Tensor:
+    if codes.dtype in CODE_DTYPES:
+        return codes
+    # A code that int32 cannot hold is no grid's: it is to be refused, not to come round as another.
+    most = torch.iinfo(torch.int32).max
+    return codes.to(torch.int64).clamp(-most, most).to(torch.int32)
+
+
 def get_codes(data: Bytes, base: int, kind: Kind, k: int) -> Tensor:
-    """k codes: int32 (k,).
+    """k codes: (k,) in the narrowest of int8, int16 and int32 that holds the number of the grid's levels.
 
     Raises:
         ValueError: where a symbol is none of the grid's or the bits that fill the last byte are not zero.
     """
     grid = kind.grid
     assert grid is not None
-    window = grid.window(kind.dtype)
-    if window is not None and base > max(0, level_count(grid, kind.dtype) - window):
+    window, top = grid.window(kind.dtype), level_count(grid, kind.dtype)
+    if window is not None and base > max(0, top - window):
         raise ValueError(f"the codes start above level {base}, but {grid} spans {window} to its end")
     symbols = grid.symbols(kind.dtype)
-    return torch.from_numpy(coding.get_codes(data, base, symbols, *symbol_bits(symbols), k))
+    return torch.from_numpy(coding.get_codes(data, base, symbols, *symbol_bits(symbols), k, top))
 
 
 def level_count(grid: Grid, dtype: torch.dtype) -> int:
-    """Number of the grid's positive levels."""
-    return len(grid.levels(dtype))
+    """Number of the grid's levels."""
+    # Where every level may stand beside every other, symbols tell; a table could be longer than the message.
+    return grid.symbols(dtype) // 2 if grid.window(dtype) is None else len(grid.levels(dtype))
 
 
 def filling(grid: Grid | None, dtype: torch.dtype) -> int:

@@ -29,6 +29,8 @@ POINTERS = {
     torch.bfloat16: "*bf16",
     torch.int64: "*i64",
     torch.int32: "*i32",
+    torch.int16: "*i16",
+    torch.int8: "*i8",
     torch.uint8: "*u8",
 }
 POWERS = Levels(torch.tensor([0.0, *(2.0**j for j in range(-149, 128))]), window=255)
@@ -63,12 +65,12 @@ def calls():
     _gpu.scatter_add_(x, positions, values, [0.5, 0.5])
     _gpu.scatter_add_into(x, positions, values, [0.5, 0.5], short)
     levels, number = torch.linspace(0, 1, 9), torch.ones(1)
-    _gpu.dequantize_blocks(torch.ones(100, dtype=torch.int32), levels, number, number, 1024)
-    codes = torch.ones(100, dtype=torch.int32)
-    _gpu.pack_codes(codes, 0, 16, 1, 4)
-    _gpu.pack_codes(codes, 0, 3, 5, 8)
-    _gpu.unpack_codes(torch.zeros(50, dtype=torch.uint8), 0, 16, 1, 4, 100)
-    _gpu.unpack_codes(torch.zeros(20, dtype=torch.uint8), 0, 3, 5, 8, 100)
+    _gpu.dequantize_blocks(torch.ones(100, dtype=torch.int8), levels, number, number, 1024)
+    for dtype in (torch.int8, torch.int16, torch.int32):
+        _gpu.pack_codes(torch.ones(100, dtype=dtype), 0, 16, 1, 4)
+    _gpu.pack_codes(torch.ones(100, dtype=torch.int8), 0, 3, 5, 8)
+    _gpu.unpack_codes(torch.zeros(50, dtype=torch.uint8), 0, 16, 1, 4, 100, 8)
+    _gpu.unpack_codes(torch.zeros(20, dtype=torch.uint8), 0, 3, 5, 8, 100, 1)
     _gpu.pack_signs(short, memory)
 
 

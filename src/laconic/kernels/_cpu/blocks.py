@@ -5,14 +5,19 @@
 import numpy as np
 
 from laconic.kernels._cpu._jit import loop
-from laconic.kernels._cpu.rows import load
+from laconic.kernels._cpu.narrow import put_signed
+from laconic.kernels._cpu.rows import PIECE, load
 
 
 @loop
 def quantize(row, steps, block, first, last, codes, low, span):
-    """As ``blocks.quantize_blocks`` for the blocks first ... last - 1 of a ``steps.Row``."""
+    """As ``blocks.quantize_blocks`` for the blocks first ... last - 1 of a ``steps.Row``.
+
+    ``codes`` are all of the row, as ``_narrow.by_width`` gives them.
+    """
     numbers = np.empty(min(block, row.size), row.x.dtype)
     bits = numbers.view(row.mask.dtype)
+    levels = np.empty(PIECE, np.int32)
     ends = np.empty(2, row.mask.dtype)
     for number in range(first, last):
         start = number * block
@@ -29,32 +34,35 @@ def quantize(row, steps, block, first, last, codes, low, span):
         low[number], span[number] = a, b - a
         if np.isinf(a + span[number]):
             span[number] = np.nextafter(span[number], a - a)
-        _round(numbers[:n], steps, a, span[number], codes[start : start + n])
-        if row.out.size > 0:
-            _add(codes[start : start + n], steps, a, span[number], row.weight, row.out[start : start + n])
+        for at in range(0, n, PIECE):
+            part = numbers[at : min(at + PIECE, n)]
+            _round(part, steps, a, span[number], levels[: part.size])
+            if row.out.size > 0:
+                out = row.out[start + at : start + at + part.size]
+                _add(part, levels[: part.size], steps, a, span[number], row.weight, out)
+            put_signed(part, levels[: part.size], start + at, codes)
 
 
 @loop
-def _add(codes, steps, low, span, weight, out):
+def _add(x, levels, steps, low, span, weight, out):
     most = out.dtype.type(steps)
-    for i in range(codes.size):
+    for i in range(levels.size):
         # The level by a division, as in the table: a table would have to be read number by number.
-        level = out.dtype.type(abs(codes[i]) - 1) / most
+        level = out.dtype.type(levels[i] - 1) / most
         value = low + level * span
-        value = -value if codes[i] < 0 else value
+        value = -value if x[i] < 0 else value
         out[i] = out[i] + value * weight
 
 
 @loop
-def _round(x, steps, low, span, codes):
+def _round(x, steps, low, span, levels):
     one = x.dtype.type(1)
     half, most = x.dtype.type(0.5), x.dtype.type(steps)
     divisor = span if span > 0 else one
     for i in range(x.size):
         share = (abs(x[i]) - low) / divisor
         share = share if share < one else one
-        level = np.int32(share * most + half) + np.int32(1)
-        codes[i] = -level if x[i] < 0 else level
+        levels[i] = np.int32(share * most + half) + np.int32(1)
 
 
 @loop
@@ -65,6 +73,6 @@ def dequantize(codes, levels, span, low, block, numbers):
             a, b = low[row, number], span[row, number]
             start = number * block
             for i in range(start, min(start + block, codes.shape[1])):
-                code = codes[row, i]
+                code = np.int32(codes[row, i])
                 magnitude = a + levels[abs(code)] * b
                 numbers[row, i] = -magnitude if code < 0 else magnitude

@@ -10,6 +10,7 @@ through the leading bits of the number, which leave at most a few levels to choo
 import numpy as np
 
 from laconic.kernels._cpu._jit import loop
+from laconic.kernels._cpu.narrow import put_signed
 from laconic.kernels._cpu.philox import words
 from laconic.kernels._cpu.rows import PIECE, largest, load  # noqa: F401
 
@@ -29,7 +30,7 @@ def round_row(row, levels, base, scale, source, start, end, codes):
         scale: two numbers of the row's dtype: what magnitudes are divided by, and what levels are
             multiplied by; the first is 0 where there is no scale.
         source: what to draw from, as for ``philox.words``; empty: to the nearest.
-        codes: int32, all of the row.
+        codes: all of the row, as ``_narrow.by_width`` gives them.
 
     Returns:
         Where it stopped, for want of the base, or ``end``; and the largest magnitude before it, as bits.
@@ -39,7 +40,7 @@ def round_row(row, levels, base, scale, source, start, end, codes):
     magnitudes = np.empty(PIECE, row.x.dtype)
     bits, magnitude_bits = numbers.view(kind), magnitudes.view(kind)
     drawn = np.empty(PIECE, np.uint32)
-    below = np.empty(PIECE, np.int32)
+    level, below = np.empty(PIECE, np.int32), np.empty(PIECE, np.int32)
     low, high = np.empty(PIECE, row.x.dtype), np.empty(PIECE, row.x.dtype)
     low_bits = low.view(kind)
     most = row.mask[0] - row.mask[0]
@@ -57,7 +58,7 @@ def round_row(row, levels, base, scale, source, start, end, codes):
         most = max(most, top)
         if source.size > 0:
             words(source, U(at // 4), drawn[: (n + 3) // 4 * 4])
-        part = codes[at : at + n]
+        part = level[:n]
         if normal and levels.powers and source.size > 0:
             _powers_at_random(magnitudes[:n], magnitude_bits[:n], drawn, levels, known, part)
         elif normal and levels.powers:
@@ -79,7 +80,7 @@ def round_row(row, levels, base, scale, source, start, end, codes):
             else:
                 _gather(part, levels.table, low)
             _add(numbers[:n], low, scale[1], row.weight, row.out[at : at + n])
-        _sign(numbers[:n], part)
+        put_signed(numbers[:n], part, at, codes)
     return end, most
 
 
@@ -93,7 +94,7 @@ def sign_row(row, scale, start, end, codes):
         load(row, at, numbers[:n], bits[:n])
         part = codes[at : at + n]
         for i in range(n):
-            part[i] = np.int32(-1) if numbers[i] < 0 else np.int32(1)
+            part[i] = np.int8(-1) if numbers[i] < 0 else np.int8(1)
         if row.out.size > 0:
             out = row.out[at : at + n]
             value = scale * row.weight
@@ -248,12 +249,6 @@ def _raise(codes, base, top):
     for i in range(codes.size):
         code = min(np.int32(codes[i] + base), np.int32(top))
         codes[i] = code if codes[i] > 0 else np.int32(0)
-
-
-@loop
-def _sign(numbers, codes):
-    for i in range(codes.size):
-        codes[i] = -codes[i] if numbers[i] < 0 else codes[i]
 
 
 @loop

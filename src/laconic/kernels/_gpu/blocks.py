@@ -12,6 +12,7 @@ import triton.language as tl
 
 from laconic.kernels._gpu._launch import LARGEST_TILE, as_rows, launch, power_of_two, wide
 from laconic.kernels._gpu._numbers import magnitude, quotient, read, signed, widened
+from laconic.kernels._narrow import code_dtype
 
 
 def quantize_blocks(x, steps, block, memory=None):
@@ -28,7 +29,7 @@ def quantize_blocks(x, steps, block, memory=None):
     n, d = rows.shape
     per_row = triton.cdiv(d, block)
     dtype = wide(held.dtype)
-    codes = torch.empty(x.shape, dtype=torch.int32, device=x.device)
+    codes = torch.empty(x.shape, dtype=code_dtype(steps + 1), device=x.device)
     low = torch.empty(*x.shape[:-1], per_row, dtype=dtype, device=x.device)
     span = torch.empty_like(low)
     length = power_of_two(block)
@@ -90,7 +91,7 @@ def _dequantize(codes, levels, spans, lows, numbers, k, tiles, per_row, block, T
     row, first = program // tiles, program % tiles * TILE
     place = first + tl.arange(0, TILE)
     mask = place < k
-    code = tl.load(codes + row * k + place, mask=mask, other=0)
+    code = tl.load(codes + row * k + place, mask=mask, other=0).to(tl.int32)
     at = row * per_row + place // block
     span = tl.load(spans + at, mask=mask, other=0.0)
     low = tl.load(lows + at, mask=mask, other=0.0)

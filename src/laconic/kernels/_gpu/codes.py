@@ -12,6 +12,7 @@ import triton.language as tl
 
 from laconic.kernels._gpu._launch import as_rows, launch
 from laconic.kernels._gpu._numbers import read
+from laconic.kernels._narrow import code_dtype
 
 _TILE = 512
 
@@ -22,7 +23,7 @@ def pack_codes(codes, base, symbols, shared, width):
     Codes must be ones that the grid has: nothing is checked here, as it would make the host wait.
 
     Args:
-        codes: int32 (k,).
+        codes: int8, int16 or int32 (k,).
         base: the number of the level below the row's lowest.
         symbols: how many there are; odd where 0 is a code.
         shared: symbols a group; above 1 a group is one byte.
@@ -43,9 +44,12 @@ def pack_codes(codes, base, symbols, shared, width):
     return words.view(torch.uint8)[: (k * width + 7) // 8]
 
 
-def unpack_codes(data, base, symbols, shared, width, k):
-    """The k codes: int32 (k,). Symbols that the grid has not are not noticed; check frames on the host."""
-    codes = torch.empty(k, dtype=torch.int32, device=data.device)
+def unpack_codes(data, base, symbols, shared, width, k, top):
+    """The k codes, in the dtype of codes up to ``top``.
+
+    Symbols that the grid has not are not noticed; check frames on the host.
+    """
+    codes = torch.empty(k, dtype=code_dtype(top), device=data.device)
     odd = symbols % 2 == 1
     data = data.contiguous()
     programs = triton.cdiv(k, _TILE)
@@ -103,7 +107,7 @@ def _put(codes, words, k, base, ODD: tl.constexpr, WIDTH: tl.constexpr, TILE: tl
     word = tl.zeros((TILE,), dtype=tl.int64)
     for j in tl.static_range((31 + WIDTH - 1) // WIDTH + 1):
         place = first + j
-        code = tl.load(codes + place, mask=place < k, other=0)
+        code = tl.load(codes + place, mask=place < k, other=0).to(tl.int32)
         symbol = tl.where(place < k, _symbol(code, base, ODD), 0).to(tl.int64)
         shift = j * WIDTH - before
         left = symbol << tl.minimum(tl.maximum(shift, 0), 63)
@@ -133,7 +137,7 @@ def _put_groups(codes, groups, k, base, symbols, ODD: tl.constexpr, SHARED: tl.c
     group = tl.zeros((TILE,), dtype=tl.int32)
     for j in tl.static_range(SHARED):
         place = number * SHARED + (SHARED - 1 - j)
-        code = tl.load(codes + place, mask=place < k, other=0)
+        code = tl.load(codes + place, mask=place < k, other=0).to(tl.int32)
         group = group * symbols + tl.where(place < k, _symbol(code, base, ODD), 0)
     tl.store(groups + number, group.to(tl.uint8), mask=number * SHARED < k)
 

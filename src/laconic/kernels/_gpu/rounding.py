@@ -15,6 +15,7 @@ from laconic.kernels._gpu._launch import as_rows, launch, takes, wide
 from laconic.kernels._gpu._numbers import magnitude, quotient, read, signed, widened
 from laconic.kernels._gpu.philox import origins, words_of
 from laconic.kernels._gpu.sums import largest
+from laconic.kernels._narrow import code_dtype
 from laconic.kernels.philox import Purpose
 from laconic.kernels.rounding import base_below
 
@@ -55,7 +56,7 @@ def _round(step, table, top, method, draw, base, scale, powers):
     rows, held = as_rows(step.x, step.memory)
     n, d = rows.shape
     device, dtype = rows.device, wide(step.x.dtype)
-    codes = torch.empty(step.x.shape, dtype=torch.int32, device=device)
+    codes = torch.empty(step.x.shape, dtype=code_dtype(top), device=device)
     out = codes if step.out is None else step.out.detach()
     weight = torch.full((1,), step.weight, dtype=dtype, device=device)
     scales = weight if scale is None else scale.to(dtype).expand(*step.batch, 1).contiguous()

@@ -7,6 +7,7 @@ from same import numbers, same
 
 from laconic.grids import BlockLevels, level_table
 from laconic.kernels import _gpu, coding
+from laconic.kernels._narrow import code_dtype
 from laconic.kernels.blocks import dequantize_blocks_plainly, quantize_blocks_plainly
 
 
@@ -51,13 +52,15 @@ def test_codes_as_bits(count, symbols, shared, width, base):
     generator = torch.Generator().manual_seed(count)
     size = torch.randint(1, symbols // 2 + 1, (count,), generator=generator) + base
     sign = 1 - 2 * torch.randint(2, (count,), generator=generator)
-    codes = (size * sign).to(torch.int32)
+    codes = (size * sign).to(code_dtype(symbols // 2 + base))
     if symbols % 2:
         codes[::3] = 0
     expected = torch.from_numpy(np.array(coding.put_codes(codes.numpy(), base, symbols, shared, width)))
     found = _gpu.pack_codes(codes, base, symbols, shared, width)
     assert same(found, expected)
-    assert same(_gpu.unpack_codes(found, base, symbols, shared, width, count), codes)
+    for top in (symbols // 2 + base, 2**20):
+        unpacked = _gpu.unpack_codes(found, base, symbols, shared, width, count, top)
+        assert same(unpacked, codes.to(code_dtype(top)))
 
 
 @pytest.mark.parametrize("d", [1, 8, 9, 4097])

@@ -6,6 +6,7 @@ from same import numbers, same
 
 from laconic.grids import ClippedPowers, ExponentialLevels, GeometricGrid, Signs, UniformLevels, level_table
 from laconic.kernels import Purpose, Stream, _gpu
+from laconic.kernels._narrow import code_dtype
 from laconic.kernels.rounding import Levels, base_below, round_plainly
 from laconic.kernels.steps import Step
 
@@ -17,6 +18,7 @@ GRIDS = [
     ExponentialLevels(2.0, 5),
     UniformLevels(1),
     UniformLevels(7),
+    UniformLevels(40_000),
     Signs(),
 ]
 
@@ -36,7 +38,7 @@ def plainly(step, levels, draw, base, scale):
     level = round_plainly(magnitudes, levels, draw, base)
     values = levels.table[level] if scale is None else levels.table[level] * scale
     added = torch.where(x < 0, -values, values) * step.weight
-    return torch.where(x < 0, -level, level).to(torch.int32), added
+    return torch.where(x < 0, -level, level).to(code_dtype(levels.top)), added
 
 
 def check(x, grid, draw=None, memory=None, scale=None, base=None, weight=1.0, where=None):
@@ -116,7 +118,7 @@ def test_signs(dtype):
     memory = numbers((2, 90), wide(dtype), 8, edges=False)
     before, difference = memory.clone(), x - memory
     found = _gpu.round_to_signs(Step(x, memory, memory, 0.7), scale)
-    assert same(found, torch.where(difference < 0, -1, 1).to(torch.int32))
+    assert same(found, torch.where(difference < 0, -1, 1).to(torch.int8))
     assert same(memory, before + torch.where(difference < 0, -scale, scale) * 0.7)
 
 
