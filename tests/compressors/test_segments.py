@@ -63,3 +63,29 @@ def test_a_difference_that_overflows_is_not_finite():
     for compressor in (laconic.TopK(1), laconic.TopK(1) >> laconic.ScaledSign(), laconic.ScaledSign()):
         with pytest.raises(NotFiniteError):
             compressor.encode_segments(SEGMENTS, DRAW, target, memory)
+
+
+@pytest.mark.parametrize("compressor", WIDE, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_one_vector_moves_as_by_compressing_and_adding(compressor, dtype):
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    target = torch.randn(300, generator=generator, dtype=dtype)
+    memory = torch.randn(300, generator=generator, dtype=wide)
+    found, expected = memory.clone(), memory.clone()
+    message = compressor.track_(found, target, DRAW)
+    other = Compressor.track_(compressor, expected, target, DRAW)
+    assert same(message.parts[0], other.parts[0])
+    assert torch.equal(found, expected)
+    message, other = compressor.drain_(found, DRAW), Compressor.drain_(compressor, expected, DRAW)
+    assert same(message.parts[0], other.parts[0])
+    assert torch.equal(found, expected)
+
+
+def test_top_k_moves_in_one_reading():
+    """Else the tests above hold one thing against itself."""
+    memory, target = torch.zeros(LAYOUT.d), torch.ones(LAYOUT.d)
+    for compressor in (laconic.TopK(3), laconic.BlockTopK(1, 8), laconic.TopK(3).contractive()):
+        assert compressor.move_segments_(SEGMENTS, DRAW, memory, target) is not None
+    for compressor in (laconic.RandK(3), laconic.TopK(3).scaled(0.5), laconic.ScaledSign()):
+        assert compressor.move_segments_(SEGMENTS, DRAW, memory, target) is None

@@ -50,3 +50,29 @@ def test_nothing_is_committed_twice(make):
             end.commit()
         end.roll_back()
         assert end.round == 1
+
+
+@pytest.mark.parametrize("place", [3, 30], ids=["compressed", "exempt"])
+@pytest.mark.parametrize("method", [laconic.EF14, laconic.EF21, laconic.EF21Plus], ids=lambda m: m.__name__)
+def test_what_is_not_finite_in_one_segment_leaves_all_as_they_were(method, place):
+    """Also what an earlier segment has already moved."""
+    layout = laconic.Layout.of({"a": (20,), "b": (30,)}, bfloat16=["b"])
+    sender, other = (method(laconic.TopK(2)).sender(layout) for _ in range(2))
+    for gradient in some_gradients(3, layout.d, seed=1):
+        sender.send(gradient)
+        other.send(gradient)
+        bad = gradient + 1
+        bad[place] = torch.inf
+        with pytest.raises(laconic.compressors.NotFiniteError):
+            sender.send(bad)
+        assert same_state(sender.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ALL_PAIRS)
+def test_a_narrow_gradient_counts_like_the_same_numbers_widened(method, dtype):
+    sender, other = (method.sender(D, seed=SEED) for _ in range(2))
+    for gradient in some_gradients(ROUNDS, D, seed=3):
+        narrow = gradient.to(dtype)
+        assert same_message(sender.send(narrow), other.send(narrow.float()))
+        assert same_state(sender.state_dict(), other.state_dict())

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.kernels import Cuts, add_at_, add_nodes_into, scatter_add_, set_threads, top_k_segments
+from laconic.kernels import add_nodes_into, scatter_add_, set_threads
 from laconic.kernels._cpu import scatter
-from laconic.kernels.scatter import add_at_plainly_, add_nodes_plainly, scatter_add_plainly_
+from laconic.kernels.scatter import add_nodes_plainly, scatter_add_plainly_
 
 REALS = [torch.float32, torch.float64]
 
@@ -92,39 +92,6 @@ def test_bad_arguments_are_refused():
         add_nodes_into(memory, [place], [number], [1.0], torch.zeros(5))
     with pytest.raises(ValueError, match="memory must be a contiguous vector"):
         add_nodes_into(memory.half(), [place], [number], [1.0])
-    with pytest.raises(ValueError, match="at least 5 numbers"):
-        add_at_(memory, place, number, Cuts.of([0], [5], 1))
-    with pytest.raises(ValueError, match="positions must be 1 int64"):
-        add_at_(memory, place, number.double(), Cuts.of([0], [4], 1))
-
-
-@pytest.mark.parametrize("dtype", REALS)
-@pytest.mark.parametrize("subtract", [False, True])
-def test_add_at_equals_the_plain_form(dtype, subtract, threads):
-    lengths = [1, 700, 3, 64, 5000]
-    starts = torch.tensor([0, *lengths]).cumsum(0)[:-1] + 5
-    cuts = Cuts.of(starts, lengths, [1, 100, 3, 2, 77])
-    memory, _, _ = nodes_of(sum(lengths) + 9, [], dtype)
-    positions, values = top_k_segments(memory, torch.ones_like(memory) / 3, cuts)
-    expected = memory.clone()
-    add_at_(memory, positions, values, cuts, subtract=subtract)
-    add_at_plainly_(expected, positions, values, cuts, subtract=subtract)
-    assert torch.equal(memory, expected)
-
-
-def test_ef14_leaves_nothing_of_what_was_kept(threads):
-    residual = torch.randn(5000, generator=torch.Generator().manual_seed(0))
-    cuts = Cuts.of([0, 4000], [4000, 1000], [40, 10])
-    positions, values = top_k_segments(residual, None, cuts)
-    add_at_(residual, positions, values, cuts, subtract=True)
-    assert (residual == 0).sum() == 50
-
-
-@pytest.mark.parametrize("bad", [-1, 100, 2**62])
-def test_add_at_refuses_positions_outside(bad, threads):
-    positions = torch.tensor([3, bad])
-    with pytest.raises(IndexError, match="outside the vector"):
-        add_at_(torch.zeros(100), positions, torch.ones(2), Cuts.of([0], [100], 2))
 
 
 @pytest.mark.parametrize("dtype", REALS)

@@ -11,7 +11,7 @@ from laconic.kernels import _choice, keeps_compiled
 SAME = """
 import warnings
 import torch
-from laconic.kernels import Cuts, add_at_, add_nodes_into, scatter_add_, top_k_positions, top_k_segments
+from laconic.kernels import Cuts, add_nodes_into, move_top_k_, scatter_add_, top_k_positions, top_k_segments
 from laconic.kernels.selection import top_k_segments_reference
 
 def work():
@@ -20,7 +20,7 @@ def work():
     found, expected = top_k_segments(x, memory, cuts), top_k_segments_reference(x, memory, cuts)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     before = memory.clone()
-    add_at_(memory, *found, cuts)
+    move_top_k_(memory, cuts, x)
     places = found[0] + torch.tensor([0] * 50 + [5000] * 40)
     assert torch.equal(memory[places], before[places] + found[1])
     out = torch.empty(9000)

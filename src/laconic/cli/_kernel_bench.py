@@ -24,10 +24,9 @@ from laconic.compressors import (
     ScaledSign,
     TopK,
 )
-from laconic.kernels import Cuts, Stream, add_at_, get_threads, set_threads, top_k_positions, top_k_segments
+from laconic.kernels import Cuts, Stream, get_threads, move_top_k_, set_threads, top_k_positions
 from laconic.kernels._choice import plainly
-from laconic.kernels.scatter import add_at_plainly_
-from laconic.kernels.selection import top_k_reference, top_k_segments_reference
+from laconic.kernels.selection import top_k_reference
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def measure_step(
         def step() -> None:
             nonlocal round_
             round_ += 1
-            add_at_(ours, *top_k_segments(g, ours, cuts, salt=round_), cuts)
+            move_top_k_(ours, cuts, g, salt=round_)
 
         floors = reading(device, g, h)
         least = Clock(device).in_turns(
@@ -206,10 +205,9 @@ def measure_step(
 
 def _is_defined(g: Tensor, h: Tensor, cuts: Cuts) -> bool:
     memory, expected = h.clone(), h.clone()
-    found = top_k_segments(g, memory, cuts)
-    defined = top_k_segments_reference(g, expected, cuts)
-    add_at_(memory, *found, cuts)
-    add_at_plainly_(expected, *defined, cuts)
+    found = move_top_k_(memory, cuts, g)
+    with plainly():
+        defined = move_top_k_(expected, cuts, g)
     return all(map(torch.equal, (*found, memory), (*defined, expected)))
 
 
@@ -234,7 +232,7 @@ def measure_many(
     memories = {n: h.clone() for n in cuts}
 
     def step(n: int) -> Callable[[], object]:
-        return lambda: add_at_(memories[n], *top_k_segments(g, memories[n], cuts[n], salt=1), cuts[n])
+        return lambda: move_top_k_(memories[n], cuts[n], g, salt=1)
 
     runs = {str(n): step(n) for n in cuts}
     least = Clock(device).in_turns(runs, repeats)

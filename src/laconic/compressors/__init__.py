@@ -2,6 +2,7 @@
 
 from laconic.compressors._base import Compressor as Compressor
 from laconic.compressors._base import Scaled as Scaled
+from laconic.compressors._base import Undo as Undo
 from laconic.compressors._block_quantizer import BlockQuantizer as BlockQuantizer
 from laconic.compressors._block_top_k import BlockTopK as BlockTopK
 from laconic.compressors._chain import Chain as Chain

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,9 @@ from laconic.kernels import Stream
 from laconic.layout import Segment
 from laconic.messages import Message, Part, accumulation_dtype
 from laconic.specs import PartSpec, spec_of
+
+Undo = Callable[[Tensor], None]
+"""Puts back into a memory (d,), or a copy of it, what stood there before it was moved."""
 
 
 class Compressor(ABC):
@@ -149,6 +152,33 @@ class Compressor(ABC):
             parts.extend(message.parts)
         return parts
 
+    def move_segments_(
+        self,
+        segments: Sequence[Segment],  # noqa: ARG002
+        draw: Stream,  # noqa: ARG002
+        memory: Tensor,  # noqa: ARG002
+        target: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[list[Part], Undo] | None:
+        """As :meth:`encode_segments`, and move the memory by what is decoded, in one reading.
+
+        With a target, ``target - memory`` is compressed and added to memory (EF21); else memory is
+        compressed and what is decoded taken away (EF14).
+
+        Args:
+            segments: as for :meth:`encode_segments`.
+            draw: the same.
+            memory: (..., d), the whole vector, changed in place.
+            target: (..., d), of memory's dtype or narrower, or None.
+
+        Returns:
+            The parts, and what puts back into memory, or into a copy of it, what stood there before. None,
+            the default, where the compressor cannot do it in one reading or could not put it back.
+
+        Raises:
+            NotFiniteError: where what is to be compressed is not finite; memory is then as before.
+        """
+        return None
+
     def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
         """Compress ``target - memory`` and add the decoded message to ``memory``, in place.
 
@@ -245,6 +275,18 @@ class Scaled(Compressor):
             replace(part, factor=part.factor * self._factor(segment.numel))
             for segment, part in zip(segments, parts, strict=True)
         ]
+
+    def move_segments_(
+        self,
+        segments: Sequence[Segment],
+        draw: Stream,
+        memory: Tensor,
+        target: Tensor | None = None,
+    ) -> tuple[list[Part], Undo] | None:
+        """As the inner compressor, where no segment has a factor."""
+        if any(self._factor(segment.numel) != 1.0 for segment in segments):
+            return None
+        return self.inner.move_segments_(segments, draw, memory, target)
 
     def constants(self, d: int) -> Constants:
         """The inner constants, scaled."""

@@ -4,14 +4,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from laconic.compressors._base import Compressor
+from laconic.compressors._base import Compressor, Undo
 from laconic.compressors._constants import Constants
-from laconic.compressors._finite import require_finite
-from laconic.kernels import Cuts, Stream, top_k_segments
+from laconic.compressors._finite import NotFiniteError, require_finite
+from laconic.kernels import Cuts, Stream, move_top_k_, top_k_segments
 from laconic.layout import Segment
 from laconic.messages import Message, Part, accumulation_dtype
 
@@ -71,6 +72,46 @@ class Sparsifier(Compressor):
             return super().encode_segments(segments, draw, target, memory)
         return [self._part(segment.numel, *one) for segment, one in zip(segments, found, strict=True)]
 
+    def move_segments_(
+        self,
+        segments: Sequence[Segment],
+        draw: Stream,
+        memory: Tensor,
+        target: Tensor | None = None,
+    ) -> tuple[list[Part], Undo] | None:
+        """All segments of one vector in one call, where the largest magnitudes are kept."""
+        cuts = self.cuts(tuple(segments))
+        if (
+            cuts is None
+            or not memory.is_contiguous()
+            or not _is_row(memory if target is None else target, memory)
+        ):
+            return None
+        positions, values, before = move_top_k_(memory, cuts, target, salt=draw.round)
+
+        def undo(moved: Tensor) -> None:
+            starts = torch.from_numpy(cuts.starts.repeat(cuts.kept)).to(positions.device)
+            moved[positions + starts] = before
+
+        try:
+            require_finite(values)
+        except NotFiniteError:
+            undo(memory)
+            raise
+        found = self._split(segments, cuts, positions, values)
+        parts = [self._part(segment.numel, *one) for segment, one in zip(segments, found, strict=True)]
+        return parts, undo
+
+    def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
+        """Compress ``target - memory`` and add the decoded message to ``memory``, in place."""
+        moved = self.move_segments_(_whole(target.shape[-1]), draw, memory, target)
+        return super().track_(memory, target, draw) if moved is None else Message(tuple(moved[0]))
+
+    def drain_(self, residual: Tensor, draw: Stream) -> Message:
+        """Compress ``residual`` and subtract the decoded message from it, in place."""
+        moved = self.move_segments_(_whole(residual.shape[-1]), draw, residual)
+        return super().drain_(residual, draw) if moved is None else Message(tuple(moved[0]))
+
     def largest(
         self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None
     ) -> list[tuple[Selection, Tensor]] | None:
@@ -86,14 +127,18 @@ class Sparsifier(Compressor):
         cuts = self.cuts(tuple(segments))
         if cuts is None:
             return None
-        narrower = memory is not None and memory.dtype != accumulation_dtype(target.dtype)
-        if target.dim() > 1 or not target.is_contiguous() or narrower:
+        if not _is_row(target, memory):
             found = [self._largest_of(segment, draw, target, memory) for segment in segments]
             for _, numbers in found:
                 require_finite(numbers)
             return found
         positions, values = top_k_segments(target, memory, cuts, salt=draw.round)
         require_finite(values)
+        return self._split(segments, cuts, positions, values)
+
+    def _split(
+        self, segments: Sequence[Segment], cuts: Cuts, positions: Tensor, values: Tensor
+    ) -> list[tuple[Selection, Tensor]]:
         sizes = cuts.kept.tolist()
         return [
             (Selection(places, cells=self.cells(segment.numel)), numbers)
@@ -123,6 +168,17 @@ class Sparsifier(Compressor):
             cells=selection.cells,
             origin=selection.origin,
         )
+
+
+def _is_row(x: Tensor, memory: Tensor | None = None) -> bool:
+    """Whether one call takes x, or x - memory, whole."""
+    fits = memory is None or memory.dtype == accumulation_dtype(x.dtype)
+    return x.dim() == 1 and x.is_contiguous() and fits
+
+
+@lru_cache(maxsize=64)
+def _whole(d: int) -> tuple[Segment, ...]:
+    return (Segment("", (d,), 0),)
 
 
 def gather(x: Tensor, selection: Selection) -> Tensor:

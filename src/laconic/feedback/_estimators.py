@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from laconic.feedback._encoder import checked
+from laconic.feedback._encoder import checked, widened
 from laconic.feedback._protocol import Sender
 from laconic.feedback._state import snapshot
 from laconic.layout import Layout
@@ -61,7 +61,7 @@ class EstimatingSender:
         self, gradient: Tensor, previous: Tensor | None = None, stepsize: float | Tensor | None = None
     ) -> Message:
         """The message of the estimate; nothing is remembered until :meth:`commit`."""
-        g = checked(gradient, self._layout, self.estimate)
+        g = widened(checked(gradient, self._layout, self.estimate), self.estimate)
         estimate = self._estimator(self.estimate, g)
         message = self._sender.stage(estimate, previous, stepsize)
         self._staged = estimate

@@ -19,9 +19,10 @@ from laconic.kernels.rounding import base_below as base_below
 from laconic.kernels.rounding import largest_magnitude as largest_magnitude
 from laconic.kernels.rounding import round_to_levels as round_to_levels
 from laconic.kernels.rounding import round_to_signs as round_to_signs
-from laconic.kernels.scatter import add_at_ as add_at_
 from laconic.kernels.scatter import add_nodes_into as add_nodes_into
 from laconic.kernels.scatter import scatter_add_ as scatter_add_
+from laconic.kernels.selection import Moved as Moved
+from laconic.kernels.selection import move_top_k_ as move_top_k_
 from laconic.kernels.selection import top_k_positions as top_k_positions
 from laconic.kernels.selection import top_k_segments as top_k_segments
 from laconic.kernels.steps import Step as Step

@@ -8,8 +8,8 @@ import torch
 from laconic.kernels import _choice
 from laconic.kernels._cpu.threads import using_threads
 from laconic.kernels._cuts import Cuts
-from laconic.kernels.scatter import add_at_, add_nodes_into, scatter_add_
-from laconic.kernels.selection import accumulation_dtype, top_k_segments
+from laconic.kernels.scatter import add_nodes_into, scatter_add_
+from laconic.kernels.selection import accumulation_dtype, move_top_k_, top_k_segments
 
 _LENGTH = 1 << 18
 """Long enough to be cut between two threads."""
@@ -33,12 +33,11 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
         cuts = Cuts.of([0], [_LENGTH], 2)
         loops = _choice.loops("selection")
         with using_threads(2), nullcontext() if loops is None else loops.eagerly():
-            positions, values = top_k_segments(memory.to(dtype), memory, cuts)
+            positions, values, _ = move_top_k_(memory, cuts, memory.to(dtype))
             top_k_segments(memory.to(dtype), None, cuts)
         short = Cuts.of([0], [300], 2)
         top_k_segments(memory[:300].to(dtype), memory[:300], short)
         top_k_segments(memory[:300].to(dtype), None, short)
-        add_at_(memory, positions, values, cuts)
         add_nodes_into(memory, [positions], [values], [1.0], torch.empty_like(memory))
         scatter_add_(memory, places.unsqueeze(0), memory[: places.numel()].clone().unsqueeze(0))
 

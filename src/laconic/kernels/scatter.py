@@ -9,7 +9,6 @@ from torch import Tensor
 
 from laconic.kernels._choice import compiled_or_plain, on_gpu
 from laconic.kernels._cpu.threads import get_threads
-from laconic.kernels._cuts import Cuts
 
 _WORTH = 1 << 12
 """Additions from which on compiled loops are worth their loading."""
@@ -70,67 +69,6 @@ def scatter_add_plainly_(out: Tensor, positions: Tensor, values: Tensor) -> None
         return
     for node in range(positions.shape[-2]):
         out.scatter_add_(-1, positions[..., node, :], values[..., node, :])
-
-
-def add_at_(memory: Tensor, positions: Tensor, values: Tensor, cuts: Cuts, *, subtract: bool = False) -> None:
-    """Add what was kept of all segments to a flat vector: EF21's ``h <- h + v``, EF14's ``e <- e - v``.
-
-    Args:
-        memory: (D,), contiguous, changed in place.
-        positions: int64 (cuts.total,), counted from the start of their segment, as
-            :func:`laconic.kernels.top_k_segments` returns them.
-        values: (cuts.total,), in memory's dtype.
-        cuts: the segments, which must not overlap.
-        subtract: take away instead.
-
-    Raises:
-        ValueError: for another shape or dtype than said above.
-        IndexError: for a position outside the vector; what fitted has been added.
-
-    Example:
-        >>> memory = torch.zeros(5)
-        >>> add_at_(memory, torch.tensor([1, 0]), torch.tensor([2.0, 3.0]), Cuts.of([0, 3], [3, 2], 1))
-        >>> memory
-        tensor([0., 2., 0., 3., 0.])
-    """
-    if memory.dim() != 1 or not memory.is_contiguous() or cuts.end > memory.numel():
-        raise ValueError(
-            f"memory must be a contiguous vector of at least {cuts.end} numbers, got {tuple(memory.shape)}"
-        )
-    if (
-        positions.shape != (cuts.total,)
-        or values.shape != (cuts.total,)
-        or positions.dtype != torch.int64
-        or values.dtype != memory.dtype
-    ):
-        raise ValueError(
-            f"positions must be {cuts.total} int64 and values as many {memory.dtype}, got "
-            f"{tuple(positions.shape)} {positions.dtype} and {tuple(values.shape)} {values.dtype}"
-        )
-    if memory.device.type != "cpu" or memory.dtype not in _REALS:
-        add_at_plainly_(memory, positions, values, cuts, subtract=subtract)
-        return
-    compiled_or_plain(
-        "scatter",
-        lambda loops: loops.add_at(
-            memory.detach().numpy(),
-            positions.contiguous().numpy(),
-            values.detach().contiguous().numpy(),
-            cuts.starts,
-            cuts.offsets,
-            subtract,
-            get_threads(),
-        ),
-        lambda: add_at_plainly_(memory, positions, values, cuts, subtract=subtract),
-    )
-
-
-def add_at_plainly_(
-    memory: Tensor, positions: Tensor, values: Tensor, cuts: Cuts, *, subtract: bool = False
-) -> None:
-    """As :func:`add_at_`, in plain PyTorch on any device."""
-    places = positions + torch.from_numpy(cuts.starts.repeat(cuts.kept)).to(positions.device)
-    memory.scatter_add_(0, places, -values if subtract else values)
 
 
 def add_nodes_into(

@@ -1,7 +1,7 @@
 """Exact selection of the largest magnitudes."""
 
 from functools import lru_cache
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +134,67 @@ def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 
     )
 
 
+class Moved(NamedTuple):
+    """What :func:`move_top_k_` did to a memory.
+
+    Args:
+        positions: int64 (cuts.total,), as :func:`top_k_segments` returns them.
+        values: what was kept there, and added or taken away.
+        before: what stood there before, so that it can be put back.
+    """
+
+    positions: Tensor
+    values: Tensor
+    before: Tensor
+
+
+def move_top_k_(memory: Tensor, cuts: Cuts, target: Tensor | None = None, *, salt: int = 0) -> Moved:
+    """Select as :func:`top_k_segments`, and move the memory by what is kept, in one reading.
+
+    Towards a target, ``h <- h + C(g - h)``, as EF21 does; or without one towards 0, ``e <- e - C(e)``, as
+    EF14 does. A block, or a segment that the cache holds, changes while it is there.
+
+    Args:
+        memory: (D,), contiguous, float32 or float64, changed in place.
+        cuts: the segments, which must not overlap.
+        target: (D,), contiguous, of a dtype whose accumulation dtype is memory's.
+        salt: as for :func:`top_k_segments`.
+
+    Raises:
+        ValueError: as :func:`top_k_segments`.
+
+    Example:
+        >>> h, g, cuts = torch.zeros(4), torch.tensor([1.0, -3.0, 0.5, 2.0]), Cuts.of([0], [4], 2)
+        >>> move_top_k_(h, cuts, g).positions
+        tensor([1, 3])
+        >>> h
+        tensor([ 0., -3.,  0.,  2.])
+        >>> move_top_k_(h, cuts).before
+        tensor([-3.,  2.])
+        >>> h
+        tensor([0., 0., 0., 0.])
+    """
+    _check(memory if target is None else target, memory, cuts)
+
+    def plain() -> Moved:
+        x, other = (memory, None) if target is None else (target, memory)
+        positions, values = top_k_segments(x, other, cuts, salt=salt)
+        places = positions + torch.from_numpy(cuts.starts.repeat(cuts.kept)).to(positions.device)
+        numbers = memory.detach()
+        before = numbers[places]
+        numbers[places] = before - values if target is None else before + values
+        return Moved(positions, values, before)
+
+    def compiled(loops: Any) -> Moved:
+        before = torch.empty(cuts.total, dtype=memory.dtype)
+        x, other = (memory, None) if target is None else (target, memory)
+        return Moved(*_compiled(loops, x, other, cuts, salt, (memory, before)), before)
+
+    if memory.device.type != "cpu" or cuts.total == 0:
+        return plain()
+    return compiled_or_plain("selection", compiled, plain)
+
+
 def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tuple[Tensor, Tensor]:
     """As :func:`top_k_segments`, in plain PyTorch on any device."""
     x = x.detach()
@@ -177,11 +238,19 @@ def _check(x: Tensor, memory: Tensor | None, cuts: Cuts) -> None:
 
 
 def _compiled(
-    loops: object, x: Tensor, memory: Tensor | None, cuts: Cuts, salt: int
+    loops: Any,
+    x: Tensor,
+    memory: Tensor | None,
+    cuts: Cuts,
+    salt: int,
+    moved: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """``moved``: what changes, and room for what stood there; without a memory, the kept is taken away."""
     positions = torch.empty(cuts.total, dtype=torch.int64)
     values = torch.empty(cuts.total, dtype=x.dtype if memory is None else memory.dtype)
-    loops.top_k(  # type: ignore[attr-defined]
+    nothing = torch.empty(0, dtype=accumulation_dtype(x.dtype))
+    sums, before, numbers = (nothing, nothing, nothing) if moved is None else (*moved, values)
+    loops.top_k(
         _seen(x),
         None if memory is None else _seen(memory),
         cuts,
@@ -189,6 +258,7 @@ def _compiled(
         get_threads(),
         positions.numpy(),
         _seen(values),
+        (*(each.detach().numpy() for each in (sums, before, numbers)), memory is None),
     )
     return positions, values
 

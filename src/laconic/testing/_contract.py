@@ -9,6 +9,7 @@ from torch import Tensor
 
 from laconic.compressors import Compressor
 from laconic.kernels import Stream
+from laconic.layout import Segment
 from laconic.messages import Message, accumulation_dtype
 from laconic.specs import spec_of
 from laconic.testing._report import CompressorError, name_of
@@ -177,6 +178,23 @@ class Contract:
         expected = self.compressor.compress(residual, self.stream).dense()
         self.equal(message.dense(), expected, "drain_ sends C(residual)")
         self.equal(drained, residual - expected, "drain_ subtracts the decoded message")
+        self._check_moving(memory[0], self.rows[0])
+        self._check_moving(residual[0], None)
+
+    def _check_moving(self, memory: Tensor, target: Tensor | None) -> None:
+        stream = Stream(self.stream.seed, 3, 0, 1)
+        segment = Segment("x", (self.d,), 0, number=1)
+        moved = memory.clone()
+        found = self.compressor.move_segments_([segment], stream, moved, target)
+        if found is None:
+            return
+        (part,), undo = found
+        expected = self.compressor.compress(memory if target is None else target - memory, stream).dense()
+        self.equal(Message((part,)).dense(), expected, "move_segments_ sends what encode does")
+        after = memory - expected if target is None else memory + expected
+        self.equal(moved, after, "move_segments_ moves memory by the decoded message")
+        undo(moved)
+        self.equal(moved, memory, "what move_segments_ returns puts memory back as it was")
 
 
 def check_randomness(contract: Contract, x: Tensor, lossless: bool) -> None:

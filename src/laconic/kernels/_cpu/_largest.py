@@ -9,9 +9,11 @@ import numpy as np
 from numba import njit
 
 from laconic.kernels._cpu._jit import loop
-from laconic.kernels._cpu._simd import LANES, apart, ones, reaching, trailing_zeros
+from laconic.kernels._cpu._simd import LANES, apart, ones, reaching, reaching_32, trailing_zeros, within
 
 U = np.uint64
+FEW = 32
+"""Candidates up to here are ranked one by one."""
 
 
 @loop
@@ -110,3 +112,39 @@ def divide(bits, begins, sizes, t, ties, top, at, ats, shares):
         shares[piece] = min(ties, equal - above)
         at += above + shares[piece]
         ties -= shares[piece]
+
+
+@loop
+def ranked(positions, bits, count, k, mask, shift, out_positions, out_bits, at):
+    """The k largest of few candidates (at most ``FEW``), of equal ones the first; and the least of them."""
+    within()
+    every = (U(1) << U(count)) - U(1)
+    kept = U(0)
+    for i in range(count):
+        magnitude = np.int64(bits[U(i)]) & mask
+        kept |= U(ones(reaching_32(bits, None, np.int64(0), magnitude) & every) <= k) << U(i)
+    if ones(kept) != k:
+        kept = _ranked_with_equals(bits, count, k, mask)
+    least = np.int64(mask)
+    for j in range(k):
+        i = trailing_zeros(kept)
+        kept &= kept - U(1)
+        pattern = np.int64(bits[U(i)])
+        least = min(least, pattern & mask)
+        out_positions[U(at + j)] = positions[U(i)]
+        out_bits[U(at + j)] = pattern >> shift
+    return least
+
+
+@loop
+def _ranked_with_equals(bits, count, k, mask):
+    apart()
+    every = (U(1) << U(count)) - U(1)
+    kept = U(0)
+    for i in range(count):
+        magnitude = np.int64(bits[U(i)]) & mask
+        reach = reaching_32(bits, None, np.int64(0), magnitude) & every
+        above = reaching_32(bits, None, np.int64(0), magnitude + 1) & every if magnitude < mask else U(0)
+        before = reach & ~above & ((U(1) << U(i)) - U(1))
+        kept |= U(ones(above) + ones(before) < k) << U(i)
+    return kept

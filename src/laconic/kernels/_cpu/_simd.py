@@ -207,6 +207,16 @@ def trailing_zeros(_context, _word):
 
 
 @intrinsic
+def leading_zeros(_context, _word):
+    """How many zeros stand above the highest one; 64 where there is none."""
+
+    def build(_context, builder, _signature, values):
+        return _call(builder, "llvm.ctlz.i64", values[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), build
+
+
+@intrinsic
 def ones(_context, _word):
     """How many bits are one."""
 

@@ -45,39 +45,6 @@ def add_rows(out, positions, values, threads):
 
 
 @loop
-def _add_at(memory, positions, values, starts, offsets, subtract, first, last):
-    """``memory[start of segment + positions[i]]`` plus or minus values[i], i in [first, last)."""
-    fits = True
-    segment = np.int64(0)
-    while segment + 1 < starts.size and offsets[segment + 1] <= first:
-        segment += 1
-    i = first
-    while i < last:
-        start = starts[segment]
-        end = min(offsets[segment + 1], last)
-        for j in range(i, end):
-            place = start + positions[j]
-            if place < 0 or place >= memory.size:
-                fits = False
-            elif subtract:
-                memory[place] -= values[j]
-            else:
-                memory[place] += values[j]
-        i = end
-        segment += 1
-    return fits
-
-
-def add_at(memory, positions, values, starts, offsets, subtract, threads):
-    """As ``scatter.add_at_``, of numpy arrays."""
-    _split(
-        lambda first, last: _add_at(memory, positions, values, starts, offsets, subtract, first, last),
-        positions.size,
-        min(threads, positions.size // _WORTH),
-    )
-
-
-@loop
 def _add_nodes(
     memory, places, numbers, sizes, weights, cursors, like_place, scratch, commit, out, brains, scale, lo, hi
 ):

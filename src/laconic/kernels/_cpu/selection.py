@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.kernels._cpu import _largest, topk
+from laconic.kernels._cpu import _largest, candidates, topk
+from laconic.kernels._cpu._simd import LANES
 from laconic.kernels._cpu.threads import in_threads
 from laconic.kernels._cuts import Cuts
 
@@ -62,12 +63,15 @@ class _Plan:
     @classmethod
     def of(cls, rows, shared, most) -> "_Plan":
         longest = (int(mine[:, 3].max(initial=0)) for mine in rows)
-        rooms = [min(topk_room(most), block) + topk.SLACK for block in longest]
+        rooms = [min(topk_room(most), block) + candidates.SLACK for block in longest]
         return cls(rows, rooms, [np.full(mine.shape[0], -1) for mine in rows], shared)
 
 
-def top_k(x, memory, cuts, salt, threads, positions, values):
-    """Fill positions and values (both (cuts.total,)) from x and memory, seen as ``topk`` wants them."""
+def top_k(x, memory, cuts, salt, threads, positions, values, moved):
+    """Fill positions and values (both (cuts.total,)) from x and memory, seen as ``topk`` wants them.
+
+    ``moved`` is what ``topk.move`` wants: sums, before, numbers, away; the first may be empty.
+    """
     plan = _plan(cuts, max(1, min(threads, cuts.numel // _WORTH)))
     width = 64 if x.itemsize == 8 else 32
     mask = (1 << (width - 1)) - 1
@@ -82,11 +86,11 @@ def top_k(x, memory, cuts, salt, threads, positions, values):
         rows, hints = plan.rows[thread], plan.hints[thread]
         if rows.shape[0]:
             scratch = _scratch("own", x, plan.rooms[thread])
-            topk.select_rows(rows, hints, x, memory, *given, *scratch, positions, values)
+            topk.select_rows(rows, hints, x, memory, *given, *scratch, positions, values, *moved)
 
     in_threads(work, len(plan.rows))
     for segment in long:
-        segment.finish(positions, values)
+        segment.finish(positions, values, moved)
 
 
 class _LongSegment:
@@ -99,7 +103,7 @@ class _LongSegment:
         self._k = int(cuts.counts[part.segment])
         self._at = int(cuts.offsets[part.segment])
         lengths = (hi - lo for lo, hi in zip(part.lo, part.hi, strict=True))
-        self._rooms = [min(length, topk_room(self._k)) + topk.SLACK for length in lengths]
+        self._rooms = [min(length, topk_room(self._k)) + candidates.SLACK for length in lengths]
         self._begins = np.concatenate(([0], np.cumsum(self._rooms)[:-1])).astype(np.int64)
         self._sizes = np.zeros(len(part.lo), np.int64)
         room = sum(self._rooms)
@@ -109,7 +113,7 @@ class _LongSegment:
     def _sampled(self, attempt):
         salt, _, top, _ = self._given
         _, bits, one, size = _scratch("own", self._x, 0)
-        return topk.sampled_bound(
+        return candidates.sampled_bound(
             self._x, self._memory, self._start, self._end, self._k, salt + attempt, top, bits, one, size
         )
 
@@ -122,13 +126,14 @@ class _LongSegment:
         _, mask, top, _ = self._given
         positions, bits, _, _ = self._scratch
         one, size = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        self._sizes[piece] = topk.capture(
+        self._sizes[piece] = candidates.capture(
             self._x, self._memory, self._part.lo[piece], self._part.hi[piece], self._start, self._k,
             self._bound, mask, top, positions, bits, self._begins[piece], self._rooms[piece], one, size,
         )  # fmt: skip
 
-    def finish(self, out_positions, out_values):
+    def finish(self, out_positions, out_values, moved):
         """Take the k largest of all candidates; where the bound was too high, collect them again."""
+        sums, before, numbers, away = moved
         attempt = 0
         while self._sizes.sum() < self._k:
             attempt += 1
@@ -144,10 +149,12 @@ class _LongSegment:
         _largest.divide(bits, self._begins, self._sizes, t, ties, top, self._at, ats, shares)
 
         def emit(piece):
-            _largest.emit(
+            end = _largest.emit(
                 positions, bits, self._begins[piece], self._sizes[piece], t, shares[piece],
                 mask, top, shift, out_positions, out_values, ats[piece],
             )  # fmt: skip
+            if sums.size:
+                topk.move(sums, before, numbers, out_positions, ats[piece], end, self._start, away)
 
         in_threads(emit, len(self._rooms))
 
@@ -166,7 +173,7 @@ def _scratch(name, x, room):
         one, size = np.zeros(1, np.int64), np.zeros(1, np.int64)
         found = (
             np.empty(room, np.int64),
-            np.empty(max(room, topk.MOST_SAMPLES) + topk.LANES, kind),
+            np.empty(max(room, candidates.MOST_SAMPLES) + LANES, kind),
             one,
             size,
         )

@@ -1,0 +1,126 @@
+"""The k largest of a short vector for which a guessed bound was wrong: a better one is found by counting.
+
+A vector here fits the nearest cache, so counting what reaches a bound takes a fraction of writing it down.
+Bit patterns are those of ``_simd``.
+"""
+# mypy: ignore-errors
+# numba takes the types from the arguments of the first call.
+
+import numpy as np
+
+from laconic.kernels._cpu._jit import loop
+from laconic.kernels._cpu._simd import LANES, apart, leading_zeros, number, ones, reaching, trailing_zeros
+
+U = np.uint64
+ONE = np.int64(1)
+
+
+@loop
+def word_at(x, memory, i, hi, bound):
+    """Of the 64 numbers from ``i`` on, those before ``hi`` whose magnitude reaches the bound; hi >= 64."""
+    if i + LANES <= hi:
+        return reaching(x, memory, i, bound)
+    # The last numbers again with some of those before, which are not counted twice.
+    return reaching(x, memory, hi - LANES, bound) >> U(i + LANES - hi)
+
+
+@loop
+def _count(x, memory, lo, hi, bound):
+    total = np.int64(0)
+    for i in range(lo, hi, LANES):
+        total += ones(word_at(x, memory, i, hi, bound))
+    return total
+
+
+@loop
+def _one_between(x, memory, lo, hi, turn, low, high, mask):
+    """The magnitude of a number in [low, high), of which there is one; each turn begins elsewhere to look."""
+    words = (hi - lo + LANES - 1) // LANES
+    for j in range(words):
+        i = lo + (j + turn * 5) % words * LANES
+        word = word_at(x, memory, i, hi, low) & ~word_at(x, memory, i, hi, high)
+        if word != U(0):
+            lane = trailing_zeros(word) if turn % 3 == 0 else 63 - leading_zeros(word)
+            return number(x, memory, i + lane) & mask
+    return low
+
+
+@loop
+def narrowed(x, memory, lo, hi, k, bound, found, most, step, mask, top):
+    """A magnitude that at least k numbers reach, and at most ``most``; or as near as ties allow.
+
+    Args:
+        bound, found: where to begin, and how many reach it.
+        step: how far to look first.
+
+    Returns:
+        The magnitude, how many reach it, and how many exceed it where those are more than ``most``. It is at
+        least 1: then fewer than k may reach it, and the others are zeros.
+    """
+    apart()
+    low, below, high, above = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(0)
+    turn = 0
+    while True:
+        if found >= k:
+            low, below = bound, found
+        else:
+            high, above = bound, found
+        if low >= 0 and (below <= most or low >= top or high == low + 1):
+            return low, below, above
+        if low < 0:
+            if high <= ONE:
+                return ONE, above, above
+            bound = max(high - step, ONE)
+        elif high < 0:
+            bound = low + step if step < top - low else top
+        else:
+            # Numbers that are there part ties and steps; counts on both sides find what is smooth sooner.
+            if turn % 3 < 2:
+                bound = _one_between(x, memory, lo, hi, turn, low, high, mask)
+                bound = bound if bound > low else low + 1
+            else:
+                # Not the k-th itself: anything that few enough reach will do.
+                share = (below - (k + most) // 2) / (below - above)
+                bound = min(max(low + np.int64((high - low) * share), low + 1), high - 1)
+            turn += 1
+        step = step * 8 if step < top >> 4 else top
+        found = _count(x, memory, lo, hi, bound)
+
+
+@loop
+def emit_tied(x, memory, lo, hi, base, k, t, ties, mask, shift, out_positions, out_bits, at):
+    """The k largest in order, of which the first ``ties`` of those that equal t."""
+    apart()
+    end = at + k
+    for i in range(lo, hi, LANES):
+        if at == end:
+            break
+        word = word_at(x, memory, i, hi, t if ties > 0 else t + 1)
+        while word != U(0):
+            place = i + trailing_zeros(word)
+            word &= word - U(1)
+            pattern = number(x, memory, place)
+            if pattern & mask == t:
+                if ties == 0:
+                    continue
+                ties -= 1
+            out_positions[U(at)] = place - base
+            out_bits[U(at)] = pattern >> shift
+            at += 1
+
+
+@loop
+def emit_with_zeros(x, memory, lo, base, positions, bits, count, k, shift, out_positions, out_bits, at):
+    """All that are not zeros, as listed, and the first zeros from ``lo`` on, k in all, in order."""
+    apart()
+    i, zeros, place = np.int64(0), k - count, lo - base
+    for j in range(at, at + k):
+        if zeros == 0 or (i < count and positions[U(i)] == place):
+            place = positions[U(i)]
+            out_bits[U(j)] = np.int64(bits[U(i)]) >> shift
+            i += 1
+        else:
+            out_bits[U(j)] = number(x, memory, base + place) >> shift
+            zeros -= 1
+        out_positions[U(j)] = place
+        place += 1
