@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from laconic.cli._group import laconic
 
-KEYS = {"machine", "repeats", "quick", "steps", "small", "segments", "rates"}
+KEYS = {"machine", "repeats", "quick", "steps", "small", "segments", "hostile", "rates"}
 
 
 @pytest.mark.slow
@@ -21,12 +21,18 @@ def test_tables_and_json_say_the_same(tmp_path):
     assert result.exit_code == 0, result.output
     record = json.loads(out.read_text())
     assert set(record) == KEYS
-    rows = [row for name in ("steps", "small", "segments", "rates") for row in record[name]]
-    assert len(rows) > 15
+    rows = [row for name in ("steps", "small", "segments", "hostile", "rates") for row in record[name]]
+    assert len(rows) > 25
     assert all(row["equal"] for row in rows)
     assert all(value > 0 for row in rows for value in row.values() if isinstance(value, float))
     assert max(map(len, result.stdout.splitlines())) <= 80
-    for title in ("EF21's step", "Selection among few", "in one segment and in many", "GB of input"):
+    for title in (
+        "EF21's step",
+        "Selection among few",
+        "in one segment and in many",
+        "Hostile data",
+        "GB of input",
+    ):
         assert title in result.stdout
 
 

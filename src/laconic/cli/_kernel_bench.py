@@ -228,7 +228,7 @@ def measure_many(
 ) -> list[ManyRow]:
     """The same numbers in one segment and in many, measured in turns."""
     g, h = pair(total, device)
-    cuts = {n: _even(total, n) for n in (1, *numbers)}
+    cuts = {n: even(total, n) for n in (1, *numbers)}
     memories = {n: h.clone() for n in cuts}
 
     def step(n: int) -> Callable[[], object]:
@@ -242,7 +242,8 @@ def measure_many(
     ]
 
 
-def _even(total: int, segments: int) -> Cuts:
+def even(total: int, segments: int) -> Cuts:
+    """Segments of about one length, of which each keeps 1 %."""
     edges = [total * i // segments for i in range(segments + 1)]
     lengths = [b - a for a, b in pairwise(edges)]
     return Cuts.of(edges[:-1], lengths, [TopK(0.01).kept(length) for length in lengths])

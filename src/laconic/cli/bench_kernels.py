@@ -13,6 +13,7 @@ from rich.console import Console
 
 from laconic.cli._machine import describe_machine
 from laconic.cli._output import finite, print_json, progress, table_like
+from laconic.compressors import Compressor
 
 _MANY_GOALS = ("≤ 1.15", "≤ 1.5")
 
@@ -38,12 +39,10 @@ def command(quick: bool, repeats: int, device: str, as_json: bool, out: Path | N
       laconic bench kernels
       laconic bench kernels --quick --json
     """
-    from laconic.cli import _kernel_bench as bench
-
     where = torch.device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("no GPU that PyTorch can use; leave --device out to measure the CPU")
-    jobs = _jobs(bench, where, quick, repeats)
+    jobs = _jobs(where, quick, repeats)
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in jobs}
     with progress(Console(stderr=True)) as (bar, task):
         bar.update(task, total=len(jobs), description="kernels")
@@ -68,13 +67,17 @@ _TITLES = {
     "steps": "EF21's step: select among g - h, add to h",
     "small": "Selection among few, 1 % kept, one thread: microseconds",
     "segments": "The same numbers in one segment and in many, 1 % kept",
+    "hostile": "Hostile data, 2 million, one thread: times the time of normal numbers",
     "rates": "Every number kept, one thread: GB of input a second",
 }
 
 Job = tuple[str, str, Callable[[], list[Any]]]
 
 
-def _jobs(bench: Any, where: torch.device, quick: bool, repeats: int) -> list[Job]:
+def _jobs(where: torch.device, quick: bool, repeats: int) -> list[Job]:
+    from laconic.cli import _hostile_bench as against
+    from laconic.cli import _kernel_bench as bench
+
     jobs: list[Job] = []
 
     def step(name: str, d: int, share: float, count: int, goal: str) -> None:
@@ -99,6 +102,8 @@ def _jobs(bench: Any, where: torch.device, quick: bool, repeats: int) -> list[Jo
         step("TopK", large, 0.001, 2, "≤ 1.3")
     step("TopK", large, 0.01, 1, "≥ 33, ≤ 1.6")
     step("TopK", large, 0.001, 1, "≤ 1.3")
+    if most > 1:
+        step("BlockTopK", large, 0.01, 2, "< TopK")
     step("BlockTopK", large, 0.01, 1, "< TopK")
     step("TopK", 1_000_000, 0.01, min(2, most), "≥ 13")
     for d in (100, 1_000, 10_000, 100_000):
@@ -112,7 +117,13 @@ def _jobs(bench: Any, where: torch.device, quick: bool, repeats: int) -> list[Jo
         )
     )
 
-    def rate(row: tuple[Any, ...]) -> list[Any]:
+    def hostile(name: str) -> list[Any]:
+        return [against.measure_hostile(name, 2_000_000, "≤ 3", repeats)]
+
+    for name in against.HOSTILE:
+        jobs.append(("hostile", name, partial(hostile, name)))
+
+    def rate(row: tuple[str, Compressor, str]) -> list[Any]:
         return [bench.measure_rate(*row, large, repeats)]
 
     for row in bench.RATES:

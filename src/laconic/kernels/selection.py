@@ -23,6 +23,11 @@ _BITS = {
     torch.float16: torch.uint16,
 }
 """Which integers stand for numbers in the compiled loops."""
+_STILL = {
+    torch.float64: (np.empty(0, np.float64),) * 3,
+    torch.float32: (np.empty(0, np.float32),) * 3,
+}
+"""What the loops get where nothing moves."""
 
 
 def top_k_positions(x: Tensor, k: int) -> Tensor:
@@ -248,8 +253,8 @@ def _compiled(
     """``moved``: what changes, and room for what stood there; without a memory, the kept is taken away."""
     positions = torch.empty(cuts.total, dtype=torch.int64)
     values = torch.empty(cuts.total, dtype=x.dtype if memory is None else memory.dtype)
-    nothing = torch.empty(0, dtype=accumulation_dtype(x.dtype))
-    sums, before, numbers = (nothing, nothing, nothing) if moved is None else (*moved, values)
+    still = _STILL[accumulation_dtype(x.dtype)]
+    changes = still if moved is None else tuple(each.detach().numpy() for each in (*moved, values))
     loops.top_k(
         _seen(x),
         None if memory is None else _seen(memory),
@@ -258,7 +263,7 @@ def _compiled(
         get_threads(),
         positions.numpy(),
         _seen(values),
-        (*(each.detach().numpy() for each in (sums, before, numbers)), memory is None),
+        (*changes, memory is None),
     )
     return positions, values
 
