@@ -54,12 +54,12 @@ def narrowed(x, memory, lo, hi, k, bound, found, most, step, mask, top):
         step: how far to look first.
 
     Returns:
-        The magnitude, how many reach it, and how many exceed it where those are more than ``most``. It is at
-        least 1: then fewer than k may reach it, and the others are zeros.
+        The magnitude, how many reach it, and how many exceed it where those are more than ``most``. It is 0
+        where fewer than k are not.
     """
     apart()
     low, below, high, above = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(0)
-    turn = 0
+    turn = np.int64(0)
     while True:
         if found >= k:
             low, below = bound, found
@@ -69,7 +69,7 @@ def narrowed(x, memory, lo, hi, k, bound, found, most, step, mask, top):
             return low, below, above
         if low < 0:
             if high <= ONE:
-                return ONE, above, above
+                return high - ONE, hi - lo, above
             bound = max(high - step, ONE)
         elif high < 0:
             bound = low + step if step < top - low else top
@@ -107,20 +107,3 @@ def emit_tied(x, memory, lo, hi, base, k, t, ties, mask, shift, out_positions, o
             out_positions[U(at)] = place - base
             out_bits[U(at)] = pattern >> shift
             at += 1
-
-
-@loop
-def emit_with_zeros(x, memory, lo, base, positions, bits, count, k, shift, out_positions, out_bits, at):
-    """All that are not zeros, as listed, and the first zeros from ``lo`` on, k in all, in order."""
-    apart()
-    i, zeros, place = np.int64(0), k - count, lo - base
-    for j in range(at, at + k):
-        if zeros == 0 or (i < count and positions[U(i)] == place):
-            place = positions[U(i)]
-            out_bits[U(j)] = np.int64(bits[U(i)]) >> shift
-            i += 1
-        else:
-            out_bits[U(j)] = number(x, memory, base + place) >> shift
-            zeros -= 1
-        out_positions[U(j)] = place
-        place += 1

@@ -21,9 +21,9 @@ ZERO = np.int64(0)
 """A plain 0 is another type to numba, and everything would be compiled for it once more."""
 MOST_SAMPLES = 1 << 16
 _SIGMAS = 4.5
-STRETCH = 1 << 11
+STRETCH = np.int64(1 << 11)
 """Numbers whose candidates are found together."""
-SLACK = STRETCH + 2 * LANES
+SLACK = int(STRETCH) + 2 * LANES
 
 
 @loop

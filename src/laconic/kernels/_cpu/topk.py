@@ -14,14 +14,13 @@ import numpy as np
 
 from laconic.kernels._cpu._jit import loop
 from laconic.kernels._cpu._largest import FEW, emit, ranked, threshold
-from laconic.kernels._cpu._short import emit_tied, emit_with_zeros, narrowed
+from laconic.kernels._cpu._short import emit_tied, narrowed
 from laconic.kernels._cpu._simd import LANES, apart, number, within
 from laconic.kernels._cpu.candidates import SLACK, capture, sampled_bound, scan
 
 U = np.uint64
 ZERO, ONE = np.int64(0), np.int64(1)
 """A plain 0 is another type to numba, and everything would be compiled for it once more."""
-_SAMPLED = 1 << 8
 _ATTEMPTS = 2
 _SHORT = 1 << 13
 """Up to here the nearest cache holds a vector, and a wrong bound is mended by counting."""
@@ -49,11 +48,11 @@ def move(sums, before, numbers, positions, start, end, base, away):
 
 
 @loop
-def _finish(positions, bits, one, size, found, k, bound, step, mask, top, shift, out_positions, out_bits, at):
-    """The k largest of the candidates, written in order; the least of them."""
-    within()
-    if found <= FEW:
-        return ranked(positions, bits, found, k, mask, shift, out_positions, out_bits, at)
+def _of_list(
+    positions, bits, one, size, found, k, bound, step, mask, top, shift, out_positions, out_bits, at
+):
+    """The k largest of many candidates, written in order; the least of them."""
+    apart()
     one[0], size[0] = 0, found
     t, ties = threshold(bits, one, size, k, bound, top, step)
     emit(positions, bits, ZERO, found, t, ties, mask, top, shift, out_positions, out_bits, at)
@@ -61,28 +60,33 @@ def _finish(positions, bits, one, size, found, k, bound, step, mask, top, shift,
 
 
 @loop
+def _scan_again(x, memory, lo, hi, base, bound, mask, positions, bits, most):
+    apart()
+    return scan(x, memory, lo, hi, base, bound, mask, positions, bits, ZERO, most)
+
+
+@loop
 def _of_short(
-    x, memory, lo, hi, base, k, bound, step, mask, top, shift, positions, bits, one, size, out_positions,
+    x, memory, lo, hi, base, k, guess, step, mask, top, shift, positions, bits, one, size, out_positions,
     out_bits, at,
 ):  # fmt: skip
     """The k largest of x[lo:hi], at most ``_SHORT`` numbers, written from ``at`` on; the least of them."""
     within()
-    most = max(2 * k, FEW)
+    most, bound = max(2 * k, FEW), guess
     found = scan(x, memory, lo, hi, base, bound, mask, positions, bits, ZERO, most)
-    if hi < LANES:
-        if found < k:
-            bound = ONE
-            found = scan(x, memory, lo, hi, base, bound, mask, positions, bits, ZERO, most)
-    elif found < k or found > most:
-        bound, found, above = narrowed(x, memory, lo, hi, k, bound, found, most, step, mask, top)
-        if found > most:
-            emit_tied(x, memory, lo, hi, base, k, bound, k - above, mask, shift, out_positions, out_bits, at)
-            return bound
-        found = scan(x, memory, lo, hi, base, bound, mask, positions, bits, ZERO, most)
-    if found < k:
-        emit_with_zeros(x, memory, lo, base, positions, bits, found, k, shift, out_positions, out_bits, at)
-        return ZERO
-    return _finish(
+    if found < k or (found > most and hi >= LANES):
+        # Fewer than 64 numbers at the start of a vector cannot be counted: they are listed whole.
+        bound = ZERO
+        if hi >= LANES:
+            bound, found, above = narrowed(x, memory, lo, hi, k, guess, found, most, step, mask, top)
+            if found > most:
+                ties = k - above
+                emit_tied(x, memory, lo, hi, base, k, bound, ties, mask, shift, out_positions, out_bits, at)
+                return bound
+        found = _scan_again(x, memory, lo, hi, base, bound, mask, positions, bits, most)
+    if found <= FEW:
+        return ranked(positions, bits, found, k, mask, shift, out_positions, out_bits, at)
+    return _of_list(
         positions, bits, one, size, found, k, bound, step, mask, top, shift, out_positions, out_bits, at
     )
 
@@ -103,14 +107,13 @@ def _of_long(
         bound = max(bound, ONE)
         found = capture(x, memory, lo, hi, base, k, bound, mask, top, positions, bits, ZERO, room, one, size)
         if found >= k:
-            return _finish(
+            return _of_list(
                 positions, bits, one, size, found, k, bound, step, mask, top, shift, out_positions, out_bits,
                 at,
             )  # fmt: skip
         if bound == ONE:
-            emit_with_zeros(
-                x, memory, lo, base, positions, bits, found, k, shift, out_positions, out_bits, at
-            )
+            # All others are zeros.
+            emit_tied(x, memory, lo, hi, base, k, ZERO, k - found, mask, shift, out_positions, out_bits, at)
             return ZERO
         bound = ZERO
 
@@ -130,7 +133,7 @@ def select_rows(
     is in the cache; ``numbers`` are ``out_bits`` as numbers.
     """
     fine = np.int64(1) << (46 if mask > 0x7FFFFFFF else 17)
-    drift, spread, sure = ZERO, fine, False
+    drift, spread, sure = ZERO, fine, rows.size < 0  # a plain False is another type
     for row in range(rows.shape[0]):
         start, length, base, block = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
         count, last, at = rows[row, 4], rows[row, 5], rows[row, 6]
@@ -145,14 +148,11 @@ def select_rows(
                     out_positions[at + i] = lo + i - base
                     out_bits[at + i] = number(x, memory, lo + i) >> shift
             elif n <= _SHORT:
-                bound = ONE
-                if hint >= 0:
-                    # A wrong guess costs little, so the least spread is no reason for a margin.
-                    bound = min(max(hint + drift - 3 * (spread - (fine >> 2)), ONE), top)
-                elif n >= _SAMPLED:
-                    bound = max(sampled_bound(x, memory, lo, hi, k, salt, top, bits, one, size), ONE)
+                # A wrong guess costs little, so the least spread is no reason for a margin.
+                guess = hint + drift - 3 * (spread - (fine >> 2)) if hint >= 0 else ONE
+                guess = min(max(guess, ONE), top)
                 t = _of_short(
-                    x, memory, lo, hi, base, k, bound, max(spread, fine), mask, top, shift, positions, bits,
+                    x, memory, lo, hi, base, k, guess, max(spread, fine), mask, top, shift, positions, bits,
                     one, size, out_positions, out_bits, at,
                 )  # fmt: skip
             else:
