@@ -48,6 +48,30 @@ class _Shared:
     lo: list[int]
     hi: list[int]
     threads: list[int]
+    seen: "_Seen"
+
+
+class _Seen:
+    """What rounds so far say of where the k-th magnitude will be: as ``hints`` and what goes with them."""
+
+    def __init__(self) -> None:
+        self._last, self._drift, self._spread, self._sure = -1, 0, 0, False
+
+    def guess(self, top, fine):
+        """A bound; 0 where there is none."""
+        if self._last < 0 or not self._sure or self._spread >= 4 * fine:
+            return 0
+        return min(max(self._last + self._drift - 3 * self._spread, 1), top)
+
+    def learn(self, t, fine):
+        """Look at the k-th magnitude of a round."""
+        if self._last < 0:
+            self._spread, self._sure = 2 * fine, True
+        else:
+            error = t - self._last - self._drift
+            found = topk.learned(self._drift, self._spread, self._sure, error, fine)
+            self._drift, self._spread, self._sure = found
+        self._last = t
 
 
 @dataclass(frozen=True)
@@ -108,7 +132,17 @@ class _LongSegment:
         self._sizes = np.zeros(len(part.lo), np.int64)
         room = sum(self._rooms)
         self._scratch = _scratch(name, x, room)
-        self._bound = self._sampled(0)
+        self._fine = 1 << (46 if given[1] > 0x7FFFFFFF else 17)
+        self._bounds = self._ever_lower()
+        self._bound = next(self._bounds)
+
+    def _ever_lower(self):
+        guess = self._part.seen.guess(self._given[2], self._fine)
+        if guess > 0:
+            yield guess
+        yield self._sampled(0)
+        yield self._sampled(1)
+        yield 0
 
     def _sampled(self, attempt):
         salt, _, top, _ = self._given
@@ -134,17 +168,17 @@ class _LongSegment:
     def finish(self, out_positions, out_values, moved):
         """Take the k largest of all candidates; where the bound was too high, collect them again."""
         sums, before, numbers, away = moved
-        attempt = 0
         while self._sizes.sum() < self._k:
-            attempt += 1
-            self._bound = self._sampled(attempt) if attempt < 2 else 0
+            self._bound = next(self._bounds)
             in_threads(self._capture, len(self._rooms))
         _, mask, top, shift = self._given
         positions, bits, _, _ = self._scratch
         t, ties = -1, 0
         if self._sizes.sum() > self._k:
-            step = 1 << (47 if mask > 0x7FFFFFFF else 18)
-            t, ties = _largest.threshold(bits, self._begins, self._sizes, self._k, self._bound, top, step)
+            t, ties = _largest.threshold(
+                bits, self._begins, self._sizes, self._k, self._bound, top, 2 * self._fine
+            )
+            self._part.seen.learn(t, self._fine)
         ats, shares = np.zeros_like(self._sizes), np.zeros_like(self._sizes)
         _largest.divide(bits, self._begins, self._sizes, t, ties, top, self._at, ats, shares)
 
@@ -211,7 +245,7 @@ def _planned(cuts: Cuts, threads: int) -> _Plan:
             if lo >= hi:
                 continue
             if hi - lo < cuts.lengths[segment] and cuts.blocks[segment] == cuts.lengths[segment]:
-                part = shared.setdefault(segment, _Shared(segment, [], [], []))
+                part = shared.setdefault(segment, _Shared(segment, [], [], [], _Seen()))
                 part.lo.append(int(cuts.starts[segment]) + lo)
                 part.hi.append(int(cuts.starts[segment]) + hi)
                 part.threads.append(thread)

@@ -27,7 +27,7 @@ _SHORT = 1 << 13
 
 
 @loop
-def _learned(drift, spread, sure, error, fine):
+def learned(drift, spread, sure, error, fine):
     """What the next guess is made of, and whether to make it: means that forget, or a new start."""
     within()
     off = abs(error)
@@ -175,6 +175,6 @@ def select_rows(
             # Of blocks the one before: a guess that waits for the last one stops the processor.
             error = (late if block < length else t) - hint - drift
             late = t
-            drift, spread, sure = _learned(drift, spread, sure, error, fine)
+            drift, spread, sure = learned(drift, spread, sure, error, fine)
         if hint >= 0:
             hints[row] = t if block >= length else hint + drift
