@@ -6,7 +6,7 @@ of the machine meets all of it. Every result is held against the plain definitio
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,9 +67,9 @@ class SmallRow:
 
 @dataclass(frozen=True)
 class ManyRow:
-    """Numbers cut into segments: the time against that of one segment."""
+    """Numbers cut into segments or blocks: the time of EF21's step against that of one segment."""
 
-    segments: int
+    name: str
     d: int
     ms: float
     ratio: float
@@ -224,21 +224,20 @@ def measure_small(d: int, goal: str, repeats: int) -> SmallRow:
 
 
 def measure_many(
-    total: int, numbers: Sequence[int], goals: Sequence[str], repeats: int, device: torch.device
+    d: int, layouts: dict[str, tuple[Cuts, str]], repeats: int, device: torch.device
 ) -> list[ManyRow]:
-    """The same numbers in one segment and in many, measured in turns."""
-    g, h = pair(total, device)
-    cuts = {n: even(total, n) for n in (1, *numbers)}
-    memories = {n: h.clone() for n in cuts}
+    """The same numbers in one segment and in other layouts, each with its goal, measured in turns."""
+    g, h = pair(d, device)
+    layouts = {"one segment": (even(d, 1), ""), **layouts}
+    memories = {name: h.clone() for name in layouts}
 
-    def step(n: int) -> Callable[[], object]:
-        return lambda: move_top_k_(memories[n], cuts[n], g, salt=1)
+    def step(name: str) -> Callable[[], object]:
+        return lambda: move_top_k_(memories[name], layouts[name][0], g, salt=1)
 
-    runs = {str(n): step(n) for n in cuts}
-    least = Clock(device).in_turns(runs, repeats)
+    least = Clock(device).in_turns({name: step(name) for name in layouts}, repeats)
     return [
-        ManyRow(n, total, 1e3 * least[str(n)], least[str(n)] / least["1"], goal, _is_defined(g, h, cuts[n]))
-        for n, goal in zip((1, *numbers), ("", *goals), strict=True)
+        ManyRow(name, d, 1e3 * least[name], least[name] / least["one segment"], goal, _is_defined(g, h, cuts))
+        for name, (cuts, goal) in layouts.items()
     ]
 
 
