@@ -250,6 +250,8 @@ def test_compare_keeps_each_method_and_reads_what_has_ended(tmp_path):
 
 
 INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background may ignore it
 from laconic.lab import _checkpoint
 _checkpoint.SECONDS = 0.1
 from laconic.cli import main
