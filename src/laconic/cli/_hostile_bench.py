@@ -9,7 +9,6 @@ from torch import Tensor
 
 from laconic.cli._kernel_bench import Clock, cuts_of, even, threads
 from laconic.kernels import Cuts, _choice, top_k_segments
-from laconic.kernels._choice import plainly
 
 _SEGMENTS = 640
 _SALT = 1
@@ -75,7 +74,7 @@ def measure_hostile(name: str, d: int, goal: str, repeats: int) -> HostileRow:
         runs[f"{kind} blocks"] = partial(top_k_segments, x, None, cuts_of("BlockTopK", d, 0.01))
     with threads(1):
         least = Clock(torch.device("cpu")).in_turns(runs, 4 * repeats)
-        every = (_whole(d), even(d, _SEGMENTS), cuts_of("BlockTopK", d, 0.01))
+        every = (even(d, 1), even(d, _SEGMENTS), cuts_of("BlockTopK", d, 0.01))
         equal = all(_is_defined(vectors["hostile"], cuts) for cuts in every)
     ways = ("first", "segments", "blocks")
     ratios = {way: least[f"hostile {way}"] / least[f"normal {way}"] for way in ways}
@@ -84,15 +83,11 @@ def measure_hostile(name: str, d: int, goal: str, repeats: int) -> HostileRow:
 
 def _first_round(x: Tensor) -> None:
     # Cuts hold what the round before left to guess from, so these are new.
-    top_k_segments(x, None, _whole(x.numel()), salt=_SALT)
-
-
-def _whole(d: int) -> Cuts:
-    return Cuts.of([0], [d], d // 100)
+    top_k_segments(x, None, even(x.numel(), 1), salt=_SALT)
 
 
 def _is_defined(x: Tensor, cuts: Cuts) -> bool:
     found = top_k_segments(x, None, cuts, salt=_SALT)
-    with plainly():
+    with _choice.plainly():
         defined = top_k_segments(x, None, cuts)
     return all(map(torch.equal, found, defined))

@@ -12,7 +12,7 @@ from torch import Tensor
 from laconic.compressors._base import Compressor, Undo
 from laconic.compressors._constants import Constants
 from laconic.compressors._finite import NotFiniteError, require_finite
-from laconic.kernels import Cuts, Stream, move_top_k_, top_k_segments
+from laconic.kernels import Cuts, Stream, flat_places, move_top_k_, top_k_segments
 from laconic.layout import Segment
 from laconic.messages import Message, Part, accumulation_dtype
 
@@ -70,7 +70,7 @@ class Sparsifier(Compressor):
         found = self.largest(segments, draw, target, memory)
         if found is None:
             return super().encode_segments(segments, draw, target, memory)
-        return [self._part(segment.numel, *one) for segment, one in zip(segments, found, strict=True)]
+        return self._parts(segments, found)
 
     def move_segments_(
         self,
@@ -90,17 +90,14 @@ class Sparsifier(Compressor):
         positions, values, before = move_top_k_(memory, cuts, target, salt=draw.round)
 
         def undo(moved: Tensor) -> None:
-            starts = torch.from_numpy(cuts.starts.repeat(cuts.kept)).to(positions.device)
-            moved[positions + starts] = before
+            moved[flat_places(positions, cuts)] = before
 
         try:
             require_finite(values)
         except NotFiniteError:
             undo(memory)
             raise
-        found = self._split(segments, cuts, positions, values)
-        parts = [self._part(segment.numel, *one) for segment, one in zip(segments, found, strict=True)]
-        return parts, undo
+        return self._parts(segments, self._split(segments, cuts, positions, values)), undo
 
     def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
         """Compress ``target - memory`` and add the decoded message to ``memory``, in place."""
@@ -155,6 +152,9 @@ class Sparsifier(Compressor):
             x = x - memory[..., segment.offset : segment.end]
         selection = self.select(x, draw.at(segment.number))
         return selection, gather(x, selection)
+
+    def _parts(self, segments: Sequence[Segment], found: list[tuple[Selection, Tensor]]) -> list[Part]:
+        return [self._part(segment.numel, *one) for segment, one in zip(segments, found, strict=True)]
 
     def _part(self, d: int, selection: Selection, values: Tensor) -> Part:
         return Part(

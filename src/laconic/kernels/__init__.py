@@ -22,6 +22,7 @@ from laconic.kernels.rounding import round_to_signs as round_to_signs
 from laconic.kernels.scatter import add_nodes_into as add_nodes_into
 from laconic.kernels.scatter import scatter_add_ as scatter_add_
 from laconic.kernels.selection import Moved as Moved
+from laconic.kernels.selection import flat_places as flat_places
 from laconic.kernels.selection import move_top_k_ as move_top_k_
 from laconic.kernels.selection import top_k_positions as top_k_positions
 from laconic.kernels.selection import top_k_segments as top_k_segments

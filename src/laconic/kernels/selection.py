@@ -184,7 +184,7 @@ def move_top_k_(memory: Tensor, cuts: Cuts, target: Tensor | None = None, *, sal
     def plain() -> Moved:
         x, other = (memory, None) if target is None else (target, memory)
         positions, values = top_k_segments(x, other, cuts, salt=salt)
-        places = positions + torch.from_numpy(cuts.starts.repeat(cuts.kept)).to(positions.device)
+        places = flat_places(positions, cuts)
         numbers = memory.detach()
         before = numbers[places]
         numbers[places] = before - values if target is None else before + values
@@ -198,6 +198,11 @@ def move_top_k_(memory: Tensor, cuts: Cuts, target: Tensor | None = None, *, sal
     if memory.device.type != "cpu" or cuts.total == 0:
         return plain()
     return compiled_or_plain("selection", compiled, plain)
+
+
+def flat_places(positions: Tensor, cuts: Cuts) -> Tensor:
+    """Where positions that count from the start of their segment lie in the vector: int64 (cuts.total,)."""
+    return positions + torch.from_numpy(cuts.starts.repeat(cuts.kept)).to(positions.device)
 
 
 def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tuple[Tensor, Tensor]:

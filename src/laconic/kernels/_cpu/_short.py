@@ -9,19 +9,11 @@ Bit patterns are those of ``_simd``.
 import numpy as np
 
 from laconic.kernels._cpu._jit import loop
-from laconic.kernels._cpu._simd import LANES, apart, leading_zeros, number, ones, reaching, trailing_zeros
+from laconic.kernels._cpu._simd import LANES, apart, leading_zeros, number, ones, trailing_zeros
+from laconic.kernels._cpu.candidates import word_at
 
 U = np.uint64
 ONE = np.int64(1)
-
-
-@loop
-def word_at(x, memory, i, hi, bound):
-    """Of the 64 numbers from ``i`` on, those before ``hi`` whose magnitude reaches the bound; hi >= 64."""
-    if i + LANES <= hi:
-        return reaching(x, memory, i, bound)
-    # The last numbers again with some of those before, which are not counted twice.
-    return reaching(x, memory, hi - LANES, bound) >> U(i + LANES - hi)
 
 
 @loop

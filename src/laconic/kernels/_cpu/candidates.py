@@ -27,6 +27,15 @@ SLACK = int(STRETCH) + 2 * LANES
 
 
 @loop
+def word_at(x, memory, i, hi, bound):
+    """Of the 64 numbers from ``i`` on, those before ``hi`` whose magnitude reaches the bound; hi >= 64."""
+    if i + LANES <= hi:
+        return reaching(x, memory, i, bound)
+    # The last numbers again with some of those before, which are not counted twice.
+    return reaching(x, memory, hi - LANES, bound) >> U(i + LANES - hi)
+
+
+@loop
 def scan(x, memory, lo, hi, base, bound, mask, positions, bits, at, most):
     """Candidates of x[lo:hi]: all >= bound; where the next would go. It gives up at more than ``most``."""
     within()
@@ -47,8 +56,7 @@ def scan(x, memory, lo, hi, base, bound, mask, positions, bits, at, most):
         if at - first > most:
             return at
     if whole < hi and hi >= LANES:
-        # The last numbers again with some of those before, which are not counted twice.
-        word = reaching(x, memory, hi - LANES, bound) >> U(LANES - (hi - whole))
+        word = word_at(x, memory, whole, hi, bound)
         while word != U(0):
             positions[U(at)] = whole - base + trailing_zeros(word)
             word &= word - U(1)

@@ -59,9 +59,7 @@ class _Seen:
 
     def guess(self, top, fine):
         """A bound; 0 where there is none."""
-        if self._last < 0 or not self._sure or self._spread >= 4 * fine:
-            return 0
-        return min(max(self._last + self._drift - 3 * self._spread, 1), top)
+        return topk.guessed(self._last, self._drift, self._spread, self._sure, fine, top)
 
     def learn(self, t, fine):
         """Look at the k-th magnitude of a round."""
@@ -132,7 +130,7 @@ class _LongSegment:
         self._sizes = np.zeros(len(part.lo), np.int64)
         room = sum(self._rooms)
         self._scratch = _scratch(name, x, room)
-        self._fine = 1 << (46 if given[1] > 0x7FFFFFFF else 17)
+        self._fine = topk.fineness(given[1])
         self._bounds = self._ever_lower()
         self._bound = next(self._bounds)
 

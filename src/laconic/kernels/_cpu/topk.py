@@ -16,14 +16,29 @@ from laconic.kernels._cpu._jit import loop
 from laconic.kernels._cpu._largest import FEW, emit, ranked, threshold
 from laconic.kernels._cpu._short import emit_tied, narrowed
 from laconic.kernels._cpu._simd import LANES, apart, number, within
-from laconic.kernels._cpu.candidates import SLACK, capture, sampled_bound, scan
+from laconic.kernels._cpu.candidates import SLACK, ZERO, capture, sampled_bound, scan
 
 U = np.uint64
-ZERO, ONE = np.int64(0), np.int64(1)
-"""A plain 0 is another type to numba, and everything would be compiled for it once more."""
+ONE = np.int64(1)
 _ATTEMPTS = 2
 _SHORT = 1 << 13
 """Up to here the nearest cache holds a vector, and a wrong bound is mended by counting."""
+
+
+@loop
+def fineness(mask):
+    """The least change of a magnitude, in its bits, that a guess takes notice of."""
+    within()
+    return np.int64(1) << (46 if mask > 0x7FFFFFFF else 17)
+
+
+@loop
+def guessed(hint, drift, spread, sure, fine, top):
+    """A bound for many numbers, of which a wrong one costs a second reading; 0 where none is sure enough."""
+    within()
+    if hint < 0 or not sure or spread >= 4 * fine:
+        return ZERO
+    return min(max(hint + drift - 3 * spread, ONE), top)
 
 
 @loop
@@ -132,7 +147,7 @@ def select_rows(
     Where ``sums`` is not empty, what is kept of a block is added to it, or taken away, as long as the block
     is in the cache; ``numbers`` are ``out_bits`` as numbers.
     """
-    fine = np.int64(1) << (46 if mask > 0x7FFFFFFF else 17)
+    fine = fineness(mask)
     drift, spread, sure = ZERO, fine, rows.size < 0  # a plain False is another type
     for row in range(rows.shape[0]):
         start, length, base, block = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
@@ -156,9 +171,7 @@ def select_rows(
                     one, size, out_positions, out_bits, at,
                 )  # fmt: skip
             else:
-                bound = ZERO
-                if hint >= 0 and sure and spread < 4 * fine:
-                    bound = min(max(hint + drift - 3 * spread, ONE), top)
+                bound = guessed(hint, drift, spread, sure, fine, top)
                 t = _of_long(
                     x, memory, lo, hi, base, k, bound, 2 * fine, salt, mask, top, shift, positions, bits, one,
                     size, out_positions, out_bits, at,
