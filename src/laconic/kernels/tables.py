@@ -1,0 +1,127 @@
+"""Tables of segments and of addresses: what one compiled call needs to work on many tensors."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Integers = npt.NDArray[np.int64]
+
+_SEEN_AS: dict[torch.dtype, type[np.generic]] = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.bfloat16: np.int16,
+    torch.float16: np.float16,
+}
+"""NumPy's dtype of as many bytes; NumPy has no bfloat16."""
+
+
+@dataclass(frozen=True)
+class SegmentTable:
+    """The segments of a group, which are compressed, packed and added in one call.
+
+    Args:
+        starts: (S,) where each segment lies in the flat vector of its message.
+        numels: (S,) their lengths, each >= 1.
+        kept: (S,) the largest number of columns that each owns among the group's: all of them for dense groups.
+        numbers: (S,) each segment's number in the whole layout, which keys its draws.
+
+    Example:
+        >>> table = SegmentTable((0, 10), (10, 5), (2, 1), (0, 1))
+        >>> table.columns, table.bounds.tolist()
+        (3, [0, 2, 3])
+    """
+
+    starts: tuple[int, ...]
+    numels: tuple[int, ...]
+    kept: tuple[int, ...]
+    numbers: tuple[int, ...]
+
+    @property
+    def columns(self) -> int:
+        """Columns of all segments, K."""
+        return int(self.bounds[-1])
+
+    @cached_property
+    def start_array(self) -> Integers:
+        """``starts`` as int64 (S,)."""
+        return np.array(self.starts, np.int64)
+
+    @cached_property
+    def numel_array(self) -> Integers:
+        """``numels`` as int64 (S,)."""
+        return np.array(self.numels, np.int64)
+
+    @cached_property
+    def kept_array(self) -> Integers:
+        """``kept`` as int64 (S,)."""
+        return np.array(self.kept, np.int64)
+
+    @cached_property
+    def number_array(self) -> Integers:
+        """``numbers`` as int64 (S,)."""
+        return np.array(self.numbers, np.int64)
+
+    @cached_property
+    def bounds(self) -> Integers:
+        """int64 (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``."""
+        return np.concatenate((np.zeros(1, np.int64), np.cumsum(self.kept_array)))
+
+    def blocks(self, block: int | None) -> Integers:
+        """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]; None: one each."""
+        each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
+        return np.concatenate((np.zeros(1, np.int64), np.cumsum(each)))
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Segments of one dtype in main memory, wherever each lies: one array that spans them, and their starts.
+
+    Compiled loops read and write ``array[starts[s] + i]``; so tensors need not be copied into a flat vector.
+    What lies between the segments belongs to others and must not be touched.
+
+    Args:
+        array: one-dimensional; bfloat16 is seen as int16.
+        starts: int64 (S,).
+        dtype: of the tensors.
+        owners: the tensors, which keep the memory alive.
+    """
+
+    array: npt.NDArray[Any]
+    starts: Integers
+    dtype: torch.dtype
+    owners: tuple[Tensor, ...]
+
+    @classmethod
+    def flat(cls, vector: Tensor, starts: Integers) -> "Vectors":
+        """Segments of a contiguous vector (d,)."""
+        vector = vector.detach()
+        seen = vector.view(torch.int16) if vector.dtype == torch.bfloat16 else vector
+        return cls(seen.numpy(), starts, vector.dtype, (vector,))
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> "Vectors":
+        """Contiguous CPU tensors of one dtype, one for each segment, read and written where they lie.
+
+        Example:
+            >>> import torch
+            >>> a, b = torch.zeros(3), torch.ones(2)
+            >>> both = Vectors.of([a, b])
+            >>> both.array[both.starts[1]] = 5.0
+            >>> b
+            tensor([5., 1.])
+        """
+        kind = np.dtype(_SEEN_AS[tensors[0].dtype])
+        addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
+        base = int(addresses.min())
+        ends = addresses + np.array([tensor.numel() for tensor in tensors]) * kind.itemsize
+        span = int(ends.max()) - base
+        memory = (ctypes.c_char * span).from_address(base)
+        array = np.frombuffer(memory, kind)
+        return cls(array, (addresses - base) // kind.itemsize, tensors[0].dtype, tuple(tensors))
