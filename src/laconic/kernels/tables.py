@@ -29,7 +29,7 @@ class SegmentTable:
     Args:
         starts: (S,) where each segment lies in the flat vector of its message.
         numels: (S,) their lengths, each >= 1.
-        kept: (S,) the largest number of columns that each owns among the group's: all of them for dense groups.
+        kept: (S,) the largest number of columns that each owns among the group's; ``numels`` for dense groups.
         numbers: (S,) each segment's number in the whole layout, which keys its draws.
 
     Example:
@@ -74,7 +74,7 @@ class SegmentTable:
         return np.concatenate((np.zeros(1, np.int64), np.cumsum(self.kept_array)))
 
     def blocks(self, block: int | None) -> Integers:
-        """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]; None: one each."""
+        """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]; None: one."""
         each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
         return np.concatenate((np.zeros(1, np.int64), np.cumsum(each)))
 
@@ -123,5 +123,5 @@ class Vectors:
         ends = addresses + np.array([tensor.numel() for tensor in tensors]) * kind.itemsize
         span = int(ends.max()) - base
         memory = (ctypes.c_char * span).from_address(base)
-        array = np.frombuffer(memory, kind)
+        array: npt.NDArray[Any] = np.frombuffer(memory, kind)  # type: ignore[call-overload]
         return cls(array, (addresses - base) // kind.itemsize, tensors[0].dtype, tuple(tensors))
