@@ -29,7 +29,7 @@ class SegmentTable:
     Args:
         starts: (S,) where each segment lies in the flat vector of its message.
         numels: (S,) their lengths, each >= 1.
-        kept: (S,) the largest number of columns that each owns among the group's; ``numels`` for dense groups.
+        kept: (S,) the largest number of columns that each owns among the group's; all of dense ones.
         numbers: (S,) each segment's number in the whole layout, which keys its draws.
 
     Example:
