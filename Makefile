@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist worksteal
 OUT ?= demo-out
 
-.PHONY: help demo test quick fuzz check format constraints clean
+.PHONY: help demo test quick test-other-cpus fuzz check format constraints clean
 
 help:
 	@echo "make demo    set up, and train a small model in four processes, six ways"
 	@echo "make test    set up, and run all tests"
 	@echo "make quick   the tests without the slow ones"
+	@echo "make test-other-cpus  the same with what other processors choose, one after another; TESTS=... for some"
 	@echo "make fuzz    attack the decoder with coverage-guided inputs for FUZZ_SECONDS"
 	@echo "make check   lint, formatting and types"
 	@echo "make format  format the code"
@@ -32,6 +33,19 @@ test: $(VENV)/.ready
 
 quick: $(VENV)/.ready
 	$(PYTEST) -m "not slow"
+
+# BLAS, LAPACK, libm and PyTorch choose their code by the processor, and with it the last digits; numba compiles
+# for it. What x86-64 processors without AVX-512 choose, from newer ones to older ones:
+TESTS ?=
+test-other-cpus: $(VENV)/.ready
+	@failed=0; for settings in \
+		"OPENBLAS_CORETYPE=Haswell MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2" \
+		"OPENBLAS_CORETYPE=Zen MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-FMA" \
+		"OPENBLAS_CORETYPE=Sandybridge ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic"; \
+	do \
+		echo "== $$settings"; \
+		env $$settings $(PYTEST) -m "not slow" $(TESTS) || failed=1; \
+	done; exit $$failed
 
 # Not in the pinned environment: atheris is needed for nothing else.
 FUZZ_SECONDS ?= 120

@@ -59,8 +59,8 @@ def test_the_model_has_matrices_only_and_cannot_see_ahead():
     changed[:, 10:] = 0
     with torch.no_grad():
         first, second = model(text), model(changed)
-    assert torch.equal(first[:, :10], second[:, :10])
-    assert not torch.equal(first[:, 10:], second[:, 10:])
+    torch.testing.assert_close(first[:, :10], second[:, :10])
+    assert (first - second)[:, 10:].abs().max() > 0.1
 
 
 def test_the_schedule_warms_up_and_falls_to_a_tenth():
