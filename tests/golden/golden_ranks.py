@@ -132,6 +132,6 @@ def _all(rank):
 
 def hashes(folder: Path) -> dict[str, dict[str, str]]:
     """By name; the ranks hold the same parameters."""
-    first, *others = run_ranks(_all, RANKS, folder)
+    first, *others = run_ranks(_all, RANKS, folder, timeout=200)
     assert all(other == first for other in others), "the replicas differ"
     return {f"2 ranks: {name}": found for name, found in first.items()}
