@@ -2,6 +2,7 @@
 
 import click
 
+from laconic.cli.bench_exchange import command as exchange
 from laconic.cli.bench_kernels import command as kernels
 from laconic.cli.bench_lab import command as lab
 from laconic.cli.bench_wire import command as wire
@@ -13,12 +14,14 @@ def command() -> None:
 
     \b
     Example:
+      laconic bench exchange
       laconic bench kernels
       laconic bench wire
       laconic bench lab
     """
 
 
+command.add_command(exchange)
 command.add_command(kernels)
 command.add_command(lab)
 command.add_command(wire)

@@ -1,0 +1,224 @@
+"""The cost of a whole exchange: one rank's work with simulated peers, and ``reduce_`` of all ranks."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import laconic
+
+from .cases import (
+    METHODS,
+    Gradients,
+    Settings,
+    StepRow,
+    Tell,
+    format_of,
+    median,
+    median_ratio,
+    one_thread,
+    seconds,
+    silent,
+    step_rows,
+)
+from .processes import measure_processes
+
+PHASES = ("stage", "pack", "unpack", "receive", "commit")
+
+
+@dataclass(frozen=True)
+class WholeRow:
+    """``Exchange.reduce_`` of one segment on a single rank: medians over rounds.
+
+    Args:
+        method: the method's name.
+        d: length of the vector.
+        ms: milliseconds of ``reduce_``.
+        parts_ms: milliseconds of its parts: stage, pack, unpack, receive and commit.
+        pass_ms: milliseconds of ``x.mul_(1)``.
+        to_parts: ``reduce_`` over its parts, in the same round.
+        to_pass: ``reduce_`` over ``x.mul_(1)``, in the same round.
+        equal: whether both ways gave the same estimates.
+    """
+
+    method: str
+    d: int
+    ms: float
+    parts_ms: float
+    pass_ms: float
+    to_parts: float
+    to_pass: float
+    equal: bool
+
+
+class Rank:
+    """Rank 0's ends of an exchange, without a network."""
+
+    def __init__(self, layout: laconic.Layout, feedback: Any, nodes: int) -> None:
+        """Start at round 0."""
+        self._nodes = nodes
+        self._formats = [format_of(feedback, layout, round) for round in (0, 1)]
+        self._round = 0
+        self._sender = feedback.sender(layout, node=0, seed=0)
+        self._receiver = feedback.receiver(layout, nodes)
+        self.estimate = torch.empty(layout.d)
+
+    def step(self, gradient: Tensor, peers: Sequence[Tensor] = ()) -> dict[str, float]:
+        """Seconds of each phase of a whole step, whose result is then in ``estimate``.
+
+        Args:
+            gradient: (d,) float32.
+            peers: the other ranks' frames; without any, all send what this one does.
+        """
+        expect = self._formats[min(self._round, 1)]
+        marks = [time.perf_counter()]
+        message = self._sender.stage(gradient)
+        marks.append(time.perf_counter())
+        own = laconic.pack(message, expect=expect)
+        marks.append(time.perf_counter())
+        frames = (own, *peers) if peers else (own,) * self._nodes
+        messages = [laconic.unpack(frame, expect=expect) for frame in frames]
+        marks.append(time.perf_counter())
+        self._receiver.stage(messages, out=self.estimate)
+        marks.append(time.perf_counter())
+        self._sender.commit()
+        self._receiver.commit()
+        marks.append(time.perf_counter())
+        self._round += 1
+        return {phase: marks[i + 1] - marks[i] for i, phase in enumerate(PHASES)}
+
+
+def count_notes(settings: Settings) -> int:
+    """How often :func:`measure` tells of its work."""
+    turns = 1 if settings.processes else len(settings.nodes) + 1
+    peers = 0 if settings.processes else max(settings.nodes) - 1
+    return len(settings.cases) * (peers + turns * settings.rounds)
+
+
+def measure(settings: Settings, tell: Tell = silent) -> dict[str, Any]:
+    """All that the settings ask for, on one thread.
+
+    Returns:
+        The settings, and lists of rows: "simulated" (:class:`StepRow`) and "whole" (:class:`WholeRow`), or
+        "processes" (:class:`StepRow`, with the phases of ``Exchange.stats()``).
+    """
+    record: dict[str, Any] = {"settings": asdict(settings)}
+    if settings.processes:
+        return record | {"processes": measure_processes(settings, tell)}
+    simulated: list[StepRow] = []
+    whole: list[WholeRow] = []
+    with one_thread():
+        for case in settings.cases:
+            simulated += measure_simulated(settings, case, tell)
+            whole.append(measure_whole(settings, case, tell))
+    return record | {"simulated": list(map(asdict, simulated)), "whole": list(map(asdict, whole))}
+
+
+def measure_simulated(settings: Settings, case: tuple[str, int], tell: Tell) -> list[StepRow]:
+    """Rank 0's work in a step, by number of ranks and layout; the layouts take turns in each round."""
+    method, d = case
+    layouts = settings.layouts(d)
+    gradients = Gradients(layouts)
+    frames = _frames_of_peers(settings, case, gradients, tell)
+    rows: list[StepRow] = []
+    for nodes in settings.nodes:
+        ranks = {s: Rank(layout, METHODS[method], nodes) for s, layout in layouts.items()}
+        phases: dict[int, list[dict[str, float]]] = {s: [] for s in layouts}
+        for round in range(settings.rounds):
+            tell(f"{method}, d = {d:,}, n = {nodes}")
+            gradient = gradients.of(0, round)
+            for s, rank in ranks.items():
+                phases[s].append(rank.step(gradient[: layouts[s].d], frames[s][round][: nodes - 1]))
+        totals = {s: [sum(round.values()) for round in taken] for s, taken in phases.items()}
+        rows += step_rows(case, nodes, phases, totals)
+    return rows
+
+
+def _frames_of_peers(
+    settings: Settings, case: tuple[str, int], gradients: Gradients, tell: Tell
+) -> dict[int, list[list[Tensor]]]:
+    """By number of segments, what the other ranks send in each round; nothing in the first.
+
+    That one may be dense, and too large to be kept of every rank.
+    """
+    method, d = case
+    feedback, layouts = METHODS[method], settings.layouts(d)
+    formats = {s: format_of(feedback, layout, 1) for s, layout in layouts.items()}
+    frames: dict[int, list[list[Tensor]]] = {s: [[] for _ in range(settings.rounds)] for s in layouts}
+    for node in range(1, max(settings.nodes)):
+        tell(f"{method}, d = {d:,}: the other ranks' messages")
+        senders = {s: feedback.sender(layout, node=node, seed=0) for s, layout in layouts.items()}
+        for round in range(settings.rounds):
+            gradient = gradients.of(node, round)
+            for s, layout in layouts.items():
+                message = senders[s].stage(gradient[: layout.d])
+                if round:
+                    frames[s][round].append(laconic.pack(message, expect=formats[s]))
+                senders[s].commit()
+    return frames
+
+
+def measure_whole(settings: Settings, case: tuple[str, int], tell: Tell) -> WholeRow:
+    """``reduce_`` of one segment on a single rank, its parts, and a pass over d, in turns."""
+    method, d = case
+    layout = settings.layouts(d)[1]
+    gradients = Gradients({1: layout})
+    exchange = laconic.Exchange(layout, METHODS[method])
+    rank = Rank(layout, METHODS[method], 1)
+    (name,) = (segment.name for segment in layout.segments)
+    x = torch.randn(d)
+    whole: list[float] = []
+    parts: list[float] = []
+    passes: list[float] = []
+    equal = True
+    try:
+        for round in range(settings.rounds):
+            tell(f"{method}, d = {d:,}: reduce_ and its parts")
+            gradient = gradients.of(0, round)
+            tensors = {name: gradient.clone()}
+            whole.append(seconds(partial(exchange.reduce_, tensors)))
+            parts.append(sum(rank.step(gradient).values()))
+            passes.append(seconds(partial(x.mul_, 1.0)))
+            equal = equal and torch.equal(tensors[name], rank.estimate)
+    finally:
+        exchange.close()
+    return WholeRow(
+        method,
+        d,
+        ms=1e3 * median(whole),
+        parts_ms=1e3 * median(parts),
+        pass_ms=1e3 * median(passes),
+        to_parts=median_ratio(whole, parts),
+        to_pass=median_ratio(whole, passes),
+        equal=equal,
+    )
+
+
+def main() -> None:
+    """Measure and write JSON, without the packages of the command line."""
+    parser = argparse.ArgumentParser(description="What `laconic bench exchange` measures, as JSON.")
+    for field in fields(Settings):
+        default: Any = field.default
+        many = isinstance(default, tuple)
+        kind = type(default[0] if many else default)
+        parser.add_argument(f"--{field.name}", nargs="+" if many else None, type=kind, default=default)
+    parser.add_argument("--json", type=Path, help="where to write it; by default on standard output")
+    chosen = vars(parser.parse_args())
+    out = chosen.pop("json")
+    text = json.dumps(measure(Settings(**chosen)), indent=2) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""``laconic bench exchange``: a whole exchange of one segment and of many."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from laconic.bench import exchange as bench
+from laconic.bench.cases import METHODS, Settings
+from laconic.cli._machine import describe_machine
+from laconic.cli._output import finite, print_json, progress, table_like
+
+LABELS = {"ef21": "EF21, Top-1 % in bfloat16", "ef14": "EF14, Top-1 % in 1 bit"}
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Integers separated by commas, also as 10e6."""
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(number.is_integer() for number in numbers):
+        raise click.BadParameter(f"{value!r} is not a list of integers separated by commas", ctx, param)
+    return tuple(map(int, numbers))
+
+
+@click.command(name="exchange")
+@click.option(
+    "--dim", callback=_numbers, default="10e6,0.4e6", show_default=True, help="Lengths of the vector."
+)
+@click.option(
+    "--segments",
+    callback=_numbers,
+    default="1,30,150,640",
+    show_default=True,
+    help="Segments of the layouts.",
+)
+@click.option(
+    "--nodes", callback=_numbers, default="4,8", show_default=True, help="Simulated ranks, 2 to 16."
+)
+@click.option("--methods", default=",".join(METHODS), show_default=True, help="Names, separated by commas.")
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=11, show_default=True, help="Of which the median counts."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(2, 16),
+    metavar="N",
+    help="Measure N real processes on Gloo instead of simulated ranks.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="A tenth of the length, at most 150 segments, one number of ranks, 3 repeats.",
+)
+@click.option(
+    "--json",
+    "out",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write JSON here as well; - prints it instead of the tables.",
+)
+def command(
+    dim: tuple[int, ...],
+    segments: tuple[int, ...],
+    nodes: tuple[int, ...],
+    methods: str,
+    repeats: int,
+    processes: int | None,
+    quick: bool,
+    out: Path | None,
+) -> None:
+    """Measure a whole exchange of one segment and of many.
+
+    One rank's work in a step, on one thread: stage (feedback and compressor), pack, unpack every rank's
+    message, receive (the estimate of the mean), commit (the memories move on). Two thirds of the segments
+    are matrices that share the vector, one third are exempt vectors of 256 numbers sent in bfloat16. The
+    layouts take turns in every round. Times are medians in milliseconds; "ratio" is the median over rounds
+    of a step's time over that of one segment.
+
+    A last table holds Exchange.reduce_ of one segment on a single rank against its parts and against
+    x.mul_(1), which reads and writes the vector once; "equal" says that both ways gave the same estimates.
+
+    With --processes, every process calls Exchange.reduce_, and the phases are those of Exchange.stats() on
+    rank 0: waiting for slower ranks is in "communicate".
+
+    \b
+    Example:
+      laconic bench exchange
+      laconic bench exchange --quick --methods ef21 --json exchange.json
+      laconic bench exchange --processes 4 --segments 150
+    """
+    if quick:
+        dim, nodes, repeats = tuple(d // 10 for d in dim), nodes[:1], min(repeats, 3)
+        segments = tuple(min(count, 150) for count in segments)
+    names = tuple(name.strip() for name in methods.split(","))
+    settings = Settings(dim, segments, nodes, names, repeats, processes or 0)
+    with progress(Console(stderr=True)) as (bar, task):
+        bar.update(task, total=bench.count_notes(settings), description="exchange", note="starting")
+        told = 0
+
+        def tell(note: str) -> None:
+            nonlocal told
+            bar.update(task, note=note, completed=told)
+            told += 1
+
+        found = bench.measure(settings, tell)
+    record = {"machine": describe_machine() | {"threads": "1"}, **found}
+    if out == Path("-"):
+        print_json(record)
+        return
+    if out is not None:
+        out.write_text(json.dumps(finite(record), indent=2) + "\n")
+    console = Console(highlight=False)
+    console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
+    for method, d in settings.cases:
+        rows = [
+            row
+            for row in found.get("simulated", []) + found.get("processes", [])
+            if (row["method"], row["d"]) == (method, d)
+        ]
+        console.print(f"{LABELS[method]}, d = {d:,}: milliseconds")
+        console.print(_steps(rows))
+    if "whole" in found:
+        console.print("Exchange.reduce_ of one segment, a single rank: milliseconds")
+        console.print(_whole(found["whole"]))
+
+
+def _steps(rows: list[dict[str, Any]]) -> Table:
+    table = table_like()
+    for name in ("n", "segments", *rows[0]["phases"], "total", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, row in enumerate(rows):
+        last_of_n = i + 1 < len(rows) and rows[i + 1]["nodes"] != row["nodes"]
+        times = (_shown(value) for value in (*row["phases"].values(), row["ms"]))
+        table.add_row(
+            str(row["nodes"]), str(row["segments"]), *times, f"{row['ratio']:.2f}", end_section=last_of_n
+        )
+    return table
+
+
+def _whole(rows: list[dict[str, Any]]) -> Table:
+    table = table_like()
+    for name in ("method", "d", "reduce_", "parts", "ratio", "x.mul_(1)", "ratio", "equal"):
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["method"],
+            f"{row['d']:,}",
+            _shown(row["ms"]),
+            _shown(row["parts_ms"]),
+            f"{row['to_parts']:.2f}",
+            _shown(row["pass_ms"]),
+            f"{row['to_pass']:.2f}",
+            "yes" if row["equal"] else "NO",
+        )
+    return table
+
+
+def _shown(ms: float) -> str:
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
