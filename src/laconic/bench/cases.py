@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -139,6 +139,8 @@ class StepRow:
         phases: milliseconds by phase.
         ms: milliseconds of the whole step.
         ratio: its time over that of one segment in the same round.
+        cpu_ms: milliseconds of processor time of the whole step, which other programs change less.
+        cpu_ratio: its processor time over that of one segment in the same round.
     """
 
     method: str
@@ -148,21 +150,28 @@ class StepRow:
     phases: dict[str, float]
     ms: float
     ratio: float
+    cpu_ms: float
+    cpu_ratio: float
 
 
-def step_rows(
-    case: tuple[str, int],
-    nodes: int,
-    phases: Mapping[int, Sequence[Mapping[str, float]]],
-    totals: Mapping[int, Sequence[float]],
-) -> list[StepRow]:
-    """A row for each layout, of the seconds of all rounds by the number of segments."""
-    rows = []
-    for segments, taken in phases.items():
-        shares = {name: 1e3 * median([round[name] for round in taken]) for name in taken[0]}
-        ratio = median_ratio(totals[segments], totals[1])
-        rows.append(StepRow(*case, nodes, segments, shares, 1e3 * median(totals[segments]), ratio))
-    return rows
+@dataclass
+class Times:
+    """Seconds of each round, by the clock and of processor time."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def add(self, run: Callable[[], object]) -> None:
+        """Those of one run more, of all threads of the process."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        self.cpu.append(time.process_time() - cpu)
+        self.wall.append(time.perf_counter() - wall)
+
+    def ratios(self, other: "Times") -> tuple[float, float]:
+        """Of these to the other's, round by round: what slows the machine down for a while slows both."""
+        wall, cpu = zip(self.wall, other.wall, strict=True), zip(self.cpu, other.cpu, strict=True)
+        return median([a / b for a, b in wall]), median([a / b for a, b in cpu])
 
 
 def median(values: Sequence[float]) -> float:
@@ -170,16 +179,21 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values[WARM_UP:])
 
 
-def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Of the ratios of the same rounds: what slows the machine down for a while slows both."""
-    return median([a / b for a, b in zip(above, below, strict=True)])
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Of one run."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def step_rows(
+    case: tuple[str, int],
+    nodes: int,
+    phases: Mapping[int, Sequence[Mapping[str, float]]],
+    totals: Mapping[int, Times],
+) -> list[StepRow]:
+    """A row for each layout, of the seconds of all rounds by the number of segments."""
+    rows = []
+    for segments, taken in phases.items():
+        shares = {name: 1e3 * median([round[name] for round in taken]) for name in taken[0]}
+        total = totals[segments]
+        ratio, cpu_ratio = total.ratios(totals[1])
+        times = 1e3 * median(total.wall), ratio, 1e3 * median(total.cpu), cpu_ratio
+        rows.append(StepRow(*case, nodes, segments, shares, *times))
+    return rows
 
 
 @contextmanager

@@ -21,11 +21,10 @@ from .cases import (
     Settings,
     StepRow,
     Tell,
+    Times,
     format_of,
     median,
-    median_ratio,
     one_thread,
-    seconds,
     silent,
     step_rows,
 )
@@ -46,6 +45,8 @@ class WholeRow:
         pass_ms: milliseconds of ``x.mul_(1)``.
         to_parts: ``reduce_`` over its parts, in the same round.
         to_pass: ``reduce_`` over ``x.mul_(1)``, in the same round.
+        cpu_to_parts: the same of processor time, which other programs change less.
+        cpu_to_pass: likewise.
         equal: whether both ways gave the same estimates.
     """
 
@@ -56,6 +57,8 @@ class WholeRow:
     pass_ms: float
     to_parts: float
     to_pass: float
+    cpu_to_parts: float
+    cpu_to_pass: float
     equal: bool
 
 
@@ -66,19 +69,19 @@ class Rank:
         """Start at round 0."""
         self._nodes = nodes
         self._formats = [format_of(feedback, layout, round) for round in (0, 1)]
-        self._round = 0
         self._sender = feedback.sender(layout, node=0, seed=0)
         self._receiver = feedback.receiver(layout, nodes)
         self.estimate = torch.empty(layout.d)
+        self.phases: list[dict[str, float]] = []
 
-    def step(self, gradient: Tensor, peers: Sequence[Tensor] = ()) -> dict[str, float]:
-        """Seconds of each phase of a whole step, whose result is then in ``estimate``.
+    def step(self, gradient: Tensor, peers: Sequence[Tensor] = ()) -> None:
+        """A whole step, whose result is then in ``estimate``; ``phases`` gets the seconds of each phase.
 
         Args:
             gradient: (d,) float32.
             peers: the other ranks' frames; without any, all send what this one does.
         """
-        expect = self._formats[min(self._round, 1)]
+        expect = self._formats[min(len(self.phases), 1)]
         marks = [time.perf_counter()]
         message = self._sender.stage(gradient)
         marks.append(time.perf_counter())
@@ -92,8 +95,7 @@ class Rank:
         self._sender.commit()
         self._receiver.commit()
         marks.append(time.perf_counter())
-        self._round += 1
-        return {phase: marks[i + 1] - marks[i] for i, phase in enumerate(PHASES)}
+        self.phases.append({phase: marks[i + 1] - marks[i] for i, phase in enumerate(PHASES)})
 
 
 def count_notes(settings: Settings) -> int:
@@ -131,14 +133,14 @@ def measure_simulated(settings: Settings, case: tuple[str, int], tell: Tell) -> 
     rows: list[StepRow] = []
     for nodes in settings.nodes:
         ranks = {s: Rank(layout, METHODS[method], nodes) for s, layout in layouts.items()}
-        phases: dict[int, list[dict[str, float]]] = {s: [] for s in layouts}
+        totals = {s: Times() for s in layouts}
         for round in range(settings.rounds):
             tell(f"{method}, d = {d:,}, n = {nodes}")
             gradient = gradients.of(0, round)
             for s, rank in ranks.items():
-                phases[s].append(rank.step(gradient[: layouts[s].d], frames[s][round][: nodes - 1]))
-        totals = {s: [sum(round.values()) for round in taken] for s, taken in phases.items()}
-        rows += step_rows(case, nodes, phases, totals)
+                peers = frames[s][round][: nodes - 1]
+                totals[s].add(partial(rank.step, gradient[: layouts[s].d], peers))
+        rows += step_rows(case, nodes, {s: rank.phases for s, rank in ranks.items()}, totals)
     return rows
 
 
@@ -175,31 +177,22 @@ def measure_whole(settings: Settings, case: tuple[str, int], tell: Tell) -> Whol
     rank = Rank(layout, METHODS[method], 1)
     (name,) = (segment.name for segment in layout.segments)
     x = torch.randn(d)
-    whole: list[float] = []
-    parts: list[float] = []
-    passes: list[float] = []
+    whole, parts, passes = Times(), Times(), Times()
     equal = True
     try:
         for round in range(settings.rounds):
             tell(f"{method}, d = {d:,}: reduce_ and its parts")
             gradient = gradients.of(0, round)
             tensors = {name: gradient.clone()}
-            whole.append(seconds(partial(exchange.reduce_, tensors)))
-            parts.append(sum(rank.step(gradient).values()))
-            passes.append(seconds(partial(x.mul_, 1.0)))
+            whole.add(partial(exchange.reduce_, tensors))
+            parts.add(partial(rank.step, gradient))
+            passes.add(partial(x.mul_, 1.0))
             equal = equal and torch.equal(tensors[name], rank.estimate)
     finally:
         exchange.close()
-    return WholeRow(
-        method,
-        d,
-        ms=1e3 * median(whole),
-        parts_ms=1e3 * median(parts),
-        pass_ms=1e3 * median(passes),
-        to_parts=median_ratio(whole, parts),
-        to_pass=median_ratio(whole, passes),
-        equal=equal,
-    )
+    (to_parts, cpu_to_parts), (to_pass, cpu_to_pass) = whole.ratios(parts), whole.ratios(passes)
+    ms, parts_ms, pass_ms = (1e3 * median(taken.wall) for taken in (whole, parts, passes))
+    return WholeRow(method, d, ms, parts_ms, pass_ms, to_parts, to_pass, cpu_to_parts, cpu_to_pass, equal)
 
 
 def main() -> None:

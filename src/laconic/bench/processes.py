@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import start_processes
 
 import laconic
 
-from .cases import METHODS, Gradients, Settings, StepRow, Tell, one_thread, seconds, silent, step_rows
+from .cases import METHODS, Gradients, Settings, StepRow, Tell, Times, one_thread, silent, step_rows
 
 
 def measure_processes(settings: Settings, tell: Tell) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def _measure(rank: int, settings: Settings, case: tuple[str, int], tell: Tell) -
     exchanges = {s: laconic.Exchange(layout, METHODS[method]) for s, layout in layouts.items()}
     gradients = Gradients(layouts)
     phases: dict[int, list[dict[str, float]]] = {s: [] for s in layouts}
-    totals: dict[int, list[float]] = {s: [] for s in layouts}
+    totals = {s: Times() for s in layouts}
     for round in range(settings.rounds):
         tell(f"{method}, d = {d:,}, {settings.processes} processes")
         gradient = gradients.of(rank, round)
@@ -85,7 +85,7 @@ def _measure(rank: int, settings: Settings, case: tuple[str, int], tell: Tell) -
             }
             before = exchange.stats().seconds
             dist.barrier()
-            totals[s].append(seconds(partial(exchange.reduce_, tensors)))
+            totals[s].add(partial(exchange.reduce_, tensors))
             after = exchange.stats().seconds
             phases[s].append({name: after[name] - before[name] for name in after})
     for exchange in exchanges.values():

@@ -11,7 +11,7 @@ from rich.table import Table
 from laconic.bench import exchange as bench
 from laconic.bench.cases import METHODS, Settings
 from laconic.cli._machine import describe_machine
-from laconic.cli._output import finite, print_json, progress, table_like
+from laconic.cli._output import finite, print_json, progress, quantity, table_like
 
 LABELS = {"ef21": "EF21, Top-1 % in bfloat16", "ef14": "EF14, Top-1 % in 1 bit"}
 
@@ -79,7 +79,8 @@ def command(
     message, receive (the estimate of the mean), commit (the memories move on). Two thirds of the segments
     are matrices that share the vector, one third are exempt vectors of 256 numbers sent in bfloat16. The
     layouts take turns in every round. Times are medians in milliseconds; "ratio" is the median over rounds
-    of a step's time over that of one segment.
+    of a step's time over that of one segment, "CPU" the same of processor time, which other programs on the
+    machine change less.
 
     A last table holds Exchange.reduce_ of one segment on a single rank against its parts and against
     x.mul_(1), which reads and writes the vector once; "equal" says that both ways gave the same estimates.
@@ -131,30 +132,31 @@ def command(
 
 def _steps(rows: list[dict[str, Any]]) -> Table:
     table = table_like()
-    for name in ("n", "segments", *rows[0]["phases"], "total", "ratio"):
+    for name in ("n", "segments", *rows[0]["phases"], "total", "ratio", "CPU"):
         table.add_column(name, justify="right", no_wrap=True)
     for i, row in enumerate(rows):
         last_of_n = i + 1 < len(rows) and rows[i + 1]["nodes"] != row["nodes"]
-        times = (_shown(value) for value in (*row["phases"].values(), row["ms"]))
-        table.add_row(
-            str(row["nodes"]), str(row["segments"]), *times, f"{row['ratio']:.2f}", end_section=last_of_n
-        )
+        times = [_shown(value) for value in (*row["phases"].values(), row["ms"])]
+        ratios = [f"{row[name]:.2f}" for name in ("ratio", "cpu_ratio")]
+        table.add_row(str(row["nodes"]), str(row["segments"]), *times, *ratios, end_section=last_of_n)
     return table
 
 
 def _whole(rows: list[dict[str, Any]]) -> Table:
     table = table_like()
-    for name in ("method", "d", "reduce_", "parts", "ratio", "x.mul_(1)", "ratio", "equal"):
+    for name in ("method", "d", "reduce_", "parts", "ratio", "CPU", "x.mul_(1)", "ratio", "CPU", "equal"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["method"],
-            f"{row['d']:,}",
+            quantity(row["d"]),
             _shown(row["ms"]),
             _shown(row["parts_ms"]),
             f"{row['to_parts']:.2f}",
+            f"{row['cpu_to_parts']:.2f}",
             _shown(row["pass_ms"]),
-            f"{row['to_pass']:.2f}",
+            f"{row['to_pass']:.1f}",
+            f"{row['cpu_to_pass']:.1f}",
             "yes" if row["equal"] else "NO",
         )
     return table
