@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import laconic as lc
 from laconic.compressors._quantise import levels_of
-from laconic.grids import (
+from laconic.formats import Kind
+from laconic.formats.grids import (
     BlockLevels,
     ClippedPowers,
     ExponentialLevels,
@@ -20,10 +21,9 @@ from laconic.grids import (
     grid_of,
     level_table,
 )
+from laconic.formats.sizes import value_bytes
 from laconic.kernels import Step, Stream, base_below, round_to_levels
-from laconic.kernels.rounding import bracket
-from laconic.sizes import value_bytes
-from laconic.specs import Kind
+from laconic.kernels.levels import bracket
 from laconic.wire._values import level_count
 
 CPU = torch.device("cpu")

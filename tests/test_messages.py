@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from zoo import ALL_COMPRESSORS
 
 import laconic as lc
-from laconic.grids import GeometricGrid, Signs, UniformLevels
+from laconic.formats.grids import GeometricGrid, Signs, UniformLevels
 from laconic.kernels import Stream, steps
-from laconic.messages import Message, Part, accumulation_dtype
-from laconic.nodes import add_nodes_, choose, spread
+from laconic.messages import Message, Part, accumulation_dtype, add_nodes_, choose, spread
 
 
 def gaussian(*shape, seed=0, dtype=torch.float32):
@@ -31,6 +30,11 @@ def two_parts(compressor, rows, seed=0):
     return Message(
         sent(compressor, rows, 12, seed=seed).parts + sent(compressor, rows, 8, seed=seed + 100).parts
     )
+
+
+def groups_of(message):
+    """The groups of each node of a batch."""
+    return [node.groups for node in message.unbind()]
 
 
 def test_accumulation_dtypes():
@@ -54,7 +58,7 @@ def test_decoding_codes():
     )
     third = torch.arange(4) / torch.tensor(3.0)
     expected = torch.tensor([1.0, 1.0, -1.0, 1.0]) * (third[[0, 2, 3, 1]] * torch.tensor(0.7)) * 1.5
-    assert torch.equal(part.decode(), expected)
+    assert torch.equal(Message((part,)).dense(), expected)
 
 
 @pytest.mark.parametrize("compressor", ALL_COMPRESSORS)
@@ -107,11 +111,6 @@ def test_the_extreme_codes_of_a_width_are_exact(compressor, levels, long, monkey
     assert unpacked.parts[0].values.dtype == codes.dtype
     for one in (message, unpacked):
         assert torch.equal(one.dense(), x)
-    tracked, drained = torch.zeros_like(x), x.clone()
-    compressor.track_(tracked, x, Stream(seed=3))
-    compressor.drain_(drained, Stream(seed=3))
-    assert torch.equal(tracked, x)
-    assert not drained.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64])
@@ -230,35 +229,48 @@ def test_choose_takes_parts_of_rows(compressor):
 @pytest.mark.parametrize("batch", [(), (3,)])
 def test_add_nodes_is_the_ordered_loop(compressor, batch):
     message = sent(compressor, *batch, 7, 15)
-    weights = torch.linspace(0.1, 0.9, 7)
+    weights = torch.linspace(0.1, 0.9, 7).tolist()
     start = gaussian(*batch, 15, seed=3)
     expected = start.clone()
-    for j, node in enumerate(message.unbind()):
-        expected = expected + node.dense() * float(weights[j])
+    for weight, node in zip(weights, message.unbind(), strict=True):
+        expected = expected + node.dense() * weight
     together, apart = start.clone(), start.clone()
-    add_nodes_(together, message, weights)
-    add_nodes_(apart, message.unbind(), weights.tolist())
+    add_nodes_(together, groups_of(message), weights)
+    for weight, node in zip(weights, message.unbind(), strict=True):
+        node.add_to(apart, weight)
     assert torch.equal(together, expected)
     assert torch.equal(apart, expected)
 
 
-def test_add_nodes_needs_a_weight_for_each_node():
-    message = sent(lc.Identity(), 3, 5)
-    with pytest.raises(ValueError, match="zip"):
-        add_nodes_(torch.zeros(5), message, [1.0, 2.0])
-    with pytest.raises((ValueError, RuntimeError)):
-        add_nodes_(torch.zeros(5), sent(lc.TopK(2), 3, 5), [1.0, 2.0])
+@pytest.mark.parametrize("compressor", ALL_COMPRESSORS)
+def test_add_nodes_of_many_segments_is_the_ordered_loop(compressor):
+    message = two_parts(compressor, 5)
+    weights = torch.linspace(-0.4, 0.9, 5).tolist()
+    expected = gaussian(20, seed=3)
+    together = expected.clone()
+    for weight, node in zip(weights, message.unbind(), strict=True):
+        expected = expected + node.dense() * weight
+    add_nodes_(together, groups_of(message), weights)
+    assert torch.equal(together, expected)
+
+
+@pytest.mark.parametrize("compressor", [lc.Identity(), lc.TopK(2)])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_add_nodes_needs_a_weight_for_each_node(compressor, batch):
+    message = sent(compressor, *batch, 3, 5)
+    with pytest.raises(ValueError, match=r"zip|weight"):
+        add_nodes_(torch.zeros(*batch, 5), groups_of(message), [1.0, 2.0])
 
 
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 12))
 def test_add_nodes_on_colliding_positions(seed, nodes, d):
     message = sent(lc.TopK(max(1, d // 2)), nodes, d, seed=seed)
-    weights = gaussian(nodes, seed=seed + 1)
+    weights = gaussian(nodes, seed=seed + 1).tolist()
     expected = torch.zeros(d)
-    for weight, node in zip(weights.tolist(), message.unbind(), strict=True):
+    for weight, node in zip(weights, message.unbind(), strict=True):
         expected = expected + node.dense() * weight
     out = torch.zeros(d)
-    add_nodes_(out, message, weights)
+    add_nodes_(out, groups_of(message), weights)
     assert torch.equal(out, expected)
 
 
@@ -316,11 +328,16 @@ def test_scaling_a_message_multiplies_its_factor():
 
 
 @pytest.mark.parametrize("compressor", ALL_COMPRESSORS)
-def test_long_rows_are_added_in_pieces(compressor, monkeypatch):
-    message = compressor.compress(torch.linspace(-3, 4, 75), torch.Generator().manual_seed(1))
-    whole = torch.linspace(1, 2, 75)
-    pieces = whole.clone()
-    message.add_to(whole, weight=0.3)
-    monkeypatch.setattr("laconic.messages._PIECE", 10)
-    message.add_to(pieces, weight=0.3)
-    assert torch.equal(whole, pieces)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_adding_is_that_of_plain_pytorch(compressor, dtype):
+    """The compiled loops that take a single vector, and each group's own ``add_to``."""
+    message = two_parts(compressor, 1).unbind()[0]
+    if dtype == torch.float64:
+        x = gaussian(75, dtype=dtype)
+        message = compressor.compress(x, torch.Generator().manual_seed(1))
+    for weight in (1.0, 0.3, -1.0):
+        compiled, plain = (torch.linspace(1, 2, message.d, dtype=message.dtype) for _ in range(2))
+        message.add_to(compiled, weight)
+        for group in message.groups:
+            group.add_to(plain, weight)
+        assert torch.equal(compiled, plain)

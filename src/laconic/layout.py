@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Rule = Literal["compress", "exact", "bfloat16"]
@@ -160,13 +161,39 @@ class Layout:
             return cls.flat(layout_or_like.shape[-1])
         return cls.flat(layout_or_like)
 
+    def __hash__(self) -> int:
+        """From the digest, which is computed once."""
+        return self.digest
+
     @property
     def d(self) -> int:
         """Length of the flat vector."""
         return self.segments[-1].end
 
     @cached_property
+    def numels(self) -> list[int]:
+        """The length of each segment."""
+        return [segment.numel for segment in self.segments]
+
+    @cached_property
     def digest(self) -> int:
-        """32 bits of a hash of names, shapes and rules: travels in every frame."""
-        text = "\n".join(f"{s.name!r} {s.shape} {s.rule}" for s in self.segments)
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+        """32 bits of a hash of names, shapes and rules."""
+        return _hash32(self._text)
+
+    def digest_of(self, dtype: torch.dtype) -> int:
+        """32 bits of a hash of the layout and the dtype of decoded messages: travels in every frame."""
+        if dtype not in self._digests:
+            self._digests[dtype] = _hash32(f"{self._text}\n{dtype}")
+        return self._digests[dtype]
+
+    @cached_property
+    def _text(self) -> str:
+        return "\n".join(f"{s.name!r} {s.shape} {s.rule}" for s in self.segments)
+
+    @cached_property
+    def _digests(self) -> dict[torch.dtype, int]:
+        return {}
+
+
+def _hash32(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from laconic.cli import _lab_bench as bench
+from laconic.bench import lab as bench
 from laconic.cli._group import laconic
 from laconic.compressors import TopK
 from laconic.feedback import EF21

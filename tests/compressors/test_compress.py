@@ -226,16 +226,6 @@ def test_random_sparsification_uses_each_probability():
     assert float((c[:, 2] * c[:, 3]).mean()) == pytest.approx(0.45, abs=0.015)
 
 
-def test_fused_forms_default_to_compress():
-    memory, target = torch.zeros(3), torch.tensor([1.0, -3.0, 2.0])
-    message = lc.TopK(1).track_(memory, target, Stream(seed=0))
-    assert memory.tolist() == [0.0, -3.0, 0.0]
-    assert message.dense().tolist() == [0.0, -3.0, 0.0]
-    residual = target.clone()
-    lc.TopK(1).drain_(residual, Stream(seed=0))
-    assert residual.tolist() == [1.0, 0.0, 2.0]
-
-
 def test_a_scaled_message_carries_the_factor():
     message = lc.TopK(1).scaled(0.25).compress(torch.tensor([1.0, 8.0]))
     assert message.dense().tolist() == [0.0, 2.0]

@@ -1,4 +1,4 @@
-"""What is compressed in one reading: the same messages and memories as with each vector formed."""
+"""What is compressed in one reading: the same messages as with each vector formed."""
 
 import dataclasses
 import math
@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import laconic as lc
-from laconic.compressors import Compressor
+from laconic.compressors import Job
+from laconic.formats import accumulation_dtype, group_formats
 from laconic.kernels import Stream, set_threads, steps
+from laconic.kernels.tables import SegmentedVector
+from laconic.messages import Message
 
 QUANTISERS = [
     lc.UnbiasedRounding(2.0),
@@ -91,8 +94,7 @@ def formed(compressor, numbers, draw):
         steps._LONG = long
 
 
-def same_message(found, expected):
-    (a,), (b,) = found.parts, expected.parts
+def same_part(a, b):
     for field in dataclasses.fields(a):
         one, other = getattr(a, field.name), getattr(b, field.name)
         if isinstance(one, torch.Tensor):
@@ -103,25 +105,39 @@ def same_message(found, expected):
             assert one == other
 
 
+def same_message(found, expected):
+    for a, b in zip(found.parts, expected.parts, strict=True):
+        same_part(a, b)
+
+
+def job_of(compressor, target, memory, draw, update="none", lengths=None):
+    """A job on segments of the given lengths, numbered from the draw's own number."""
+    lengths = lengths or [target.shape[-1]]
+    dtype = accumulation_dtype(target.dtype) if memory is None else memory.dtype
+    numbers = range(draw.segment, draw.segment + len(lengths))
+    (one,) = group_formats([compressor.structure(d, dtype) for d in lengths], numbers=list(numbers))
+    out = torch.zeros_like(memory) if update == "drain" else None
+    return Job(one, draw, SegmentedVector.of(target), memory, update, out)
+
+
 def check(compressor, target, memory, draw):
-    """Each fused form of one step against what it is defined as."""
+    """The message of a vector, of a difference and of a sum against the definition."""
     difference = target - memory
     expected = formed(compressor, difference, draw)
-    tracked, drained = memory.clone(), difference.clone()
-    expected.add_to(tracked)
-    expected.add_to(drained, weight=-1.0)
-
     same_message(compressor.encode(difference, draw), expected)
     kept = memory.clone()
-    same_message(compressor.encode_difference(target, kept, draw), expected)
-    assert torch.equal(bits(kept), bits(memory))
-
-    same_message(compressor.track_(kept, target, draw), expected)
-    assert torch.equal(bits(kept), bits(tracked))
-
-    residual = difference.clone()
-    same_message(compressor.drain_(residual, draw), expected)
-    assert torch.equal(bits(residual), bits(drained))
+    for update in ("none", "track"):
+        found = compressor.compress_group(job_of(compressor, target, kept, draw, update))
+        assert found.undo is None
+        same_message(Message([found.group]), expected)
+        assert torch.equal(bits(kept), bits(memory))
+    total = memory + target
+    if bool(torch.isfinite(total).all()):
+        job = job_of(compressor, target, kept, draw, "drain")
+        found, expected = compressor.compress_group(job), formed(compressor, total, draw)
+        same_message(Message([found.group]), expected)
+        assert torch.equal(bits(kept), bits(memory))
+        assert torch.equal(bits(job.out), bits(total + -expected.dense().to(total.dtype)))
 
 
 @quantisers
@@ -151,18 +167,41 @@ def test_long_rows_in_threads(compressor):
 
 
 @quantisers
+@pytest.mark.parametrize(("dtype", "wide"), DTYPES, ids=["float32", "bfloat16", "float64"])
+def test_segments_in_one_call_are_the_segments_alone(compressor, dtype, wide):
+    """Long and short ones, wherever blocks and lanes of the loops end."""
+    lengths = [1, 4097, 63, 2, 70_001, 64, 1025]
+    d = sum(lengths)
+    memory = torch.randn(d, generator=torch.Generator().manual_seed(d), dtype=wide)
+    draw = Stream(seed=5, round=2, node=3, segment=4)
+    set_threads(2)
+    try:
+        for target in (vectors(d, dtype)[name] for name in ("normal", "wide", "mixed")):
+            found = compressor.compress_group(job_of(compressor, target, memory, draw, lengths=lengths))
+            pieces = zip(target.split(lengths), memory.split(lengths), strict=True)
+            for number, (part, (x, h)) in enumerate(zip(found.group.parts(), pieces, strict=True)):
+                same_part(part, formed(compressor, x - h, draw.at(4 + number)).parts[0])
+    finally:
+        set_threads(None)
+
+
+@quantisers
 def test_rows_of_a_batch_are_compressed_alone(compressor):
     target = torch.stack([x[:1500] for x in vectors(1500, torch.float32).values()]).reshape(11, 1, 1500)
     target = target.expand(11, 2, 1500).contiguous()
     memory = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
     seeds, nodes = torch.arange(11)[:, None] * 2**40, torch.tensor([7, 2**32 - 1])
     draw = Stream(seeds, 3, nodes, 2)
-    check(compressor, target, memory, draw)
-    batch = compressor.encode_difference(target, memory, draw).dense()
+    difference = target - memory
+    expected = formed(compressor, difference, draw)
+    same_message(compressor.encode(difference, draw), expected)
+    together = compressor.compress_group(job_of(compressor, target, memory, draw))
+    same_message(Message([together.group]), expected)
+    batch = Message([together.group]).dense()
     for i, j in ((0, 0), (6, 1)):
         one = Stream(int(seeds[i]), 3, int(nodes[j]), 2)
-        alone = compressor.encode_difference(target[i, j], memory[i, j], one).dense()
-        assert torch.equal(bits(batch[i, j]), bits(alone))
+        alone = compressor.compress_group(job_of(compressor, target[i, j], memory[i, j].clone(), one))
+        assert torch.equal(bits(batch[i, j]), bits(Message([alone.group]).dense()))
 
 
 @pytest.mark.parametrize(
@@ -180,32 +219,29 @@ def test_any_numbers(compressor, data):
 
 
 @pytest.mark.parametrize("compressor", [lc.NaturalCompression(), lc.ScaledSign(), lc.Cast(torch.bfloat16)])
-def test_what_the_loops_do_not_take_goes_the_plain_way(compressor):
-    target, memory = torch.randn(3000, 2).T, torch.randn(2, 3000)
-    expected = formed(compressor, target - memory, Stream(seed=1))
-    same_message(compressor.encode_difference(target, memory, Stream(seed=1)), expected)
-    wide = torch.randn(3000, dtype=torch.float64)
-    narrow = torch.randn(3000)
-    expected = formed(compressor, narrow - wide, Stream(seed=1))
-    same_message(compressor.encode_difference(narrow, wide, Stream(seed=1)), expected)
-    half = torch.randn(3000).to(torch.float16)
-    expected = formed(compressor, half.float(), Stream(seed=1))
-    same_message(compressor.encode(half, Stream(seed=1)), expected)
-    with pytest.raises(TypeError, match="accumulate in"):
-        compressor.drain_(half.clone(), Stream(seed=1))
+@pytest.mark.parametrize("update", ["none", "track", "drain"])
+def test_what_the_loops_do_not_take_goes_the_plain_way(compressor, update):
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(2, 3000, generator=generator)
+    batch = torch.randn(3000, 2, generator=generator).T
+    strided = torch.randn(3000, 2, generator=generator)[:, 0]
+    half = torch.randn(3000, generator=generator).to(torch.float16)
+    for target, memory in (
+        (batch, whole),
+        (strided, whole[0]),
+        (whole[0], strided),
+        (half, whole[0]),
+    ):
+        x = memory + target if update == "drain" else target - memory
+        job = job_of(compressor, target, memory.clone(), Stream(seed=1), update)
+        same_message(Message([compressor.compress_group(job).group]), formed(compressor, x, Stream(seed=1)))
+    same_message(compressor.encode(half, Stream(seed=1)), formed(compressor, half.float(), Stream(seed=1)))
 
 
-def test_a_residual_tracked_for_rounds_stays_the_same():
-    """The composition over rounds, as EF21 and EF14 use it."""
-    fused, plain = torch.zeros(5000), torch.zeros(5000)
-    compressor = lc.NaturalCompression()
-    for t in range(5):
-        target = torch.randn(5000, generator=torch.Generator().manual_seed(t))
-        compressor.track_(fused, target, Stream(seed=1, round=t))
-        plain += formed(compressor, target - plain, Stream(seed=1, round=t)).dense()
-    assert torch.equal(bits(fused), bits(plain))
-
-
-def test_every_quantiser_reads_once():
-    for compressor in QUANTISERS:
-        assert type(compressor).track_ is not Compressor.track_
+@quantisers
+def test_every_quantiser_works_on_all_segments_in_one_call(compressor):
+    """Else the tests above hold one thing against itself."""
+    target, memory = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
+    for update in ("none", "track", "drain"):
+        job = job_of(compressor, target, memory, Stream(seed=1), update, [1000, 2000])
+        assert compressor.compress_together(job) is not None

@@ -10,7 +10,8 @@ import torch
 
 from laconic import Compressor, Constants, NaturalCompression, RandomDithering, TopK
 from laconic.compressors._base import unbiased
-from laconic.grids import GeometricGrid, UniformLevels, level_table
+from laconic.compressors._job import Compressed
+from laconic.formats.grids import GeometricGrid, UniformLevels, level_table
 from laconic.kernels import Purpose, canonical_sum, norm, top_k_positions
 from laconic.messages import Message, Part, accumulation_dtype
 
@@ -321,8 +322,10 @@ class KeepsState(Compressor):
 
 
 @dataclass(frozen=True)
-class TracksTheTarget(Compressor):
-    """A fused form that sets the memory instead of adding the decoded message."""
+class WrongTogether(Compressor):
+    """Top-1 whose joint form is wrong."""
+
+    twist: str
 
     def encode(self, x, draw):
         return TopK(1).encode(x, draw)
@@ -330,24 +333,28 @@ class TracksTheTarget(Compressor):
     def constants(self, d):
         return TopK(1).constants(d)
 
-    def track_(self, memory, target, draw):
-        message = self.encode(target - memory, draw)
-        memory.copy_(target)
-        return message
-
-
-@dataclass(frozen=True)
-class DrainsTwice(Compressor):
-    def encode(self, x, draw):
-        return TopK(1).encode(x, draw)
-
-    def constants(self, d):
-        return TopK(1).constants(d)
-
-    def drain_(self, residual, draw):
-        message = self.encode(residual, draw)
-        message.add_to(residual, weight=-2.0)
-        return message
+    def compress_together(self, job):
+        if self.twist == "forgets the memory":
+            return TopK(1).compress_together(replace(job, memory=None, update="none"))
+        found = TopK(1).compress_together(job)
+        if found is None:
+            return None
+        track, drain = job.update == "track", job.update == "drain"
+        if self.twist == "moves twice" and track:
+            found.group.add_to(job.memory, 1.0)
+        if self.twist == "moves and says it has not" and track:
+            return Compressed(found.group)
+        if self.twist == "undoes nothing" and track:
+            return Compressed(found.group, lambda memory: None)
+        if self.twist == "undoes too much" and track:
+            return Compressed(found.group, lambda memory: memory.zero_())
+        if self.twist == "sends another" and drain:
+            return Compressed(replace(found.group, values=found.group.values * 0.5), found.undo)
+        if self.twist == "takes nothing away" and drain:
+            found.group.add_to(job.out, 1.0)
+        if self.twist == "drains in place" and drain:
+            job.memory.copy_(job.out)
+        return found
 
 
 @dataclass(frozen=True)
@@ -414,8 +421,14 @@ WRONG = [
     (SharesItsInput(), "must not share x"),
     (HalvesInPlace(), "leaves x as it was"),
     (KeepsState(), "no state is kept between calls"),
-    (TracksTheTarget(), "track_ adds the decoded message"),
-    (DrainsTwice(), "drain_ subtracts the decoded message"),
+    (WrongTogether("forgets the memory"), r"compress_group sends what encode does \(track\)"),
+    (WrongTogether("sends another"), r"compress_group sends what encode does \(drain\)"),
+    (WrongTogether("moves twice"), r"compress_group adds the decoded message \(track\)"),
+    (WrongTogether("moves and says it has not"), r"compress_group leaves the memory to the caller \(track\)"),
+    (WrongTogether("undoes nothing"), "undo puts the memory back as it was"),
+    (WrongTogether("undoes too much"), "undo puts the memory back as it was"),
+    (WrongTogether("takes nothing away"), r"compress_group takes the decoded message away \(drain\)"),
+    (WrongTogether("drains in place"), r"compress_group leaves the memory as it is \(drain\)"),
     (FailsOnZeros(), "every finite vector compresses: ZeroDivisionError"),
     (DividesZeroByZero(), "C\\(x\\) is finite"),
     (declares(alpha=2.0, beta=1.0), r"beta\^2 >= alpha"),

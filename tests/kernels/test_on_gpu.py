@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,25 +15,20 @@ from laconic.kernels import (
     Step,
     Stream,
     _choice,
-    blocks,
-    device_packing,
-    philox,
-    rounding,
-    scatter,
-    selection,
-    sums,
+    group_codes,
 )
 
 X = torch.tensor([3.0, -1.0, 0.5, 2.0])
 PLACES, NUMBERS = [torch.tensor([1, 3])], [torch.tensor([1.0, 2.0])]
 LEVELS = Levels(torch.tensor([0.0, 1.0, 2.0, 4.0]))
 CODES = torch.tensor([1, -2], dtype=torch.int32)
+SEGMENT = np.array([0]), np.array([0, 2]), np.array([2])  # base, bounds, used
 
 CALLS = {
     "top_k_positions": lambda: kernels.top_k_positions(X, 2),
-    "top_k_segments": lambda: kernels.top_k_segments(X, None, Cuts.of([0], [4], 2)),
+    "top_k_segments": lambda: kernels.top_k_segments(X.to("meta"), None, Cuts.of([0], [4], 2)),
     "round_to_levels": lambda: kernels.round_to_levels(Step(X), LEVELS),
-    "round_to_signs": lambda: kernels.round_to_signs(Step(X), torch.ones(1)),
+    "round_to_signs": lambda: kernels.round_to_signs(Step(X)),
     "largest_magnitude": lambda: kernels.largest_magnitude(Step(X)),
     "words": lambda: Stream(seed=1).words(8, Purpose.COIN),
     "canonical_sum": lambda: kernels.canonical_sum(X),
@@ -40,10 +36,9 @@ CALLS = {
     "norm": lambda: kernels.norm(X, math.inf),
     "mean_magnitude": lambda: kernels.mean_magnitude(Step(X)),
     "scatter_add_": lambda: kernels.scatter_add_(X.clone(), PLACES[0][None], NUMBERS[0][None]),
-    "scatter_add_into": lambda: kernels.add_nodes_into(X.clone(), PLACES, NUMBERS, [1.0], X.clone()),
     "quantize_blocks": lambda: kernels.quantize_blocks(X, 3, 2),
     "dequantize_blocks": lambda: kernels.dequantize_blocks(CODES, LEVELS.table, X[:1], X[:1], 2),
-    "pack_codes": lambda: device_packing.put_codes(CODES, 0, 5, 1, 3),
+    "pack_codes": lambda: group_codes._put_on_device(CODES, *SEGMENT, 5, 1, 3),
 }
 
 
@@ -55,11 +50,13 @@ def test_kernels_go_where_the_tensors_are(name, monkeypatch):
         asked.append((arguments, options))
         return "the GPU's"
 
-    gpu = SimpleNamespace(**{name: found}, takes=lambda step: True)
-    for module in (blocks, device_packing, philox, rounding, scatter, selection, sums):
-        monkeypatch.setattr(module, "on_gpu", lambda tensor: gpu)
+    monkeypatch.setattr(_choice, "on_gpu", lambda tensor: SimpleNamespace(**{name: found}))
+    before = kernels.kernel_counts()
     result = CALLS[name]()
     assert len(asked) == 1
+    counted = {key for key, count in kernels.kernel_counts().items() if count > before.get(key, 0)}
+    assert len(counted) == 1
+    assert counted.pop().startswith("gpu:")
     assert result == ("the GPU's" if not name.startswith("scatter") else None)
 
 
@@ -73,3 +70,12 @@ def test_inside_plainly_nothing_is_compiled(monkeypatch):
     with _choice.plainly():
         assert float(kernels.canonical_sum(long)) == 49_995_000
         assert kernels.top_k_positions(long, 2).tolist() == [9998, 9999]
+
+
+def test_what_a_kernel_raises_of_its_arguments_is_raised():
+    def wrong(loops):
+        torch.zeros(2) + torch.zeros(3)
+
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        _choice.dispatch("scatter", wrong, lambda: pytest.fail("the plain form ran"))
+    assert _choice.loops("scatter") is not None

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.kernels import scatter_add_
+from laconic.kernels._cpu import scatter
+from laconic.kernels.scatter import scatter_add_plainly_
 
 
 def loop(out, positions, values):
@@ -73,3 +75,25 @@ def test_a_view_is_written_through():
     whole = torch.zeros(2, 10)
     scatter_add_(whole[:, 3:7], torch.tensor([[[0, 2]], [[1, 3]]]), torch.ones(2, 1, 2))
     assert whole.tolist() == [[0, 0, 0, 1, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999), st.data())
+def test_compiled_rows_equal_pytorch(dtype, rows, d, nodes, seed, data):
+    k = data.draw(st.integers(1, d))
+    generator = torch.Generator().manual_seed(seed)
+    positions = torch.rand(rows, nodes, d, generator=generator).argsort(dim=-1)[..., :k].contiguous()
+    values = torch.randn(rows, nodes, k, generator=generator, dtype=dtype)
+    out = torch.randn(rows, d, generator=generator, dtype=dtype)
+    expected = out.clone()
+    scatter.add_rows(out.numpy(), positions.numpy(), values.numpy(), 2)
+    scatter_add_plainly_(expected, positions, values)
+    assert torch.equal(out, expected)
+
+
+def test_long_scatter_add_refuses_positions_outside():
+    for bad in (-1, 10_000):
+        positions = torch.arange(9000).view(1, -1).clone()
+        positions[0, 5] = bad
+        with pytest.raises(IndexError):
+            scatter_add_(torch.zeros(10_000), positions, torch.ones(1, 9000))

@@ -1,6 +1,8 @@
 """Which form runs: without numba, without a compiler, without a folder to write. In real processes."""
 
+import io
 import os
+import pickle
 import subprocess
 import sys
 
@@ -11,8 +13,9 @@ from laconic.kernels import _choice, keeps_compiled
 SAME = """
 import warnings
 import torch
-from laconic.kernels import Cuts, add_nodes_into, move_top_k_, scatter_add_, top_k_positions, top_k_segments
+from laconic.kernels import Cuts, scatter_add_, select_segments, top_k_positions, top_k_segments
 from laconic.kernels.selection import top_k_segments_reference
+from laconic.kernels.tables import Vectors
 
 def work():
     x, memory = torch.randn(2, 9000, generator=torch.Generator().manual_seed(0))
@@ -20,12 +23,11 @@ def work():
     found, expected = top_k_segments(x, memory, cuts), top_k_segments_reference(x, memory, cuts)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     before = memory.clone()
-    move_top_k_(memory, cuts, x)
+    select_segments(Vectors.flat(x, cuts.starts), Vectors.flat(memory, cuts.starts), cuts, move="track")
     places = found[0] + torch.tensor([0] * 50 + [5000] * 40)
     assert torch.equal(memory[places], before[places] + found[1])
-    out = torch.empty(9000)
-    add_nodes_into(before, [places], [found[1]], [1.0], out)
-    assert torch.equal(before, memory) and torch.equal(out, memory)
+    scatter_add_(before, places[None], found[1][None])
+    assert torch.equal(before, memory)
     assert top_k_positions(x, 9).shape == (9,)
 
 with warnings.catch_warnings(record=True) as seen:
@@ -126,3 +128,25 @@ def _without_a_folder(njit):
 
 def test_importing_laconic_does_not_import_numba():
     assert run("import sys, laconic\nprint('numba' in sys.modules)", "") == "False\n"
+
+
+SCATTER = """
+import torch
+from laconic.kernels import kernel_counts, scatter_add_
+out = torch.zeros(9000)
+scatter_add_(out, torch.arange(9000)[None], torch.ones(1, 9000))
+assert out.sum() == 9000
+assert kernel_counts() == {"cpu:scatter": 1}, kernel_counts()
+"""
+
+
+def test_an_index_of_compiled_code_that_names_a_lost_class_is_replaced(tmp_path):
+    run("", SCATTER, NUMBA_CACHE_DIR=str(tmp_path))
+    (index,) = tmp_path.rglob("scatter.*.nbi")
+    kept = index.read_bytes()
+    version = io.BytesIO(kept)
+    pickle.load(version)
+    for lost in (b"claconic.kernels._cpu.scatter\nLost\n.", b"claconic.kernels._cpu.lost\nLost\n."):
+        index.write_bytes(kept[: version.tell()] + lost)
+        run("", SCATTER, NUMBA_CACHE_DIR=str(tmp_path))
+        assert lost not in index.read_bytes()

@@ -9,7 +9,6 @@ import torch
 
 import laconic
 from laconic.lab import LogisticRegression, NodeByNode, Quadratic, Result, Simulation, base_stepsize, run
-from laconic.sizes import message_bits
 from laconic.theory import ef21_pl_stepsize, ef21_stepsize
 
 METHODS = {
@@ -186,7 +185,7 @@ def test_bits_are_those_of_the_messages(problem):
     result = run(problem, laconic.EF21(laconic.TopK(2)), rounds=rounds, stop=0.0)
     steps = np.arange(rounds)
     for kind in ("wire", "entropy"):
-        first, later = int(message_bits(dense, kind)), int(message_bits(sparse, kind))
+        first, later = int(dense.bits(kind)), int(sparse.bits(kind))
         np.testing.assert_array_equal(result.bits(kind)[0], [0, *(first + later * steps)])
         np.testing.assert_array_equal(result.bits(kind, "down")[0], first * np.arange(rounds + 1))
     # The papers do not count the first, dense round.

@@ -53,7 +53,10 @@ def _course(rank, name, place, skip, start_iter):
                 problems.append((step, "did not reach every parameter"))
             if not same(before[1], memories(state)) and step:
                 problems.append((step, "changed a memory"))
-            if step == 0 and any(any(end.values()) for m in memories(state).values() for end in m.values()):
+            ends = [end for m in memories(state).values() for end in m.values()]
+            if step == 0 and any(
+                torch.as_tensor(v).any() for end in ends for v in end.values() if v is not None
+            ):
                 problems.append((step, "left a memory"))
         scaler.step(optimizer)
         scaler.update()

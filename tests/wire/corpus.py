@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 import laconic as lc
-from laconic.wire import Schema
+from laconic.formats import MessageFormat
 
 D = 260
 
@@ -35,8 +36,12 @@ COMPRESSORS = [
     lc.TopK(0.1) >> lc.BlockQuantizer(3, block=10),
     lc.BlockTopK(0.1, block=100) >> lc.ClippedExponent(2),
     lc.RandomSparsification(0.5) >> lc.Ternary(),
+    lc.RandomSparsification(0.5) >> lc.NaturalCompression(),
     (lc.RandK(0.2) >> lc.Ternary()).contractive(),
 ]
+
+SEGMENTS = (1, 2, 3, 64, 65, 5, 1, 130, 7, 40, 100, 31)
+"""Lengths of the twelve segments of messages of many; the eighth and ninth travel whole."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Sample:
     name: str
     message: lc.Message
     packed: bytes
-    expect: Schema | None
+    expect: MessageFormat | None
 
 
 def layout():
@@ -54,13 +59,24 @@ def layout():
     return lc.Layout.of({"weight": (10, 13), "bias": (5,), "head": (125,)}, exact=["bias"])
 
 
+def twelve():
+    """Twelve segments of unlike lengths, of which one travels whole and one in bfloat16."""
+    shapes = {f"s{i}": (length,) for i, length in enumerate(SEGMENTS)}
+    return lc.Layout.of(shapes, exact=["s7"], bfloat16=["s8"])
+
+
 def messages():
-    """(name, message): of every compressor, several parts, and of rounds that are silent or dense."""
+    """(name, message): of every compressor, several segments, and rounds that are silent or dense."""
     x = torch.randn(D, generator=torch.Generator().manual_seed(1))
     for compressor in COMPRESSORS:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             generator = torch.Generator().manual_seed(2)
             yield f"{compressor!r} {dtype}", compressor.compress(x.to(dtype), generator)
+    y = torch.randn(sum(SEGMENTS), generator=torch.Generator().manual_seed(3))
+    for compressor in COMPRESSORS:
+        if getattr(compressor, "k", None) in (2, 3, D):  # more than the shortest segments have
+            continue
+        yield f"{compressor!r} 12 segments", lc.DCGD(compressor).sender(twelve(), node=1, seed=5).send(y)
     for init in ("gradient", "zero", "compressed"):
         for method in (lc.EF21, lc.EF21Plus):
             sender = method(lc.TopK(0.2), init=init).sender(layout(), node=3, seed=7)
@@ -68,15 +84,17 @@ def messages():
                 yield f"{method.__name__} {init} round {round}", sender.send(x * (round + 1))
 
 
+@cache
 def corpus():
     """Every message in every form."""
     samples = []
     for name, message in messages():
-        forms = [(False, None), (True, None), (False, Schema.like(message))]
-        for adaptive, expect in forms:
+        known = message.format
+        for adaptive, expect in ((False, None), (True, None), (False, known), (True, known.adapted())):
             packed = lc.pack(message, expect=expect, adaptive=adaptive).numpy().tobytes()
             samples.append(Sample(f"{name} {adaptive} {expect is None}", message, packed, expect))
         if message.digest:
-            packed = lc.pack(message, layout=layout()).numpy().tobytes()
+            named = layout() if message.d == D else twelve()
+            packed = lc.pack(message, layout=named).numpy().tobytes()
             samples.append(Sample(f"{name} named", message, packed, None))
-    return samples
+    return tuple(samples)

@@ -50,17 +50,17 @@ def rounder(dtype):
 
 
 def decode(data):
-    magic, version, flags, digest, round_, length, checksum = struct.unpack_from("<2sBBIIII", data)
-    assert (magic, version, length) == (b"Lc", 1, len(data))
-    assert checksum == zlib.crc32(data[20:], zlib.crc32(data[:16]))
+    head = struct.unpack_from("<2sBBHBBIIIQI", data)
+    magic, version, extension, flags, stage, zero, digest, round_, length, agreement, checksum = head
+    assert (magic, version, extension, stage, zero, agreement) == (b"Lc", 2, 0, 0, 0, 0)
+    assert length == len(data)
+    assert checksum == zlib.crc32(data[32:], zlib.crc32(data[:28]))
     assert flags & 8
-    reader = Reader(data, 20)
-    kinds = [read_kind(reader) for _ in range(reader.varint())]
-    segments = []
-    for _ in range(reader.varint()):
-        kind = kinds[reader.varint() if len(kinds) > 1 else 0]
-        d = reader.varint()
-        segments.append((kind, d, reader.varint() if kind["listed"] else d))
+    reader = Reader(data, 32)
+    count = reader.varint()
+    groups = [read_group(reader, count > 1) for _ in range(count)]
+    segments = sorted((one for group in groups for one in group["segments"]), key=lambda one: one["place"])
+    assert [one["place"] for one in segments] == list(range(len(segments)))
     names = None
     if flags & 16:
         names = []
@@ -69,84 +69,128 @@ def decode(data):
             shape = [reader.varint() for _ in range(reader.varint())]
             names.append([name, shape, ("compress", "exact", "bfloat16")[reader.bytes(1)[0]]])
     choices = reader.numbers(len(segments), 1) if flags & 32 else None
-    parts = [read_section(reader, *segment) for segment in segments]
+    for group in groups:
+        read_section(reader, group)
     assert reader.at == len(data)
+    parts = [{name: one[name] for name in ("d", "positions", "values")} for one in segments]
     return {"digest": digest, "round": round_, "names": names, "choices": choices, "parts": parts}
 
 
-def read_kind(reader):
-    first, second = reader.bytes(2)
-    names = ("listed", "counted", "seeded", "origin", "scales", "lowest", "factor", "adaptive")
-    kind = {name: bool(first >> i & 1) for i, name in enumerate(names)}
-    kind["dtype"], kind["tag"] = second & 3, second >> 3
-    kind["factor"] = reader.unpack("d")[0] if kind["factor"] else 1.0
-    kind["cells"] = (reader.varint(), reader.varint()) if second & 4 else None
-    kind["parameters"] = reader.unpack(f"{reader.varint()}d") if kind["tag"] else ()
-    kind["places"] = reader.varint() if kind["scales"] else 0
+def read_group(reader, several):
+    bits, dtype, tag = reader.unpack("HBB")
+    names = ("listed", "counted", "seeded", "origin", "scales", "lowest", "cells", "factors", "adaptive")
+    kind = {name: bool(bits >> i & 1) for i, name in enumerate(names)}
+    assert bits >> len(names) == dtype >> 4 == 0
+    kind["dtype"], kind["tag"] = dtype, tag
+    kind["parameters"] = reader.unpack(f"{reader.varint()}d") if tag else ()
+    kind["block"] = reader.varint() if kind["scales"] else 0
+    kind["segments"] = []
+    place = -1
+    for _ in range(reader.varint()):
+        place += 1 + (reader.varint() if several else 0)
+        d = reader.varint()
+        one = {"place": place, "d": d, "k": reader.varint() if kind["listed"] else d}
+        one["cells"] = (reader.varint(), reader.varint()) if kind["cells"] else None
+        one["factor"] = reader.unpack("d")[0] if kind["factors"] else 1.0
+        one["number"] = reader.varint() if kind["origin"] else place
+        kind["segments"].append(one)
     return kind
 
 
-def read_section(reader, kind, d, k):
-    used = reader.unpack("I")[0] if kind["counted"] else k
-    positions = origin = None
-    if kind["origin"]:
-        origin = reader.unpack("qIII")
-    elif kind["listed"]:
-        positions = (
-            read_adaptive(reader, d, used, kind)
-            if kind["adaptive"]
-            else read_positions(reader, d, used, kind)
-        )
-    blocks = 0 if not kind["scales"] else -(-k // kind["places"]) if kind["places"] else 1
-    scales = reader.floats(blocks, kind["dtype"])
-    lowest = reader.floats(blocks if kind["lowest"] else 0, kind["dtype"])
-    fl = rounder(kind["dtype"])
-    if kind["tag"] == 0:
-        values = reader.floats(used, kind["dtype"])
+def read_section(reader, group):
+    """Give each segment of the group its positions and decoded values."""
+    segments = group["segments"]
+    # Scales belong to columns, also to those that are not used.
+    blocks = [-(-one["k"] // group["block"]) if group["block"] else 1 for one in segments]
+    if group["counted"]:
+        for one, used in zip(segments, reader.unpack(f"{len(segments)}I"), strict=True):
+            assert used <= one["k"]
+            one["k"] = used
+    origin = reader.unpack("qII") if group["origin"] else None
+    if group["listed"] and not origin:
+        if group["adaptive"]:
+            read_adaptive(reader, segments)
+        else:
+            read_positions(reader, segments)
+    scales, lowest = [], []
+    if group["scales"]:
+        scales = reader.floats(sum(blocks), group["dtype"])
+    if group["lowest"]:
+        lowest = reader.floats(sum(blocks), group["dtype"])
+    fl = rounder(group["dtype"])
+    total = sum(one["k"] for one in segments)
+    if group["tag"] == 0:
+        numbers = iter(reader.floats(total, group["dtype"]))
     else:
-        levels, symbols, window = grid(kind, fl)
+        levels, symbols, window = grid(group, fl)
+        codes = read_codes(reader, segments, symbols, window, len(levels))
+    first = 0
+    for one, count in zip(segments, blocks, strict=True):
         values = []
-        for i, code in enumerate(read_codes(reader, used, symbols, window, len(levels))):
-            block = i // kind["places"] if kind["places"] else 0
+        for i in range(one["k"]):
+            if group["tag"] == 0:
+                values.append(next(numbers))
+                continue
+            code, block = next(codes), first + (i // group["block"] if group["block"] else 0)
             value = levels[abs(code) - 1] if code else 0.0
             value = fl(value * scales[block]) if scales else value
             value = fl(lowest[block] + value) if lowest else value
             values.append(-value if code < 0 else value)
-    if kind["factor"] != 1.0:
-        factor = fl(kind["factor"])
-        values = [fl(value * factor) for value in values]
-    if origin:
-        positions = seeded(d, k, *origin)
-    return {"d": d, "positions": positions, "values": values}
+        first += count
+        if one["factor"] != 1.0:
+            values = [fl(value * fl(one["factor"])) for value in values]
+        one["values"] = values
+        if origin:
+            one["positions"] = seeded(one["d"], one["k"], *origin, one["number"])
+        one.setdefault("positions", None)
 
 
 def elias_fano_low(d, k):
     return min(range(d.bit_length() + 1), key=lambda b: k * b + ((d - 1) >> b))
 
 
-def read_positions(reader, d, k, kind):
+def form_of(one):
+    """(low bits of a position, high bits of all, form)."""
+    d, k = one["d"], one["k"]
     if k in (0, d):
-        return list(range(k))
+        return 0, 0, "implied"
     low = elias_fano_low(d, k)
     high = k + ((d - 1) >> low)
-    forms = [((k * low + 7) // 8 + (high + 7) // 8, 1), ((d + 7) // 8, 2)]
-    if kind["cells"]:
-        width = (kind["cells"][0] - 1).bit_length()
-        forms.append(((k * width + 7) // 8, 0))
-    form = min(forms)[1]
-    if form == 0:
-        length, count = kind["cells"]
-        return [p + i // count * length for i, p in enumerate(reader.numbers(k, width))]
-    if form == 2:
-        return ones(reader.bits(d))
-    lows = reader.numbers(k, low)
-    return [((p - i) << low) + lows[i] for i, p in enumerate(ones(reader.bits(high)))]
+    forms = [(k * low + high, 1, (low, high, "elias-fano")), (d, 2, (0, d, "bitmap"))]
+    if one["cells"]:
+        width = (one["cells"][0] - 1).bit_length()
+        forms.append((k * width, 0, (width, 0, "cells")))
+    return min(forms)[2]
 
 
-def read_adaptive(reader, d, k, kind):
+def read_positions(reader, segments):
+    forms = [form_of(one) for one in segments]
+    low_stream = reader.bits(sum(one["k"] * low for one, (low, _, _) in zip(segments, forms, strict=True)))
+    high_stream = reader.bits(sum(high for _, high, _ in forms))
+    for one, (low, high, form) in zip(segments, forms, strict=True):
+        k = one["k"]
+        lows = [low_stream >> i * low & ((1 << low) - 1) for i in range(k)]
+        places = ones(high_stream & ((1 << high) - 1))
+        low_stream >>= k * low
+        high_stream >>= high
+        if form == "implied":
+            one["positions"] = list(range(k))
+        elif form == "cells":
+            length, count = one["cells"]
+            one["positions"] = [p + i // count * length for i, p in enumerate(lows)]
+        elif form == "bitmap":
+            one["positions"] = places
+        else:
+            one["positions"] = [((p - i) << low) + lows[i] for i, p in enumerate(places)]
+        assert len(one["positions"]) == k
+
+
+def read_adaptive(reader, segments):
     high = reader.varint()
     if high == 0:
-        return read_positions(reader, d, k, kind)
+        read_positions(reader, segments)
+        return
+    k = sum(one["k"] for one in segments)
     widths = [b for b in reader.numbers(-(-k // 64), 5) for _ in range(64)][:k]
     bits, lows = reader.bits(sum(widths)), []
     for width in widths:
@@ -157,17 +201,23 @@ def read_adaptive(reader, d, k, kind):
         position += ((place - before - 1) << width) + low + 1
         before = place
         positions.append(position)
-    return positions
+    start = 0
+    for one in segments:
+        one["positions"] = [positions.pop(0) - start for _ in range(one["k"])]
+        assert all(0 <= p < one["d"] for p in one["positions"])
+        start += one["d"]
 
 
 def ones(bits):
     return [i for i in range(bits.bit_length()) if bits >> i & 1]
 
 
-def read_codes(reader, k, symbols, window, levels):
-    base = 0
+def read_codes(reader, segments, symbols, window, levels):
+    bases = [0] * len(segments)
     if window:
-        base = int.from_bytes(reader.bytes(max(1, ((levels - window).bit_length() + 7) // 8)), "little")
+        size = max(1, ((levels - window).bit_length() + 7) // 8)
+        bases = [int.from_bytes(reader.bytes(size), "little") for _ in segments]
+    k = sum(one["k"] for one in segments)
     width = (symbols - 1).bit_length()
     shared = 1
     while symbols ** (shared + 1) <= 256:
@@ -178,7 +228,8 @@ def read_codes(reader, k, symbols, window, levels):
         ][:k]
     else:
         digits = reader.numbers(k, width)
-    for symbol in digits:
+    owners = [base for base, one in zip(bases, segments, strict=True) for _ in range(one["k"])]
+    for symbol, base in zip(digits, owners, strict=True):
         assert symbol < symbols
         if symbols % 2:
             m = (symbol + 1) // 2 + base

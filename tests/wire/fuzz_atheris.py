@@ -16,7 +16,7 @@ def main() -> None:
 
     with atheris.instrument_imports(include=["laconic"]):
         from corpus import corpus
-        from mutants import MAX_D, check, sealed
+        from mutants import FRAME, MAX_D, check_again, sealed
 
         import laconic as lc
 
@@ -28,12 +28,12 @@ def main() -> None:
         if not data:
             return
         expect = expected[(data[0] >> 1) % len(expected)]
-        packed = sealed(data[1:]) if data[0] & 1 and len(data) > 20 else data[1:]
+        packed = sealed(data[1:]) if data[0] & 1 and len(data) > FRAME else data[1:]
         try:
             message = lc.unpack(packed, expect=expect, max_d=MAX_D)
         except lc.WireError:
             return
-        check(message, packed)
+        check_again(message, packed)
 
     with tempfile.TemporaryDirectory() as folder:
         for number, sample in enumerate(samples):

@@ -1,6 +1,6 @@
 """Benchmarks of the ways that users take, without the command line.
 
-Its modules use public names of the library alone, and reach each other by relative imports: so the folder can
-also be run as a package of its own against another version of the library, for comparison:
-``PYTHONPATH=OTHER/src:src/laconic python -m bench.exchange --json other.json``.
+``exchange`` and what it imports use public names of the library alone, and reach each other by relative
+imports: so the folder can also be run as a package of its own against another version of the library, for
+comparison: ``PYTHONPATH=OTHER/src:src/laconic python -m bench.exchange --json other.json``.
 """

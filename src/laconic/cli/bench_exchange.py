@@ -10,7 +10,7 @@ from rich.table import Table
 
 from laconic.bench import exchange as bench
 from laconic.bench.cases import METHODS, Settings
-from laconic.cli._machine import describe_machine
+from laconic.bench.machine import describe_machine
 from laconic.cli._output import finite, print_json, progress, quantity, table_like
 
 LABELS = {"ef21": "EF21, Top-1 % in bfloat16", "ef14": "EF14, Top-1 % in 1 bit"}

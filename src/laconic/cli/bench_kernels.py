@@ -11,7 +11,7 @@ import click
 import torch
 from rich.console import Console
 
-from laconic.cli._machine import describe_machine
+from laconic.bench.machine import describe_machine
 from laconic.cli._output import finite, print_json, progress, table_like
 from laconic.compressors import Compressor
 
@@ -62,19 +62,19 @@ def command(quick: bool, repeats: int, device: str, as_json: bool, out: Path | N
 
 
 _TITLES = {
-    "steps": "EF21's step: select among g - h, add to h",
+    "steps": "EF21's step: a sender selects among g - h and adds to h",
     "small": "Selection among few, 1 % kept, one thread: microseconds",
     "segments": "The same numbers in one segment and in many, 1 % kept: EF21's step",
     "hostile": "Hostile data, 2 million, one thread: times the time of normal numbers",
-    "rates": "Every number kept, one thread: GB of input a second",
+    "rates": "Every number kept, one thread: GB of input a second through a sender",
 }
 
 Job = tuple[str, str, Callable[[], list[Any]]]
 
 
 def _jobs(where: torch.device, quick: bool, repeats: int) -> list[Job]:
-    from laconic.cli import _hostile_bench as against
-    from laconic.cli import _kernel_bench as bench
+    from laconic.bench import hostile as against
+    from laconic.bench import kernels as bench
 
     jobs: list[Job] = []
 
@@ -108,9 +108,12 @@ def _jobs(where: torch.device, quick: bool, repeats: int) -> list[Job]:
         jobs.append(("small", f"{d} numbers", partial(small, d)))
 
     def many(d: int, numbers: dict[int, str]) -> list[Any]:
-        layouts = {f"{n} segments": (bench.even(d, n), goal) for n, goal in numbers.items()}
-        layouts["blocks of 1024"] = bench.cuts_of("BlockTopK", d, 0.01), "< 1"
-        return bench.measure_many(d, layouts, 2 * repeats, where)
+        ways = {
+            f"{n} segments": (bench.compressor_of("TopK", 0.01), bench.even(d, n), goal)
+            for n, goal in numbers.items()
+        }
+        ways["blocks of 1024"] = bench.compressor_of("BlockTopK", 0.01), bench.even(d, 1), "< 1"
+        return bench.measure_many(d, ways, 2 * repeats, where)
 
     total = 1_600_000 if quick else 6_400_000
     jobs.append(("segments", "many segments", partial(many, total, {100: "≤ 1.15", 640: "≤ 1.5"})))

@@ -37,7 +37,7 @@ def command(file: Path | None, rounds: int, repeats: int, quick: bool, as_json: 
       laconic bench lab
       laconic bench lab --quick --json
     """
-    from laconic.cli import _lab_bench as bench
+    from laconic.bench import lab as bench
 
     if quick:
         rounds, repeats = min(rounds, 200), min(repeats, 2)

@@ -46,7 +46,7 @@ def command(dim: int, repeats: int, rounds: int, as_json: bool) -> None:
       laconic bench wire
       laconic bench wire --dim 1000000 --rounds 0 --json
     """
-    from laconic.cli import _wire_bench as bench
+    from laconic.bench import wire as bench
 
     torch.set_num_threads(1)
     console = Console(highlight=False)

@@ -16,7 +16,6 @@ from laconic.cli._output import progress
 from laconic.comm._warm import warm_up
 from laconic.compressors import NAMES, parse_compressor
 from laconic.feedback import EF14
-from laconic.kernels import coding
 from laconic.layout import Layout
 
 _KERNELS = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16)}
@@ -82,7 +81,7 @@ def compile_unit(unit: str) -> str:
     if unit in _KERNELS:
         kernels.warm_up((_KERNELS[unit],))
     elif unit == _CODING:
-        coding.warm_up()
+        kernels.warm_up_packing()
     else:
         _warm_up(unit)
     return unit

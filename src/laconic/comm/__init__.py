@@ -1,4 +1,4 @@
-"""Who hears what: the exchange of messages over ``torch.distributed``."""
+"""The exchange of messages over ``torch.distributed``."""
 
 from laconic.comm._errors import ExchangeError as ExchangeError
 from laconic.comm._stats import Stats as Stats

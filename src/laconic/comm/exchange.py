@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm._channel import Channel
-from laconic.comm._channels import Channels
+from laconic.comm._bucket import Bucket, Vector
+from laconic.comm._buckets import Buckets
+from laconic.comm._checkpoint import converted
 from laconic.comm._checks import check_tensors, checked_buckets
-from laconic.comm._dense import DenseChannel
+from laconic.comm._dense_bucket import DenseBucket
 from laconic.comm._errors import ExchangeError
 from laconic.comm._group import Group
 from laconic.comm._stats import Counter, Stats
@@ -19,6 +20,7 @@ from laconic.comm._streams import TensorFuture, after, future_of
 from laconic.comm._warm import warm_up
 from laconic.comm._worker import Worker
 from laconic.feedback import Feedback
+from laconic.kernels.tables import SegmentedVector
 from laconic.layout import Layout
 
 
@@ -42,6 +44,10 @@ class Exchange:
         buckets: names of the segments that travel together, in order; by default all in one.
         measure_error_every: steps between measurements of ``stats().relative_error``; 0 makes none. Each
             costs some passes over the memories.
+        adaptive: whether positions travel in blocks that adapt to their density. Fewer bytes where the kept
+            coordinates cluster, but sizes vary, so that a round of sizes goes ahead; alike on all ranks.
+        dtypes: of each segment's tensors, by name; float32 where it has none. Only ``state_dict()`` before
+            a segment's first step asks for it; the memories themselves follow from what is sent.
 
     Raises:
         ValueError: where the settings do not fit the layout, or a bucket names an unknown segment.
@@ -69,8 +75,10 @@ class Exchange:
         timeout_s: float = 600.0,
         buckets: Sequence[Sequence[str]] | None = None,
         measure_error_every: int = 0,
+        adaptive: bool = False,
+        dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
-        """Check the settings, and meet the other ranks."""
+        """Check the settings, and make a process group with the other ranks."""
         self.layout = layout
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
@@ -78,10 +86,12 @@ class Exchange:
         self._group = Group(process_group, timeout_s)
         self._counter = Counter()
         self._measure = measure_error_every
-        self._channels = Channels(layout, feedback, self._group, seed, self._counter)
+        self._held_buckets = Buckets(
+            layout, feedback, self._group, seed, self._counter, adaptive=adaptive, dtypes=dtypes
+        )
         self._worker = Worker("laconic-exchange")
-        self._pending: list[tuple[TensorFuture, Tensor]] = []
-        self._touched: list[Channel | DenseChannel] = []
+        self._pending: list[tuple[TensorFuture, Vector]] = []
+        self._touched: list[Bucket | DenseBucket] = []
         self._finite = True
         self._last_finite = True
         self._failure: BaseException | None = None
@@ -89,7 +99,7 @@ class Exchange:
     @property
     def feedback(self) -> Feedback:
         """The method."""
-        return self._channels.feedback
+        return self._held_buckets.feedback
 
     @property
     def rank(self) -> int:
@@ -116,28 +126,19 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or sent something else.
         """
         check_tensors(tensors, self.layout)
-        flats = []
         for number, names in enumerate(self._buckets):
-            flat = torch.cat([tensors[name].reshape(-1) for name in names])
-            flats.append((names, flat))
-            future = self.submit(names, flat, last=number == len(self._buckets) - 1)
+            vector = [tensors[name] for name in names]
+            future = self.submit(names, vector, last=number == len(self._buckets) - 1)
         future.wait()
-        finite = self._last_finite
-        for names, flat in flats:
-            offset = 0
-            for name in names:
-                tensor = tensors[name]
-                tensor.copy_(flat[offset : offset + tensor.numel()].view(tensor.shape))
-                offset += tensor.numel()
-        return finite
+        return self._last_finite
 
     def submit(
         self,
         names: Sequence[str],
-        source: Tensor,
+        source: Vector,
         *,
         last: bool,
-        out: Tensor | None = None,
+        out: Vector | None = None,
         scale: float = 1.0,
         dense: bool = False,
     ) -> TensorFuture:
@@ -147,25 +148,28 @@ class Exchange:
         only then is it known that the step stands. All ranks submit the same buckets in the same order.
 
         Args:
-            names: the segments in the order in which they lie in ``source``. A bucket of other segments
-                than before is no matter: memories are kept by segment.
-            source: (d,) this rank's numbers, flat; must not change until the future is completed.
+            names: the segments in the order in which they lie in ``source``. Buckets may change between
+                steps: memories are kept by segment.
+            source: this rank's numbers, flat (d,), or a tensor for each segment; read where they lie, and
+                must not change until the future is completed.
             last: whether the step ends here.
-            out: (d,), where the estimate is written; by default ``source``.
+            out: where the estimate is written, of either form; by default ``source``.
             scale: a loss scale: source is divided by it before it meets the memories, and the estimate is
                 multiplied by it.
             dense: whether the bucket is averaged whole in float32, past compressor and memories; alike on
                 all ranks.
 
         Returns:
-            A future of ``out``. Its value is NaN throughout where the step was rolled back.
+            A future of ``out`` (of its first tensor, where it has several). Its value is NaN throughout
+            where the step was rolled back.
 
         Raises:
             ExchangeError: where the exchange has failed before; a failure of this bucket is raised by the
                 future.
         """
         destination = source if out is None else out
-        future, on_side_stream = future_of(destination), after(source)
+        future = future_of(SegmentedVector.of(destination).like)
+        on_side_stream = after(SegmentedVector.of(source).like)
         key = tuple(names)
         self._require_going()
         arrival = time.perf_counter()
@@ -182,8 +186,8 @@ class Exchange:
     def _run(
         self,
         names: tuple[str, ...],
-        source: Tensor,
-        out: Tensor,
+        source: Vector,
+        out: Vector,
         scale: float,
         last: bool,
         dense: bool,
@@ -196,9 +200,13 @@ class Exchange:
             self._require_going()
             with torch.no_grad():
                 if self._finite:
-                    channel = self._channels.dense(names) if dense else self._channels.get(names, source)
-                    self._touched.append(channel)
-                    self._finite = channel.run(source, out, scale)
+                    bucket = (
+                        self._held_buckets.dense(names)
+                        if dense
+                        else self._held_buckets.get(names, SegmentedVector.of(source))
+                    )
+                    self._touched.append(bucket)
+                    self._finite = bucket.run(source, out, scale)
                 if last:
                     self._end_step()
         except BaseException as error:  # it belongs to whoever waits, not to the worker
@@ -218,34 +226,39 @@ class Exchange:
 
     def _end_step(self) -> None:
         finite, self._last_finite = self._finite, self._finite
-        for channel in self._touched:
+        for bucket in self._touched:
             if finite:
-                channel.commit()
+                bucket.commit()
             else:
-                channel.roll_back()
+                bucket.roll_back()
         if finite:
             self._counter.steps += 1
         else:
             self._counter.skipped += 1
         pending, self._pending, self._touched, self._finite = self._pending, [], [], True
         for future, out in pending:
+            tensors = (out,) if isinstance(out, Tensor) else out
             if not finite:
-                out.fill_(torch.nan)
-            future.set_result(out)
+                for tensor in tensors:
+                    tensor.fill_(torch.nan)
+            future.set_result(tensors[0])
 
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far."""
         return self._counter.stats()
 
     def state_dict(self) -> dict[str, Any]:
-        """What this rank remembers, by segment name. Call it between steps; every rank saves its own."""
+        """What this rank remembers, by segment name; zeros of what has not been sent yet.
+
+        Call it between steps; every rank saves its own.
+        """
         return {
-            "version": 1,
+            "version": 2,
             "method": self.feedback.name,
             "layout": self.layout.digest,
             "rank": self.rank,
             "size": self.size,
-            "segments": self._channels.memories(),
+            "segments": self._held_buckets.memories(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -254,7 +267,8 @@ class Exchange:
         Raises:
             ValueError: naming what differs.
         """
-        own = {"version": 1, "method": self.feedback.name, "layout": self.layout.digest}
+        state = converted(state)
+        own = {"version": 2, "method": self.feedback.name, "layout": self.layout.digest}
         own |= {"rank": self.rank, "size": self.size}
         for key, value in own.items():
             if state.get(key) != value:
@@ -262,7 +276,7 @@ class Exchange:
                     f"the saved exchange has {key} {state.get(key)!r}, this one has {value!r}: load "
                     "each rank's own state, with the same method, parameters and number of ranks"
                 )
-        self._channels.load(state["segments"])
+        self._held_buckets.load(state["segments"])
 
     def switch(self, feedback: Feedback) -> None:
         """Go on with the same memories and another compressor, on every rank, between steps.
@@ -270,11 +284,11 @@ class Exchange:
         Raises:
             ValueError: where more than the compressor differs, or it does not suit the method.
         """
-        self._channels.switch(feedback)
+        self._held_buckets.switch(feedback)
 
     def reset(self) -> None:
         """Forget all memories, on every rank, between steps: the next step is a first one."""
-        self._channels.load({})
+        self._held_buckets.load({})
 
     def gather(self, numbers: Tensor, what: str) -> list[Tensor]:
         """Every rank's numbers, after all that was submitted; waits.

@@ -2,7 +2,6 @@
 
 from laconic.compressors._base import Compressor as Compressor
 from laconic.compressors._base import Scaled as Scaled
-from laconic.compressors._base import Undo as Undo
 from laconic.compressors._block_quantizer import BlockQuantizer as BlockQuantizer
 from laconic.compressors._block_top_k import BlockTopK as BlockTopK
 from laconic.compressors._chain import Chain as Chain
@@ -15,6 +14,11 @@ from laconic.compressors._dithering import ScaledSign as ScaledSign
 from laconic.compressors._dithering import Ternary as Ternary
 from laconic.compressors._finite import NotFiniteError as NotFiniteError
 from laconic.compressors._finite import require_finite as require_finite
+from laconic.compressors._groups import CompressorGroup as CompressorGroup
+from laconic.compressors._groups import compressor_groups as compressor_groups
+from laconic.compressors._job import Compressed as Compressed
+from laconic.compressors._job import Job as Job
+from laconic.compressors._job import Undo as Undo
 from laconic.compressors._names import NAMES as NAMES
 from laconic.compressors._names import installed_names as installed_names
 from laconic.compressors._names import parse_compressor as parse_compressor

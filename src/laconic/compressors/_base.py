@@ -1,8 +1,7 @@
-"""What every compressor is: stateless mathematics from a tensor to a message."""
+"""The base class of compressors: stateless maps from a tensor to a message."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,13 +9,11 @@ from torch import Tensor
 
 from laconic.compressors._constants import Constants
 from laconic.compressors._finite import require_finite
+from laconic.compressors._job import Compressed, Job, nothing_to_undo
+from laconic.formats import SegmentFormat, accumulation_dtype
 from laconic.kernels import Stream
-from laconic.layout import Segment
-from laconic.messages import Message, Part, accumulation_dtype
-from laconic.specs import PartSpec, spec_of
-
-Undo = Callable[[Tensor], None]
-"""Puts back into a memory (d,), or a copy of it, what stood there before it was moved."""
+from laconic.messages import Message, Part
+from laconic.messages._group import join_parts
 
 
 class Compressor(ABC):
@@ -32,6 +29,9 @@ class Compressor(ABC):
 
     keeps_zeros: bool = True
     """Whether coordinates that are 0 stay 0."""
+
+    moves_memory: bool = True
+    """Whether :meth:`compress_together` may move the memory by what it keeps, before any factor."""
 
     @abstractmethod
     def encode(self, x: Tensor, draw: Stream) -> Message:
@@ -50,7 +50,7 @@ class Compressor(ABC):
             ValueError: where the settings do not fit d, as k > d.
         """
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """The structure of the messages of vectors of length d, which decides their bytes.
 
         This asks :meth:`encode` for the message of zeros once; a compressor may know better.
@@ -64,7 +64,7 @@ class Compressor(ABC):
         """
         self.constants(d)
         (part,) = self.encode(torch.zeros(d, dtype=dtype), Stream(seed=0)).parts
-        return spec_of(part)
+        return part.format
 
     def compress(self, x: Tensor, generator: torch.Generator | Stream | None = None) -> Message:
         """The message of x: what a node sends instead of it.
@@ -110,90 +110,46 @@ class Compressor(ABC):
         rows = torch.arange(math.prod(x.shape[:-1]), device=x.device).reshape(x.shape[:-1])
         return Stream(seed=int(word), node=rows)
 
-    def encode_difference(self, target: Tensor, memory: Tensor, draw: Stream) -> Message:
-        """The message of ``target - memory``, memory left as it is.
+    def compress_together(self, job: Job) -> Compressed | None:  # noqa: ARG002
+        """Compress all segments of a group in one call, where the compressor can.
 
-        A compressor may override it with one pass that forms no difference; the message must be the same,
-        bit for bit.
-
-        Args:
-            target: (..., d), of memory's dtype or narrower.
-            memory: (..., d), in the accumulation dtype.
-            draw: as for :meth:`encode`.
-        """
-        return self.encode(target - memory, draw)
-
-    def encode_segments(
-        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
-    ) -> list[Part]:
-        """The parts of several segments of a vector, or of ``target - memory``; memory is left as it is.
-
-        A compressor may override it with one call for all segments; the parts must be the same.
+        A compressor may override it to be fast. The columns must be those of :meth:`encode`, bit for bit.
 
         Args:
-            segments: where each lies in the vector, and the number that keys its draws.
-            draw: the draws of this seed, round and node.
-            target: (..., d), the whole vector.
-            memory: (..., d), or None.
-
-        Raises:
-            NotFiniteError: where what is to be compressed is not finite.
-        """
-        parts: list[Part] = []
-        for segment in segments:
-            x, at = target[..., segment.offset : segment.end], draw.at(segment.number)
-            if memory is None:
-                require_finite(x)
-                message = self.encode(x, at)
-            else:
-                h = memory[..., segment.offset : segment.end]
-                require_finite(x, h)
-                message = self.encode_difference(x, h, at)
-            parts.extend(message.parts)
-        return parts
-
-    def move_segments_(
-        self,
-        segments: Sequence[Segment],  # noqa: ARG002
-        draw: Stream,  # noqa: ARG002
-        memory: Tensor,  # noqa: ARG002
-        target: Tensor | None = None,  # noqa: ARG002
-    ) -> tuple[list[Part], Undo] | None:
-        """As :meth:`encode_segments`, and move the memory by what is decoded, in one reading.
-
-        With a target, ``target - memory`` is compressed and added to memory (EF21); else memory is
-        compressed and what is decoded taken away (EF14).
-
-        Args:
-            segments: as for :meth:`encode_segments`.
-            draw: the same.
-            memory: (..., d), the whole vector, changed in place.
-            target: (..., d), of memory's dtype or narrower, or None.
+            job: what is compressed, and what happens to the memory.
 
         Returns:
-            The parts, and what puts back into memory, or into a copy of it, what stood there before. None,
-            the default, where the compressor cannot do it in one reading or could not put it back.
+            The columns; or None, the default, where :meth:`encode` is to be called for each segment.
 
         Raises:
-            NotFiniteError: where what is to be compressed is not finite; memory is then as before.
+            NotFiniteError: where what is to be compressed is not finite; the memory is then as before.
         """
         return None
 
-    def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
-        """Compress ``target - memory`` and add the decoded message to ``memory``, in place.
+    def compress_group(self, job: Job) -> Compressed:
+        """Compress all segments of a group, together or one by one.
 
-        The step of EF21, EF21-BC and DIANA. A compressor may override it with one fused pass; the
-        result must be the same, bit for bit.
+        Args:
+            job: what is compressed, and what happens to the memory.
+
+        Raises:
+            NotFiniteError: where what is to be compressed is not finite; the memory is then as before.
         """
-        message = self.encode_difference(target, memory, draw)
-        message.add_to(memory)
-        return message
-
-    def drain_(self, residual: Tensor, draw: Stream) -> Message:
-        """Compress ``residual`` and subtract the decoded message from it, in place (EF14, EControl)."""
-        message = self.encode(residual, draw)
-        message.add_to(residual, weight=-1.0)
-        return message
+        if (together := self.compress_together(job)) is not None:
+            return together
+        one = job.format
+        parts: list[Part] = []
+        for s, number in enumerate(one.table.numbers):
+            x = job.segment(s)
+            require_finite(x)
+            (group,) = self.encode(x, job.draw.at(number)).groups
+            parts.append(group.whole_part())
+        group = join_parts(one, parts)
+        if job.update != "drain":
+            return Compressed(group)
+        assert job.out is not None
+        group.add_to(job.out, -1.0)
+        return Compressed(group, nothing_to_undo)
 
     def scaled(self, factor: float) -> "Compressor":
         """``factor * C``, with constants by Theorem 6 of "On Biased Compression".
@@ -262,40 +218,20 @@ class Scaled(Compressor):
         """The inner message times the factor."""
         return self.inner.encode(x, draw).scaled(self._factor(x.shape[-1]))
 
-    def encode_difference(self, target: Tensor, memory: Tensor, draw: Stream) -> Message:
-        """The inner message of the difference times the factor."""
-        return self.inner.encode_difference(target, memory, draw).scaled(self._factor(target.shape[-1]))
-
-    def encode_segments(
-        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
-    ) -> list[Part]:
-        """The inner parts times the factor of each segment."""
-        parts = self.inner.encode_segments(segments, draw, target, memory)
-        return [
-            replace(part, factor=part.factor * self._factor(segment.numel))
-            for segment, part in zip(segments, parts, strict=True)
-        ]
-
-    def move_segments_(
-        self,
-        segments: Sequence[Segment],
-        draw: Stream,
-        memory: Tensor,
-        target: Tensor | None = None,
-    ) -> tuple[list[Part], Undo] | None:
-        """As the inner compressor, where no segment has a factor."""
-        if any(self._factor(segment.numel) != 1.0 for segment in segments):
+    def compress_together(self, job: Job) -> Compressed | None:
+        """As the inner compressor, where it makes no use of the factor, which is in the group's format."""
+        if self.inner.moves_memory and any(self._factor(numel) != 1.0 for numel in job.format.numels):
             return None
-        return self.inner.move_segments_(segments, draw, memory, target)
+        return self.inner.compress_together(job)
 
     def constants(self, d: int) -> Constants:
         """The inner constants, scaled."""
         return scaled_constants(self.inner.constants(d), self._factor(d))
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """The inner structure with the factor."""
-        spec = self.inner.structure(d, dtype)
-        return replace(spec, kind=replace(spec.kind, factor=spec.kind.factor * self._factor(d)))
+        one = self.inner.structure(d, dtype)
+        return replace(one, factor=one.factor * self._factor(d))
 
 
 def scaled_constants(c: Constants, s: float) -> Constants:

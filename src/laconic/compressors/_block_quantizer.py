@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import Quantiser
-from laconic.grids import BlockLevels
-from laconic.kernels import Step, Stream, quantize_blocks
-from laconic.messages import Part, accumulation_dtype
-from laconic.specs import Kind, PartSpec
+from laconic.compressors._quantise import Quantiser, require_all_finite
+from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
+from laconic.formats.grids import BlockLevels
+from laconic.kernels import SegmentedInput, Step, Stream, quantize_block_segments, quantize_blocks
+from laconic.messages import Group, Part
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ class BlockQuantizer(Quantiser):
             block=self.block,
         )
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
+        """As :meth:`part`, of all segments."""
+        codes, low, span, finite = quantize_block_segments(inputs, (1 << (self.bits - 1)) - 1, self.block)
+        require_all_finite(finite)
+        return Group(one, codes, scale=span, low=low)
+
     def constants(self, d: int) -> Constants:
         """As derived above."""
         steps = (1 << (self.bits - 1)) - 1
@@ -78,9 +84,9 @@ class BlockQuantizer(Quantiser):
             delta=1.0 + q,
         )
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """Every value a code, two numbers a block."""
         grid = BlockLevels(self.bits)
-        return PartSpec(
+        return SegmentFormat(
             d, d, Kind(accumulation_dtype(dtype), grid=grid, scale=True, low=True, block=self.block)
         )

@@ -1,16 +1,14 @@
 """Top-k within blocks: as many coordinates of each stretch of the vector."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from laconic.compressors._constants import Constants
 from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
+from laconic.formats import GroupFormat, Kind, SegmentFormat
 from laconic.kernels import Cuts, Stream, top_k_positions
-from laconic.layout import Segment
-from laconic.specs import Kind, PartSpec
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ class BlockTopK(Sparsifier):
             positions = torch.cat((positions, last), dim=-1)
         return Selection(positions, cells=(length, count))
 
-    def cuts(self, segments: tuple[Segment, ...]) -> Cuts:
+    def cuts(self, group: GroupFormat) -> Cuts:
         """Every segment in blocks."""
-        return _block_cuts(self, segments)
+        return group.made_once(("cuts", self), lambda: _block_cuts(self, group))
 
     def projection(self, d: int) -> Constants:
         """From the block with the smallest share."""
@@ -90,19 +88,17 @@ class BlockTopK(Sparsifier):
         """B1(q, 1), B2(q, 1), B3(1/q)."""
         return self.projection(d)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """As many positions in each block."""
-        return PartSpec(d, self.kept(d), Kind(dtype, listed=True, cells=self.cells(d)))
+        return SegmentFormat(d, self.kept(d), Kind(dtype, listed=True), cells=self.cells(d))
 
 
-@lru_cache(maxsize=64)
-def _block_cuts(top: BlockTopK, segments: tuple[Segment, ...]) -> Cuts:
-    numels = [segment.numel for segment in segments]
-    cells = [top.cells(d) for d in numels]
-    rests = [d % length for d, (length, _) in zip(numels, cells, strict=True)]
+def _block_cuts(top: BlockTopK, group: GroupFormat) -> Cuts:
+    cells = [top.cells(d) for d in group.numels]
+    rests = [d % length for d, (length, _) in zip(group.numels, cells, strict=True)]
     return Cuts.of(
-        [segment.offset for segment in segments],
-        numels,
+        group.starts,
+        group.numels,
         [count for _, count in cells],
         block=[length for length, _ in cells],
         last=[top.kept_of(rest) if rest else 0 for rest in rests],

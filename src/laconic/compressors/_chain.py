@@ -1,6 +1,5 @@
 """``first >> then``: what a sparsifier keeps, compressed once more."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,11 +7,12 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor, Scaled, scaled_constants
 from laconic.compressors._constants import Constants
-from laconic.compressors._sparsifier import Selection, Sparsifier, gather
+from laconic.compressors._job import Compressed, Job
+from laconic.compressors._quantise import Quantiser
+from laconic.compressors._sparsifier import Selection, Sparsifier, gather, select_largest
+from laconic.formats import SegmentFormat, accumulation_dtype
 from laconic.kernels import Stream
-from laconic.layout import Segment
-from laconic.messages import Message, Part, accumulation_dtype
-from laconic.specs import PartSpec
+from laconic.messages import Message, Part
 
 
 def chain(first: Compressor, then: Compressor) -> Compressor:
@@ -77,17 +77,23 @@ class Chain(Compressor):
             kept = kept.to(accumulation_dtype(kept.dtype)) * factor
         return Message((self._part(x.shape[-1], selection, kept, draw),))
 
-    def encode_segments(
-        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
-    ) -> list[Part]:
-        """What ``first`` keeps of all segments in one call, where it can."""
-        found = self.first.largest(segments, draw, target, memory)
+    def compress_together(self, job: Job) -> Compressed | None:
+        """Select in all segments in one call, and quantize what is kept in another, where possible."""
+        quantizer = self.then
+        while isinstance(quantizer, Scaled):  # the factor is in the group's format
+            quantizer = quantizer.inner
+        if not isinstance(quantizer, Quantiser) or self.first.factor(job.format.numels[0]) != 1.0:
+            return None
+        found = select_largest(self.first, job)
         if found is None:
-            return super().encode_segments(segments, draw, target, memory)
-        return [
-            self._part(segment.numel, *one, draw.at(segment.number))
-            for segment, one in zip(segments, found, strict=True)
-        ]
+            return None
+        columns = quantizer.kept_columns(found.values, job)
+        group = replace(columns, format=job.format, positions=found.positions)
+        if job.update == "drain":
+            # The selection took the selected numbers away; what is decoded is less.
+            assert job.out is not None
+            job.out[group.flat_positions()] = found.values - group.decode()
+        return Compressed(group, found.undo)
 
     def _part(self, d: int, selection: Selection, kept: Tensor, draw: Stream) -> Part:
         (part,) = self.then.encode(kept, draw).parts
@@ -126,16 +132,16 @@ class Chain(Compressor):
             return scaled
         return replace(scaled, zeta=zeta * then.zeta)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """The positions of ``first``, the values of ``then``."""
         first = self.first.structure(d, dtype)
         kept = dtype if self.first.factor(d) == 1.0 else accumulation_dtype(dtype)
+        then = self.then.structure(first.k, kept)
         kind = replace(
-            self.then.structure(first.k, kept).kind,
+            then.kind,
             listed=True,
             counted=first.kind.counted,
             seeded=first.kind.seeded,
-            cells=first.kind.cells,
             origin=first.kind.origin,
         )
-        return PartSpec(d, first.k, kind)
+        return SegmentFormat(d, first.k, kind, first.cells, then.factor)

@@ -3,13 +3,23 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import Quantiser, levels_of
-from laconic.grids import ClippedPowers
-from laconic.kernels import Step, Stream, largest_magnitude, round_to_levels
-from laconic.messages import Part, accumulation_dtype
-from laconic.specs import Kind, PartSpec
+from laconic.compressors._quantise import Quantiser, levels_of, require_all_finite
+from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
+from laconic.formats.grids import ClippedPowers
+from laconic.kernels import (
+    Levels,
+    SegmentedInput,
+    Step,
+    Stream,
+    largest_magnitude,
+    largest_magnitudes,
+    round_segments,
+    round_to_levels,
+)
+from laconic.messages import Group, Part
 
 
 @dataclass(frozen=True)
@@ -47,13 +57,21 @@ class ClippedExponent(Quantiser):
         """A sign and a level number for each coordinate."""
         grid = ClippedPowers(self.bits)
         levels = levels_of(grid, step.dtype, step.x.device)
-        # The span hangs from what the largest number is rounded to, not from the level above it.
-        highest = round_to_levels(
-            Step(largest_magnitude(step)), levels, base=torch.zeros((), dtype=torch.int64)
-        )
-        base = (highest.to(torch.int64) - grid.window(step.dtype)).clamp(min=0)
-        codes = round_to_levels(step, levels, base=base)
+        codes = round_to_levels(step, levels, base=self._base(largest_magnitude(step), levels))
         return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid)
+
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
+        """As :meth:`part`, of all segments."""
+        levels = levels_of(ClippedPowers(self.bits), one.kind.dtype, torch.device("cpu"))
+        largest = largest_magnitudes(inputs)
+        require_all_finite(bool(torch.isfinite(largest).all()))
+        codes, _ = round_segments(inputs, levels, base=self._base(largest.unsqueeze(-1), levels)[..., 0])
+        return Group(one, codes)
+
+    def _base(self, largest: Tensor, levels: Levels) -> Tensor:
+        # The span hangs from what the largest number is rounded to, not from the level above it.
+        highest = round_to_levels(Step(largest), levels, base=torch.zeros((), dtype=torch.int64))
+        return (highest.to(torch.int64) - (levels.window or 0)).clamp(min=0)
 
     def constants(self, d: int) -> Constants:
         """As derived above."""
@@ -65,6 +83,6 @@ class ClippedExponent(Quantiser):
             delta=(9.0 + 4.0 * u) / 8.0,
         )
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """Every value a code."""
-        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=ClippedPowers(self.bits)))
+        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=ClippedPowers(self.bits)))

@@ -7,15 +7,29 @@ import torch
 
 from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import Quantiser, as_scale, dithered
-from laconic.grids import ExponentialLevels, Grid, Signs, UniformLevels
-from laconic.kernels import Step, Stream, mean_magnitude, round_to_signs
-from laconic.messages import Part, accumulation_dtype
-from laconic.specs import Kind, PartSpec
+from laconic.compressors._quantise import (
+    Quantiser,
+    as_scale,
+    dithered,
+    dithered_columns,
+    require_finite_sums,
+)
+from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
+from laconic.formats.grids import ExponentialLevels, Grid, Signs, UniformLevels
+from laconic.kernels import (
+    SegmentedInput,
+    Step,
+    Stream,
+    mean_magnitude,
+    mean_magnitudes,
+    round_to_signs,
+    sign_segments,
+)
+from laconic.messages import Group, Part
 
 
-def _structure(d: int, dtype: torch.dtype, grid: Grid) -> PartSpec:
-    return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid, scale=True))
+def _structure(d: int, dtype: torch.dtype, grid: Grid) -> SegmentFormat:
+    return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid, scale=True))
 
 
 def _check(levels: int, p: float) -> None:
@@ -66,11 +80,15 @@ class ExponentialDithering(Quantiser):
         """The norm, and a sign and a level number for each coordinate."""
         return dithered(step, self.p, ExponentialLevels(self.base, self.levels), draw)
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        return dithered_columns(one, inputs, self.p, draw)
+
     def constants(self, d: int) -> Constants:
         """U(zeta_b): Table 3, row (h)."""
         return unbiased(_exponential_zeta(d, self.base, self.levels, self.p))
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """A scale, and every number a code."""
         return _structure(d, dtype, ExponentialLevels(self.base, self.levels))
 
@@ -103,11 +121,15 @@ class NaturalDithering(Quantiser):
         """As ``ExponentialDithering(2, levels, p)``."""
         return ExponentialDithering(2.0, self.levels, self.p).part(step, draw)
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        return dithered_columns(one, inputs, self.p, draw)
+
     def constants(self, d: int) -> Constants:
         """U(zeta_2): Table 3, row (i)."""
         return unbiased(_exponential_zeta(d, 2.0, self.levels, self.p))
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """A scale, and every number a code."""
         return _structure(d, dtype, ExponentialLevels(2.0, self.levels))
 
@@ -142,12 +164,16 @@ class RandomDithering(Quantiser):
         """The norm, and a sign and a level number for each coordinate."""
         return dithered(step, self.p, UniformLevels(self.levels), draw)
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        return dithered_columns(one, inputs, self.p, draw)
+
     def constants(self, d: int) -> Constants:
         """U(1 + min(d^(2/r) / s^2, d^(1/r) / s))."""
         root, s = d ** (1.0 / min(self.p, 2.0)), self.levels
         return unbiased(1.0 + min(root**2 / s**2, root / s))
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """A scale, and every number a code."""
         return _structure(d, dtype, UniformLevels(self.levels))
 
@@ -170,11 +196,15 @@ class Ternary(Quantiser):
         """The largest magnitude, and -1, 0 or 1 for each coordinate."""
         return dithered(step, math.inf, UniformLevels(1), draw)
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        return dithered_columns(one, inputs, math.inf, draw)
+
     def constants(self, d: int) -> Constants:
         """U((1 + sqrt d) / 2)."""
         return unbiased((1.0 + math.sqrt(d)) / 2.0)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """A scale, and every number a code."""
         return _structure(d, dtype, UniformLevels(1))
 
@@ -195,12 +225,18 @@ class ScaledSign(Quantiser):
     def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
         """The mean magnitude and a sign for each coordinate."""
         scale = as_scale(mean_magnitude(step), step.dtype)
-        return Part(d=step.d, values=round_to_signs(step, scale), dtype=step.dtype, grid=Signs(), scale=scale)
+        return Part(d=step.d, values=round_to_signs(step), dtype=step.dtype, grid=Signs(), scale=scale)
+
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
+        """As :meth:`part`, of all segments."""
+        means = mean_magnitudes(inputs)
+        require_finite_sums(means, inputs)
+        return Group(one, sign_segments(inputs), scale=as_scale(means, one.kind.dtype)[..., 0])
 
     def constants(self, d: int) -> Constants:
         """B1(1/d, 1), B2(1/d, 1), B3(d)."""
         return Constants(alpha=1.0 / d, beta=1.0, gamma=1.0 / d, delta=float(d))
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """A scale, and every number a code."""
         return _structure(d, dtype, Signs())

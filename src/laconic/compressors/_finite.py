@@ -7,6 +7,12 @@ _CHUNK = 1 << 18
 """Numbers that are looked at together: few enough to stay in cache, so that nothing of length d is made."""
 
 
+NOT_FINITE = (
+    "the gradient holds NaN or infinity, or becomes infinite together with the memory or the "
+    "stepsize; skip this step on every node (the memory is unchanged)"
+)
+
+
 class NotFiniteError(ValueError):
     """Numbers that must not reach a memory: NaN or infinity."""
 
@@ -32,10 +38,7 @@ def require_finite(target: Tensor, memory: Tensor | None = None) -> None:
     else:
         finite = _is_finite(target, memory)
     if not finite:
-        raise NotFiniteError(
-            "the gradient holds NaN or infinity, or becomes infinite together with the memory or the "
-            "stepsize; skip this step on every node (the memory is unchanged)"
-        )
+        raise NotFiniteError(NOT_FINITE)
 
 
 def _is_finite(target: Tensor, memory: Tensor | None) -> bool:

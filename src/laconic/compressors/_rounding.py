@@ -8,11 +8,11 @@ import torch
 
 from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import Quantiser, rounded
-from laconic.grids import GeometricGrid
-from laconic.kernels import Step, Stream
-from laconic.messages import Part, accumulation_dtype
-from laconic.specs import Kind, PartSpec
+from laconic.compressors._quantise import Quantiser, require_all_finite, rounded, rounded_columns
+from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
+from laconic.formats.grids import GeometricGrid
+from laconic.kernels import SegmentedInput, Step, Stream, cast_segments
+from laconic.messages import Group, Part
 
 
 def _period(base: float, grid: Sequence[float] | None) -> tuple[float, ...]:
@@ -63,15 +63,19 @@ class UnbiasedRounding(Quantiser):
         """A sign and a level number for each coordinate."""
         return rounded(step, GeometricGrid(_period(self.base, self.grid)), draw)
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        return rounded_columns(one, inputs, draw)
+
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """U(zeta) of Lemma 12 and Table 3, rows (e) and (e')."""
         ratios = _ratios(_period(self.base, self.grid))
         return unbiased(max((r + 1.0 / r + 2.0) / 4.0 for r in ratios))
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """Every number a code."""
         grid = GeometricGrid(_period(self.base, self.grid))
-        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid))
+        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid))
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,10 @@ class BiasedRounding(Quantiser):
         """A sign and a level number for each coordinate."""
         return rounded(step, GeometricGrid(_period(self.base, self.grid)), None)
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
+        """As :meth:`part`, of all segments."""
+        return rounded_columns(one, inputs, None)
+
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """Lemma 13; Table 3, row (f')."""
         ratios = _ratios(_period(self.base, self.grid))
@@ -117,10 +125,10 @@ class BiasedRounding(Quantiser):
             delta=max((1.0 + r) ** 2 / (4.0 * r) for r in ratios),
         )
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """Every number a code."""
         grid = GeometricGrid(_period(self.base, self.grid))
-        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid))
+        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid))
 
 
 @dataclass(frozen=True)
@@ -141,14 +149,18 @@ class NaturalCompression(Quantiser):
         """As ``UnbiasedRounding(base=2)``."""
         return UnbiasedRounding(2.0).part(step, draw)
 
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        return rounded_columns(one, inputs, draw)
+
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """U(9/8): Table 3, row (g)."""
         return unbiased(9.0 / 8.0)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """Every number a code."""
         grid = GeometricGrid(_period(2.0, None))
-        return PartSpec(d, d, Kind(accumulation_dtype(dtype), grid=grid))
+        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid))
 
 
 _UNIT_ROUNDOFF = {
@@ -185,17 +197,20 @@ class Cast(Quantiser):
         """The rounded numbers."""
         most = min(torch.finfo(self.dtype).max, torch.finfo(step.dtype).max)
         values = torch.empty(step.x.shape, dtype=self.dtype, device=step.x.device)
-        for few, narrow in step.pieces(values):
-            narrow.copy_(few.numbers().clamp(-most, most))
-            if few.out is not None:
-                few.add(narrow.to(few.out.dtype))
+        values.copy_(step.numbers().clamp(-most, most))
         return Part(d=step.d, values=values, dtype=self.dtype)
+
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
+        """As :meth:`part`, of all segments."""
+        values, finite = cast_segments(inputs, self.dtype)
+        require_all_finite(finite)
+        return Group(one, values)
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """From the unit roundoff."""
         u = _UNIT_ROUNDOFF[self.dtype]
         return Constants(alpha=(1 - u) ** 2, beta=1 + u, gamma=1 - u, delta=1.0 / (1.0 - u * u))
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:  # noqa: ARG002
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:  # noqa: ARG002
         """Every number, in the narrower dtype."""
-        return PartSpec(d, d, Kind(self.dtype))
+        return SegmentFormat(d, d, Kind(self.dtype))

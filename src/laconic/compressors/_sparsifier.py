@@ -1,20 +1,19 @@
-"""What a sparsifier is: a compressor that keeps some coordinates as they are."""
+"""The base class of sparsifiers, which keep some coordinates as they are, and their joint selection."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from laconic.compressors._base import Compressor, Undo
+from laconic.compressors._base import Compressor
 from laconic.compressors._constants import Constants
 from laconic.compressors._finite import NotFiniteError, require_finite
-from laconic.kernels import Cuts, Stream, flat_places, move_top_k_, top_k_segments
-from laconic.layout import Segment
-from laconic.messages import Message, Part, accumulation_dtype
+from laconic.compressors._job import Compressed, Job, Undo, nothing_to_undo
+from laconic.formats import GroupFormat, accumulation_dtype
+from laconic.kernels import Cuts, Stream, select_segments, top_k_segments
+from laconic.messages import Group, Message, Part
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Sparsifier(Compressor):
         """What kept coordinates are multiplied by; 1 unless the sparsifier says otherwise."""
         return 1.0
 
-    def cuts(self, segments: tuple[Segment, ...]) -> Cuts | None:  # noqa: ARG002
+    def cuts(self, group: GroupFormat) -> Cuts | None:  # noqa: ARG002
         """How segments are cut where the largest magnitudes are kept, so that one call selects in all."""
         return None
 
@@ -63,98 +62,13 @@ class Sparsifier(Compressor):
         selection = self.select(x, draw)
         return Message((self._part(x.shape[-1], selection, gather(x, selection)),))
 
-    def encode_segments(
-        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None = None
-    ) -> list[Part]:
-        """All segments of one vector in one call, where the largest magnitudes are kept."""
-        found = self.largest(segments, draw, target, memory)
+    def compress_together(self, job: Job) -> Compressed | None:
+        """All segments of a vector in one call, where the largest magnitudes are kept."""
+        found = select_largest(self, job, moves=True)
         if found is None:
-            return super().encode_segments(segments, draw, target, memory)
-        return self._parts(segments, found)
-
-    def move_segments_(
-        self,
-        segments: Sequence[Segment],
-        draw: Stream,
-        memory: Tensor,
-        target: Tensor | None = None,
-    ) -> tuple[list[Part], Undo] | None:
-        """All segments of one vector in one call, where the largest magnitudes are kept."""
-        cuts = self.cuts(tuple(segments))
-        if (
-            cuts is None
-            or not memory.is_contiguous()
-            or not _is_row(memory if target is None else target, memory)
-        ):
             return None
-        positions, values, before = move_top_k_(memory, cuts, target, salt=draw.round)
-
-        def undo(moved: Tensor) -> None:
-            moved[flat_places(positions, cuts)] = before
-
-        try:
-            require_finite(values)
-        except NotFiniteError:
-            undo(memory)
-            raise
-        return self._parts(segments, self._split(segments, cuts, positions, values)), undo
-
-    def track_(self, memory: Tensor, target: Tensor, draw: Stream) -> Message:
-        """Compress ``target - memory`` and add the decoded message to ``memory``, in place."""
-        moved = self.move_segments_(_whole(target.shape[-1]), draw, memory, target)
-        return super().track_(memory, target, draw) if moved is None else Message(tuple(moved[0]))
-
-    def drain_(self, residual: Tensor, draw: Stream) -> Message:
-        """Compress ``residual`` and subtract the decoded message from it, in place."""
-        moved = self.move_segments_(_whole(residual.shape[-1]), draw, residual)
-        return super().drain_(residual, draw) if moved is None else Message(tuple(moved[0]))
-
-    def largest(
-        self, segments: Sequence[Segment], draw: Stream, target: Tensor, memory: Tensor | None
-    ) -> list[tuple[Selection, Tensor]] | None:
-        """What is kept of each segment, and the numbers there; of a single vector, found in one call.
-
-        Returns:
-            None where a sparsifier does not keep the largest magnitudes.
-
-        Raises:
-            NotFiniteError: where what is to be compressed is not finite. No pass over the vector is needed
-                to know: what is not finite is among the largest.
-        """
-        cuts = self.cuts(tuple(segments))
-        if cuts is None:
-            return None
-        if not _is_row(target, memory):
-            found = [self._largest_of(segment, draw, target, memory) for segment in segments]
-            for _, numbers in found:
-                require_finite(numbers)
-            return found
-        positions, values = top_k_segments(target, memory, cuts, salt=draw.round)
-        require_finite(values)
-        return self._split(segments, cuts, positions, values)
-
-    def _split(
-        self, segments: Sequence[Segment], cuts: Cuts, positions: Tensor, values: Tensor
-    ) -> list[tuple[Selection, Tensor]]:
-        sizes = cuts.kept.tolist()
-        return [
-            (Selection(places, cells=self.cells(segment.numel)), numbers)
-            for segment, places, numbers in zip(
-                segments, torch.split(positions, sizes), torch.split(values, sizes), strict=True
-            )
-        ]
-
-    def _largest_of(
-        self, segment: Segment, draw: Stream, target: Tensor, memory: Tensor | None
-    ) -> tuple[Selection, Tensor]:
-        x = target[..., segment.offset : segment.end]
-        if memory is not None:
-            x = x - memory[..., segment.offset : segment.end]
-        selection = self.select(x, draw.at(segment.number))
-        return selection, gather(x, selection)
-
-    def _parts(self, segments: Sequence[Segment], found: list[tuple[Selection, Tensor]]) -> list[Part]:
-        return [self._part(segment.numel, *one) for segment, one in zip(segments, found, strict=True)]
+        group = Group(job.format, found.values, found.positions)
+        return Compressed(group, found.undo)
 
     def _part(self, d: int, selection: Selection, values: Tensor) -> Part:
         return Part(
@@ -170,15 +84,77 @@ class Sparsifier(Compressor):
         )
 
 
-def _is_row(x: Tensor, memory: Tensor | None = None) -> bool:
-    """Whether one call takes x, or x - memory, whole."""
-    fits = memory is None or memory.dtype == accumulation_dtype(x.dtype)
-    return x.dim() == 1 and x.is_contiguous() and fits
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """The columns of largest magnitude of all segments of a group.
+
+    Args:
+        positions: int64 (K,), from the start of each segment.
+        values: (K,).
+        undo: puts back what has moved with the selection; None where nothing has.
+    """
+
+    positions: Tensor
+    values: Tensor
+    undo: Undo | None = None
 
 
-@lru_cache(maxsize=64)
-def _whole(d: int) -> tuple[Segment, ...]:
-    return (Segment("", (d,), 0),)
+def select_largest(sparsifier: Sparsifier, job: Job, *, moves: bool = False) -> Selected | None:
+    """The largest magnitudes of all segments, found in one call.
+
+    Args:
+        sparsifier: which numbers are kept.
+        job: what is compressed.
+        moves: whether the memory of a job that tracks is to move by what is selected. What a job that drains
+            selects is taken from its ``out`` in any case.
+
+    Returns:
+        None where the sparsifier does not keep the largest magnitudes, or loops do not take the vectors.
+
+    Raises:
+        NotFiniteError: where what is to be compressed is not finite. No pass over the vector is needed
+            to know: what is not finite is among the largest.
+    """
+    cuts = sparsifier.cuts(job.format)
+    if cuts is None:
+        return None
+    if (vectors := job.vectors()) is None:
+        return _select_on_device(job, cuts)
+    x, memory = vectors
+    salt = job.draw.round
+    if job.update == "drain":
+        assert job.out is not None
+        found = select_segments(x, memory, cuts, salt=salt, move="drain", out=job.at(job.out))
+        require_finite(found.values)
+        return Selected(found.positions, found.values, nothing_to_undo)
+    tracks = moves and job.update == "track"
+    found = select_segments(x, memory, cuts, salt=salt, move="track" if tracks else "none")
+    if found.before is None:
+        require_finite(found.values)
+        return Selected(found.positions, found.values)
+    places, before = found.positions, found.before
+
+    def undo(moved: Tensor) -> None:
+        moved[places + job.format.start_of_column] = before
+
+    try:
+        require_finite(found.values)
+    except NotFiniteError:
+        assert job.memory is not None
+        undo(job.memory)
+        raise
+    return Selected(found.positions, found.values, undo)
+
+
+def _select_on_device(job: Job, cuts: Cuts) -> Selected | None:
+    flat, memory = job.target.flat, job.memory
+    if flat is None or flat.dim() != 1 or not flat.is_contiguous() or job.update == "drain":
+        return None
+    if memory is not None and memory.dtype != accumulation_dtype(flat.dtype):
+        return None
+    positions, values = top_k_segments(flat, memory, cuts, salt=job.draw.round)
+    require_finite(values)
+    return Selected(positions, values)
 
 
 def gather(x: Tensor, selection: Selection) -> Tensor:

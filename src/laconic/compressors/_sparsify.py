@@ -2,19 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from laconic.compressors._base import Compressor, unbiased
 from laconic.compressors._constants import Constants
+from laconic.compressors._job import Compressed, Job
+from laconic.compressors._quantise import require_all_finite
 from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
-from laconic.kernels import Cuts, Purpose, Stream, canonical_prefix_sums, shifted, top_k_positions
-from laconic.layout import Segment
-from laconic.messages import Message, Part
-from laconic.sizes import seed_pays
-from laconic.specs import Kind, PartSpec
+from laconic.formats import GroupFormat, Kind, SegmentFormat
+from laconic.kernels import (
+    Cuts,
+    Purpose,
+    SegmentedInput,
+    Stream,
+    canonical_prefix_sums,
+    cast_segments,
+    shifted,
+    top_k_positions,
+)
+from laconic.messages import Group, Message, Part
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,9 @@ class TopK(Sparsifier):
         """The k largest magnitudes."""
         return Selection(top_k_positions(x, self.kept(x.shape[-1])))
 
-    def cuts(self, segments: tuple[Segment, ...]) -> Cuts:
+    def cuts(self, group: GroupFormat) -> Cuts:
         """Every segment whole."""
-        return _whole_cuts(self, segments)
+        return group.made_once(("cuts", self), lambda: Cuts.of(group.starts, group.numels, group.kept))
 
     def projection(self, d: int) -> Constants:
         """Table 3, row (d)."""
@@ -62,15 +70,9 @@ class TopK(Sparsifier):
         """B1(k/d, 1), B2(k/d, 1), B3(d/k)."""
         return self.projection(d)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """k positions and numbers."""
-        return PartSpec(d, self.kept(d), Kind(dtype, listed=True))
-
-
-@lru_cache(maxsize=64)
-def _whole_cuts(top: TopK, segments: tuple[Segment, ...]) -> Cuts:
-    numels = [segment.numel for segment in segments]
-    return Cuts.of([segment.offset for segment in segments], numels, [top.kept(d) for d in numels])
+        return SegmentFormat(d, self.kept(d), Kind(dtype, listed=True))
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,7 @@ class RandK(Sparsifier):
         d = x.shape[-1]
         place = draw.shared() if self.shared else draw
         positions = place.permuted(d, self.kept(d), x.device).sort(dim=-1).values
-        origin = None
-        if seed_pays(d, self.kept(d)):
-            origin = place.origin(x.device).expand(*x.shape[:-1], -1)
+        origin = place.origin(x.device).expand(*x.shape[:-1], -1)
         return Selection(positions.expand(*x.shape[:-1], -1), seeded=True, origin=origin)
 
     def projection(self, d: int) -> Constants:
@@ -133,11 +133,10 @@ class RandK(Sparsifier):
         """The same selection without the factor d/k, so that kept coordinates stay exact."""
         return RandK(self.k, unbiased=False, shared=self.shared)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """k numbers, and the seed of their positions or, where that is smaller, the positions."""
         k = self.kept(d)
-        kind = Kind(dtype, listed=True, seeded=True, origin=seed_pays(d, k), factor=self.factor(d))
-        return PartSpec(d, k, kind)
+        return SegmentFormat(d, k, Kind(dtype, listed=True, seeded=True, origin=True), factor=self.factor(d))
 
 
 @dataclass(frozen=True)
@@ -202,10 +201,10 @@ class RandomSparsification(Sparsifier):
         """B1(q, 1), B2(q, 1), B3(1/q)."""
         return self.projection(d)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """A varying number of positions and numbers."""
         self._q(d)
-        return PartSpec(d, d, Kind(dtype, listed=True, counted=True, seeded=True))
+        return SegmentFormat(d, d, Kind(dtype, listed=True, counted=True, seeded=True))
 
 
 @dataclass(frozen=True)
@@ -251,9 +250,9 @@ class AdaptiveRandom(Sparsifier):
         """B1(1/d, 1), B2(1/d, 1), B3(d)."""
         return self.projection(d)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """One position and number."""
-        return PartSpec(d, 1, Kind(dtype, listed=True))
+        return SegmentFormat(d, 1, Kind(dtype, listed=True))
 
 
 @dataclass(frozen=True)
@@ -269,10 +268,21 @@ class Identity(Compressor):
         """x itself; a copy, because memories change in place while messages wait."""
         return Message((Part(d=x.shape[-1], values=x.clone(), dtype=x.dtype),))
 
+    def compress_together(self, job: Job) -> Compressed | None:
+        """All segments in one call."""
+        vectors = job.vectors()
+        if vectors is None or job.update == "drain" or job.format.kind.dtype != torch.float32:
+            return None
+        values, finite = cast_segments(
+            SegmentedInput.of(vectors[0], job.format.table, vectors[1]), torch.float32
+        )
+        require_all_finite(finite)
+        return Compressed(Group(job.format, values))
+
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """B1(1, 1), B2(1, 1), B3(1), U(1)."""
         return unbiased(1.0)
 
-    def structure(self, d: int, dtype: torch.dtype) -> PartSpec:
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """Every number."""
-        return PartSpec(d, d, Kind(dtype))
+        return SegmentFormat(d, d, Kind(dtype))

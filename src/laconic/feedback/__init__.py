@@ -1,4 +1,4 @@
-"""What nodes and listeners remember: methods, and the senders and receivers that they are made of."""
+"""Error feedback: methods, and the senders and receivers that they are made of."""
 
 from laconic.compressors import NotFiniteError as NotFiniteError
 from laconic.feedback._estimators import Estimator as Estimator

@@ -1,174 +1,177 @@
-"""A compressor applied segment by segment, with the draws of a node and a round."""
+"""Compression of a vector by groups of segments, with the draws of a node and a round."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor, Identity, Undo, for_rule, require_finite
+from laconic.compressors import (
+    Compressor,
+    CompressorGroup,
+    Identity,
+    Job,
+    Undo,
+    compressor_groups,
+    for_rule,
+    require_finite,
+)
+from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.kernels import Stream
+from laconic.kernels.tables import SegmentedVector
 from laconic.layout import Layout, Segment
-from laconic.messages import Message, Part, accumulation_dtype
+from laconic.messages import Group, Message, add_nodes_
+
+Content = Literal["compressed", "dense", "rounded", "silent"]
+"""What a message holds of a vector: its compressed segments, all numbers, all in bfloat16, or nothing."""
 
 
 @dataclass(frozen=True)
-class Staged:
-    """A round that has not been committed.
+class CompressedVector:
+    """A message, and what is left to do for the memory that it is to move.
 
     Args:
         message: what is sent.
-        commit: returns the memory of the next round, perhaps this round's own tensor.
-        undo: puts back, in the memory or a copy of it, what has already changed.
+        undos: put back, in the memory or a copy of it, what has already changed.
+        late: the groups that have not moved the memory yet.
     """
 
     message: Message
-    commit: Callable[[], Tensor | None]
-    undo: Undo = lambda _: None
+    undos: tuple[Undo, ...]
+    late: tuple[Group, ...]
+
+    def finish(self, memory: Tensor) -> None:
+        """Add to the memory what has not been added yet."""
+        if self.late:
+            add_nodes_(memory, [self.late], [1.0])
+
+    def undo(self, memory: Tensor) -> None:
+        """Put back what has been added."""
+        for undo in self.undos:
+            undo(memory)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns flat vectors (..., d) into messages of one part a segment."""
+    """Turns vectors (..., d) into messages, one group of columns for each compressor."""
 
     layout: Layout
     compressor: Compressor
     node: int | Tensor
     seed: int | Tensor
+    _known: dict[tuple[Content, torch.dtype], tuple[CompressorGroup, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Check the settings against every segment, before any memory exists."""
-        for segment in self.layout.segments:
-            self._for(segment).constants(segment.numel)
+        for d, rule in {(segment.numel, segment.rule) for segment in self.layout.segments}:
+            for_rule(rule, self.compressor).constants(d)
 
-    def _for(self, segment: Segment) -> Compressor:
-        return for_rule(segment.rule, self.compressor)
+    def groups(self, content: Content, dtype: torch.dtype) -> tuple[CompressorGroup, ...]:
+        """The groups of messages of that content, for vectors that accumulate in ``dtype``."""
+        key = content, dtype
+        if key not in self._known:
+            self._known[key] = content_groups(self.layout, self.compressor, content, dtype)
+        return self._known[key]
 
-    def dense(self, x: Tensor, round: int) -> Message:
-        """The whole vector."""
-        whole = Identity()
-        return self._message(round, lambda _: whole, x)
+    def message(self, x: SegmentedVector, round: int, content: Content = "compressed") -> Message:
+        """The message of a vector in its accumulation dtype.
 
-    def rounded(self, x: Tensor, round: int) -> Message:
-        """The whole vector, rounded to bfloat16 save where a segment travels exactly."""
-        exact = for_rule("exact", self.compressor)
-        narrow = for_rule("bfloat16", self.compressor)
-        return self._message(round, lambda segment: exact if self._for(segment) == exact else narrow, x)
+        Raises:
+            NotFiniteError: where the vector is not finite.
+        """
+        if content == "silent":
+            return self._silent(x, round)
+        return self.compress(x, round, content=content).message
 
-    def encode(self, x: Tensor, round: int) -> Message:
-        """The compressed vector."""
-        return self._message(round, self._for, x)
-
-    def encode_difference(self, target: Tensor, memory: Tensor, round: int) -> Message:
-        """The compressed difference of two vectors."""
-        return self._message(round, self._for, target, memory)
-
-    def move_(self, memory: Tensor, round: int, target: Tensor | None = None) -> Staged:
-        """As :meth:`encode_difference`, and memory moves towards the target; or as :meth:`encode`, towards 0.
-
-        What can be done in the same reading is; the rest waits for the commit.
+    def compress(
+        self,
+        target: SegmentedVector,
+        round: int,
+        memory: Tensor | None = None,
+        update: Literal["none", "track", "drain"] = "none",
+        out: Tensor | None = None,
+        content: Content = "compressed",
+    ) -> CompressedVector:
+        """The message of a vector, or of what a memory makes of it; see :class:`laconic.compressors.Job`.
 
         Raises:
             NotFiniteError: with memory as before.
         """
         draw = Stream(self.seed, round, self.node)
-        segments = self.layout.segments
-        parts: dict[int, Part] = {}
+        groups: list[Group] = []
         undos: list[Undo] = []
-        late: list[int] = []
-
-        def undo(moved: Tensor) -> None:
-            for one in undos:
-                one(moved)
-
+        late: list[Group] = []
+        dtype = accumulation_dtype(target.like.dtype) if memory is None else memory.dtype
         try:
-            for compressor, places in self._together(self._for):
-                chosen = [segments[i] for i in places]
-                moved = compressor.move_segments_(chosen, draw, memory, target)
-                if moved is None:
-                    against = (memory, None) if target is None else (target, memory)
-                    found = compressor.encode_segments(chosen, draw, *against)
-                    late += places
-                else:
-                    found = moved[0]
-                    undos.append(moved[1])
-                parts |= zip(places, found, strict=True)
+            for one in self.groups(content, dtype):
+                found = one.compressor.compress_group(Job(one.format, draw, target, memory, update, out))
+                groups.append(found.group)
+                if update == "track":
+                    if found.undo is None:
+                        late.append(found.group)
+                    else:
+                        undos.append(found.undo)
         except BaseException:
-            undo(memory)
+            for undo in undos:
+                assert memory is not None
+                undo(memory)
             raise
-        message = self._joined(parts, round)
-        weight = -1.0 if target is None else 1.0
+        return CompressedVector(self._message(groups, round), tuple(undos), tuple(late))
 
-        def commit() -> Tensor:
-            if not undos:
-                message.add_to(memory, weight)
-            else:
-                for i in late:
-                    parts[i].add_to(memory[..., segments[i].offset : segments[i].end], weight)
-            return memory
+    def _silent(self, x: SegmentedVector, round: int) -> Message:
+        for tensor in x.tensors or (x.flattened(),):
+            require_finite(tensor)
+        (one,) = self.groups("silent", accumulation_dtype(x.like.dtype))
+        positions = torch.empty((*x.batch, 0), dtype=torch.int64, device=x.like.device)
+        values = torch.empty((*x.batch, 0), dtype=one.format.kind.dtype, device=x.like.device)
+        return self._message([Group(one.format, values, positions)], round)
 
-        return Staged(message, commit, undo)
-
-    def silent(self, x: Tensor, round: int) -> Message:
-        """A message that says nothing, of a vector that is finite."""
-        require_finite(x)
-        positions = torch.empty((*x.shape[:-1], 0), dtype=torch.int64, device=x.device)
-        parts = tuple(
-            Part(d=segment.numel, values=x[..., :0].clone(), dtype=x.dtype, positions=positions)
-            for segment in self.layout.segments
-        )
-        return Message(parts, round=round, digest=self.layout.digest)
-
-    def _message(
-        self,
-        round: int,
-        choose: Callable[[Segment], Compressor],
-        target: Tensor,
-        memory: Tensor | None = None,
-    ) -> Message:
-        draw = Stream(self.seed, round, self.node)
-        parts: dict[int, Part] = {}
-        for compressor, places in self._together(choose):
-            segments = [self.layout.segments[i] for i in places]
-            found = compressor.encode_segments(segments, draw, target, memory)
-            parts |= zip(places, found, strict=True)
-        return self._joined(parts, round)
-
-    def _together(self, choose: Callable[[Segment], Compressor]) -> Iterable[tuple[Compressor, list[int]]]:
-        """The compressors, and the places of the segments that each gets."""
-        # By identity, since a compressor need not be hashable.
-        together: dict[int, tuple[Compressor, list[int]]] = {}
-        for i, segment in enumerate(self.layout.segments):
-            compressor = choose(segment)
-            together.setdefault(id(compressor), (compressor, []))[1].append(i)
-        return together.values()
-
-    def _joined(self, parts: dict[int, Part], round: int) -> Message:
-        return Message(tuple(parts[i] for i in sorted(parts)), round=round, digest=self.layout.digest)
+    def _message(self, groups: list[Group], round: int) -> Message:
+        message = Message(groups, round=round)
+        return Message(groups, round=round, digest=self.layout.digest_of(message.dtype))
 
 
-def checked(gradient: Tensor, layout: Layout, memory: Tensor | None) -> Tensor:
-    """The gradient, detached.
+def content_groups(
+    layout: Layout, compressor: Compressor, content: Content, dtype: torch.dtype
+) -> tuple[CompressorGroup, ...]:
+    """The groups of messages of that content.
 
-    Raises:
-        ValueError: where its shape does not fit the layout or the memory.
+    Args:
+        layout: the segments.
+        compressor: of the segments whose rule is "compress".
+        content: what messages hold.
+        dtype: the accumulation dtype of the vectors.
     """
-    if gradient.dim() == 0 or gradient.shape[-1] != layout.d:
-        raise ValueError(
-            f"the layout has {layout.d} elements, but the gradient has shape {tuple(gradient.shape)}"
-        )
-    if memory is not None and memory.shape != gradient.shape:
-        raise ValueError(
-            f"the memory has shape {tuple(memory.shape)}, but the gradient has shape "
-            f"{tuple(gradient.shape)}; "
-            "make a new sender for another batch of nodes or runs"
-        )
-    return gradient.detach()
+    whole, exact, narrow = Identity(), for_rule("exact", compressor), for_rule("bfloat16", compressor)
+    choices: Mapping[Content, Callable[[Segment], Compressor]] = {
+        "compressed": lambda segment: for_rule(segment.rule, compressor),
+        "dense": lambda _: whole,
+        # What travels exactly in later rounds does so in the first one, too.
+        "rounded": lambda segment: exact if for_rule(segment.rule, compressor) == exact else narrow,
+        "silent": lambda _: whole,
+    }
+    groups = compressor_groups(layout, choices[content], dtype)
+    if content != "silent":
+        return groups
+    silent = MessageFormat(tuple(one.format for one in groups)).silent.groups
+    return tuple(CompressorGroup(whole, one) for one in silent)
 
 
-def widened(gradient: Tensor, memory: Tensor | None) -> Tensor:
-    """The gradient in the memory's dtype, at first in its own accumulation dtype."""
-    return gradient.to(accumulation_dtype(gradient.dtype) if memory is None else memory.dtype)
+def content_format(
+    layout: Layout,
+    compressor: Compressor,
+    content: Content,
+    dtype: torch.dtype,
+    *,
+    choosing: bool = False,
+) -> MessageFormat:
+    """The format of messages of that content; arguments as for :func:`content_groups`."""
+    groups = tuple(one.format for one in content_groups(layout, compressor, content, dtype))
+    found = MessageFormat(groups, choosing=choosing)
+    return MessageFormat(groups, layout.digest_of(found.dtype), choosing)
 
 
 def require_contractive(compressor: Compressor, layout: Layout, method: str) -> None:
@@ -177,9 +180,9 @@ def require_contractive(compressor: Compressor, layout: Layout, method: str) -> 
     Raises:
         ValueError: naming ``.contractive()``.
     """
-    for segment in layout.segments:
-        if segment.rule == "compress" and compressor.constants(segment.numel).contraction is None:
+    for d in dict.fromkeys(s.numel for s in layout.segments if s.rule == "compress"):
+        if compressor.constants(d).contraction is None:
             raise ValueError(
                 f"{method} needs a contractive compressor, and {compressor!r} is not one for d = "
-                f"{segment.numel}: the method would diverge. Use its .contractive() form"
+                f"{d}: the method would diverge. Use its .contractive() form"
             )

@@ -1,16 +1,26 @@
-"""The methods, each a description that makes its senders and receivers."""
+"""Feedback methods: DCGD, EF14, EF21, EF21+ and EF21-SGDM."""
 
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
+import torch
 from torch import Tensor
 
 from laconic.compressors import Compressor
-from laconic.feedback._encoder import Encoder, require_contractive
-from laconic.feedback._estimators import EstimatingSender, Momentum
+from laconic.feedback._encoder import Encoder, content_format, require_contractive
+from laconic.feedback._estimators import Momentum
 from laconic.feedback._protocol import Estimates, Plan, Receiver, Sender
 from laconic.feedback._receivers import HoldingReceiver, LinearReceiver
-from laconic.feedback._senders import DIRECT, DRAIN, Init, NodeSender, track, track_or_replace
+from laconic.feedback._senders import (
+    DIRECT,
+    DRAIN,
+    Init,
+    NodeSender,
+    first_content,
+    track,
+    track_or_replace,
+)
+from laconic.formats import MessageFormat
 from laconic.layout import Layout
 
 
@@ -27,6 +37,19 @@ def _check_init(init: str) -> None:
 
 def _tracking_plan(init: Init, round: int) -> Plan:
     return Plan(dense=round == 0 and init in ("gradient", "bfloat16"))
+
+
+def _tracking_format(
+    compressor: Compressor,
+    init: Init,
+    layout: Layout,
+    dtype: torch.dtype,
+    round: int,
+    *,
+    choosing: bool = False,
+) -> MessageFormat:
+    content = first_content(init) if round == 0 else "compressed"
+    return content_format(layout, compressor, content, dtype, choosing=choosing)
 
 
 @dataclass(frozen=True)
@@ -54,15 +77,26 @@ class DCGD:
         """One gradient a round."""
         return Plan()
 
+    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:  # noqa: ARG002
+        """The format of the round's messages."""
+        return content_format(layout, self.compressor, "compressed", dtype)
+
     def sender(
-        self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
+        self,
+        layout_or_like: Layout | Tensor | int,
+        node: int | Tensor = 0,
+        seed: int | Tensor = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> Sender:
         """A sender that remembers nothing."""
-        return NodeSender(Encoder(Layout.like(layout_or_like), self.compressor, node, seed), DIRECT)
+        encoder = Encoder(Layout.like(layout_or_like), self.compressor, node, seed)
+        return NodeSender(encoder, DIRECT, layout_or_like, dtype)
 
-    def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
+    def receiver(
+        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
+    ) -> Receiver:
         """A receiver that remembers nothing: estimate = mean m_i."""
-        return LinearReceiver(Layout.like(layout_or_like), _mean(nodes))
+        return LinearReceiver(layout_or_like, _mean(nodes), dtype)
 
 
 @dataclass(frozen=True)
@@ -97,17 +131,27 @@ class EF14:
         """One gradient a round."""
         return Plan()
 
+    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:  # noqa: ARG002
+        """The format of the round's messages."""
+        return content_format(layout, self.compressor, "compressed", dtype)
+
     def sender(
-        self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
+        self,
+        layout_or_like: Layout | Tensor | int,
+        node: int | Tensor = 0,
+        seed: int | Tensor = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> Sender:
         """A sender that remembers e, starting at 0."""
         layout = Layout.like(layout_or_like)
         require_contractive(self.compressor, layout, "EF14")
-        return NodeSender(Encoder(layout, self.compressor, node, seed), DRAIN)
+        return NodeSender(Encoder(layout, self.compressor, node, seed), DRAIN, layout_or_like, dtype)
 
-    def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
+    def receiver(
+        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
+    ) -> Receiver:
         """A receiver that remembers nothing: estimate = mean m_i."""
-        return LinearReceiver(Layout.like(layout_or_like), _mean(nodes))
+        return LinearReceiver(layout_or_like, _mean(nodes), dtype)
 
 
 @dataclass(frozen=True)
@@ -147,17 +191,28 @@ class EF21:
         """One gradient a round; the first round is dense where h starts at the gradient."""
         return _tracking_plan(self.init, round)
 
+    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
+        """The format of the round's messages."""
+        return _tracking_format(self.compressor, self.init, layout, dtype, round)
+
     def sender(
-        self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
+        self,
+        layout_or_like: Layout | Tensor | int,
+        node: int | Tensor = 0,
+        seed: int | Tensor = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> Sender:
         """A sender that remembers h_i."""
         layout = Layout.like(layout_or_like)
         require_contractive(self.compressor, layout, "EF21")
-        return NodeSender(Encoder(layout, self.compressor, node, seed), track(self.init))
+        encoder = Encoder(layout, self.compressor, node, seed)
+        return NodeSender(encoder, track(self.init), layout_or_like, dtype)
 
-    def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
+    def receiver(
+        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
+    ) -> Receiver:
         """A receiver that remembers G = mean h_i."""
-        return LinearReceiver(Layout.like(layout_or_like), _mean(nodes), lam=1.0)
+        return LinearReceiver(layout_or_like, _mean(nodes), dtype, lam=1.0)
 
 
 @dataclass(frozen=True)
@@ -195,8 +250,16 @@ class EF21Plus:
         """As EF21."""
         return _tracking_plan(self.init, round)
 
+    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
+        """The format of the round's messages."""
+        return _tracking_format(self.compressor, self.init, layout, dtype, round, choosing=True)
+
     def sender(
-        self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
+        self,
+        layout_or_like: Layout | Tensor | int,
+        node: int | Tensor = 0,
+        seed: int | Tensor = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> Sender:
         """A sender that remembers h_i; ValueError for a random compressor."""
         layout = Layout.like(layout_or_like)
@@ -206,11 +269,14 @@ class EF21Plus:
                 "use EF21, or a deterministic compressor such as TopK"
             )
         require_contractive(self.compressor, layout, "EF21+")
-        return NodeSender(Encoder(layout, self.compressor, node, seed), track_or_replace(self.init))
+        encoder = Encoder(layout, self.compressor, node, seed)
+        return NodeSender(encoder, track_or_replace(self.init), layout_or_like, dtype)
 
-    def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
+    def receiver(
+        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
+    ) -> Receiver:
         """A receiver that holds all h_i."""
-        return HoldingReceiver(Layout.like(layout_or_like), _mean(nodes))
+        return HoldingReceiver(layout_or_like, _mean(nodes), dtype)
 
 
 @dataclass(frozen=True)
@@ -247,14 +313,25 @@ class EF21SGDM:
         """As EF21."""
         return _tracking_plan(self.init, round)
 
+    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
+        """The format of the round's messages."""
+        return _tracking_format(self.compressor, self.init, layout, dtype, round)
+
     def sender(
-        self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
+        self,
+        layout_or_like: Layout | Tensor | int,
+        node: int | Tensor = 0,
+        seed: int | Tensor = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> Sender:
         """EF21's sender behind momentum."""
         layout = Layout.like(layout_or_like)
-        behind = EF21(self.compressor, self.init).sender(layout, node, seed)
-        return EstimatingSender(layout, Momentum(self.eta), behind)
+        require_contractive(self.compressor, layout, "EF21-SGDM")
+        encoder = Encoder(layout, self.compressor, node, seed)
+        return NodeSender(encoder, track(self.init), layout_or_like, dtype, Momentum(self.eta))
 
-    def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
+    def receiver(
+        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
+    ) -> Receiver:
         """EF21's receiver."""
-        return EF21(self.compressor, self.init).receiver(layout_or_like, nodes)
+        return EF21(self.compressor, self.init).receiver(layout_or_like, nodes, dtype)

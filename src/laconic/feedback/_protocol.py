@@ -1,12 +1,14 @@
-"""What every method is made of: a plan, a sender on each node, a receiver on each listener."""
+"""The interfaces of feedback methods: plan, sender and receiver."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from laconic.compressors import Compressor
+from laconic.formats import MessageFormat
 from laconic.layout import Layout
 from laconic.messages import Message
 
@@ -36,7 +38,10 @@ class Sender(Protocol):
         """Number of messages sent so far."""
 
     def stage(
-        self, gradient: Tensor, previous: Tensor | None = None, stepsize: float | Tensor | None = None
+        self,
+        gradient: Tensor | Sequence[Tensor],
+        previous: Tensor | None = None,
+        stepsize: float | Tensor | None = None,
     ) -> Message:
         """The message for this round's gradient; the memory stays until :meth:`commit`.
 
@@ -51,14 +56,18 @@ class Sender(Protocol):
         """Forget what is staged; the memory is as it was, bit for bit."""
 
     def send(
-        self, gradient: Tensor, previous: Tensor | None = None, stepsize: float | Tensor | None = None
+        self,
+        gradient: Tensor | Sequence[Tensor],
+        previous: Tensor | None = None,
+        stepsize: float | Tensor | None = None,
     ) -> Message:
         """The message for this round's gradient, staged and committed.
 
         Args:
             gradient: (..., d), finite; any per-node vector. Leading dimensions are batches of runs, and
-                last of nodes where ``node`` is a tensor. The first one's accumulation dtype becomes the
-                memory's, and later ones are converted to it.
+                last of nodes where ``node`` is a tensor. Or a tensor for each segment of the layout, in its
+                order and of one dtype, read where they lie. The first one's shape and accumulation dtype
+                become the memories', where those were made for others; later ones are converted.
             previous: the same minibatch's gradient at the last iterate, where the plan asks for it.
             stepsize: where given, to a method whose ``estimates`` is "step": the stepsize that its
                 memory is to hold. A number, or a tensor that broadcasts to (..., 1).
@@ -67,6 +76,16 @@ class Sender(Protocol):
             ValueError: for a gradient of another shape.
             NotFiniteError: a ValueError, for a gradient that holds NaN or infinity or becomes infinite
                 together with the memory or the stepsize. The memory is then as it was.
+        """
+
+    def error(self, message: Message, gradient: Tensor) -> tuple[float, float]:
+        """The squared norms of what listeners miss after a committed message, and of the whole.
+
+        The whole is the gradient, or its momentum; for EF14 it is what waited to be sent.
+
+        Args:
+            message: the last one that was committed.
+            gradient: (d,) what it was made of.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,11 +103,14 @@ class Receiver(Protocol):
     def round(self) -> int:
         """Number of rounds received so far."""
 
-    def stage(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+    def stage(
+        self, messages: Message | Sequence[Message], out: Tensor | Sequence[Tensor] | None = None
+    ) -> Tensor | None:
         """The estimate after this round's messages; the memory stays until :meth:`commit`.
 
         Arguments, value and errors are those of :meth:`receive`. Neither messages nor estimate may change
-        before the commit.
+        before the commit. ``out`` may also be a tensor for each segment, (numel,) or of its shape,
+        contiguous and in main memory; then nothing is returned.
         """
 
     def commit(self) -> None:
@@ -142,8 +164,21 @@ class Feedback(Protocol):
     def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:
         """What the round needs."""
 
+    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
+        """The format of a round's messages, known to both ends before there is data.
+
+        Args:
+            layout: the segments.
+            dtype: of the gradients.
+            round: the round.
+        """
+
     def sender(
-        self, layout_or_like: Layout | Tensor | int, node: int | Tensor = 0, seed: int | Tensor = 0
+        self,
+        layout_or_like: Layout | Tensor | int,
+        node: int | Tensor = 0,
+        seed: int | Tensor = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> Sender:
         """A sender with an empty memory.
 
@@ -152,11 +187,14 @@ class Feedback(Protocol):
             node: this node's number; a tensor that broadcasts to the gradient's leading dimensions for
                 a batch of nodes.
             seed: the seed of all draws, alike on all nodes; a tensor likewise for a batch of runs.
+            dtype: of the gradients; where ``layout_or_like`` is a tensor, its own.
 
         Raises:
             ValueError: for settings that do not fit the layout, or a compressor that the method cannot
                 use.
         """
 
-    def receiver(self, layout_or_like: Layout | Tensor | int, nodes: int) -> Receiver:
+    def receiver(
+        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
+    ) -> Receiver:
         """A receiver with an empty memory for messages of ``nodes`` nodes, weighted equally."""

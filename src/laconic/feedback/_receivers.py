@@ -1,123 +1,235 @@
-"""The receivers: linear in the messages, or holding every node's memory."""
+"""Receivers: linear in the messages, or holding every node's memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from laconic.feedback._state import snapshot, take_state
+from laconic.feedback._checks import check_memory, check_messages, check_out, each_message
+from laconic.feedback._memories import Memories, take_round
+from laconic.formats import accumulation_dtype
+from laconic.kernels import scatter_add_
+from laconic.kernels.receive import undo_nodes
+from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.layout import Layout
-from laconic.messages import Message, is_sparse
-from laconic.nodes import add_nodes_, spread
+from laconic.messages import Group, Message, add_group, add_nodes_, spread
+
+Messages = Message | Sequence[Message]
+Columns = Sequence[Group]
 
 
 class LinearReceiver:
     """``estimate = G + nu * sum_i w_i m_i``, then ``G <- G + lam * sum_i w_i m_i``.
 
-    EF21 has lam = nu = 1 and G = mean h_i; DCGD and EF14 have lam = 0, so that G stays 0.
+    EF21 has lam = nu = 1 and G = mean h_i; DCGD and EF14 have lam = 0, so that there is no G.
     The sums run over nodes in ascending order, weights first.
+
+    Args:
+        like: the layout, or a tensor of the estimate's shape, dtype and device.
+        weights: one a node.
+        dtype: of the vectors, where ``like`` is a layout.
+        lam: weight of the messages in G.
+        nu: weight of the messages in the estimate.
     """
 
     def __init__(
-        self, layout: Layout, weights: Sequence[float], *, lam: float = 0.0, nu: float = 1.0
+        self,
+        like: Layout | Tensor | int,
+        weights: Sequence[float],
+        dtype: torch.dtype = torch.float32,
+        *,
+        lam: float = 0.0,
+        nu: float = 1.0,
     ) -> None:
         """Start at round 0 with G = 0."""
-        self._layout = layout
+        self._layout = Layout.like(like)
         self._weights = tuple(weights)
-        self._lam = lam
-        self._nu = nu
+        self._lam, self._nu = lam, nu
+        self._staged: _Staged | None = None
+        self._before: dict[int, Tensor] = {}
         self.round = 0
-        self.memory: Tensor | None = None
-        self._staged: tuple[Message | Sequence[Message], Tensor] | None = None
+        self.memories = Memories.like(("memory",) if lam else (), like, dtype)
 
-    def stage(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+    def stage(self, messages: Messages, out: Tensor | Sequence[Tensor] | None = None) -> Tensor | None:
         """The estimate after this round's messages; G stays until :meth:`commit`."""
-        self._staged = None
+        self.roll_back()
         like = check_messages(messages, self._layout, len(self._weights), self.round)
-        if any(message.replaces is not None for message in _each(messages)):
+        if any(message.replaces is not None for message in each_message(messages)):
             raise ValueError(
-                "a message says whether it adds or replaces, which this receiver cannot hear; "
-                "EF21+ needs EF21+ at both ends"
+                "the messages have flags for replacing a memory, as EF21+ sends them, but this receiver only "
+                "adds: use EF21Plus for sender and receiver"
             )
-        if self.memory is not None:
-            check_memory(self.memory, like)
-        check_out(out, like)
-        dtype = like.dtype if self.memory is None else self.memory.dtype
-        estimate = like.new_empty(like.shape, dtype=dtype) if out is None or out.dtype != dtype else out
-        if self.memory is None:
-            estimate.zero_()
-        add_nodes_(estimate, messages, self._scaled(self._nu), self.memory)
-        self._staged = messages, estimate
-        return estimate if out is None or out is estimate else out.copy_(estimate)
+        if self.round == 0:
+            self.memories = self.memories.fitted(tuple(like.shape), self._wide(like), like.device)
+        for memory in self.memories.values():
+            check_memory(memory, like)
+        check_out(out, like, self._layout)
+        dtype = self.memories["memory"].dtype if self._lam else like.dtype
+        row = not isinstance(messages, Message) and like.dim() == 1 and like.device.type == "cpu"
+        if row:
+            return self._stage_row(list(messages), out, dtype)  # type: ignore[arg-type]
+        estimate = torch.zeros(like.shape, dtype=dtype, device=like.device)
+        if self._lam:
+            estimate.copy_(self.memories["memory"])
+        _add_batch_(estimate, messages, self._scaled(self._nu))
+        self._staged = _Staged(messages, None, estimate)
+        return estimate if out is None else _written(out, estimate)
+
+    def _stage_row(
+        self, messages: list[Message], out: Tensor | Sequence[Tensor] | None, dtype: torch.dtype
+    ) -> Tensor | None:
+        """One vector in main memory: one compiled call a group."""
+        estimate: Tensor | None = None
+        written = out
+        if out is None or not _is_written(out, dtype):
+            written = estimate = torch.empty(self._layout.d, dtype=dtype)
+        assert written is not None
+        goal, weights = SegmentedVector.of(written), self._scaled(self._nu)
+        # The memory moves in the call that writes the estimate; what stood there is kept for an undo.
+        at_once = self._lam != 0.0 and self._lam == self._nu
+        undone: list[tuple[Columns, Tensor]] = []
+        self._staged = _Staged(messages, undone, None)
+        for columns in zip(*(message.groups for message in messages), strict=True):
+            one = columns[0].format
+            memory = None
+            if self._lam:
+                memory = Vectors.flat(self.memories["memory"], one.table.start_array)
+            before = self._room(columns, dtype) if at_once and self.round else None
+            if before is not None:
+                undone.append((columns, before))
+            add_group(
+                memory,
+                columns,
+                weights,
+                out=goal.vectors(one.places, one.table),
+                before=before,
+                commit=at_once,
+            )
+        if isinstance(out, Tensor):
+            return out if estimate is None else out.copy_(estimate)
+        if out is not None and estimate is not None:
+            _written(out, estimate)
+        return estimate if out is None else None
+
+    def _room(self, columns: Columns, dtype: torch.dtype) -> Tensor:
+        """Room for what a group's columns replace in the memory, kept from round to round."""
+        group = columns[0]
+        size = group.format.columns * (1 if group.positions is None else len(columns))
+        number = group.format.places[0]
+        room = self._before.get(number)
+        if room is None or room.numel() != size or room.dtype != dtype:
+            room = self._before[number] = torch.empty(size, dtype=dtype)
+        return room
+
+    def _wide(self, like: Tensor) -> torch.dtype:
+        # A compressor may narrow its numbers; the memory has the dtype of the vectors.
+        return torch.promote_types(self.memories.dtype, like.dtype)
 
     def commit(self) -> None:
         """Let G and the round move on."""
         if self._staged is None:
             raise RuntimeError("nothing is staged; call stage() first, or receive()")
-        messages, estimate = self._staged
-        self._staged = None
+        staged, self._staged = self._staged, None
         self.round += 1
-        if self._lam == 0.0:
+        if not self._lam:
             return
-        if self.memory is None:
-            self.memory = torch.zeros_like(estimate, memory_format=torch.contiguous_format)
-        if self._lam == self._nu and not all(map(is_sparse, _each(messages))):
-            self.memory.copy_(estimate)
-        else:
-            # The same additions once more, at few places: cheaper than to copy every coordinate.
-            add_nodes_(self.memory, messages, self._scaled(self._lam))
+        if staged.estimate is not None and self._lam == self._nu:
+            self.memories["memory"].copy_(staged.estimate)
+        elif self._lam != self._nu:
+            _add_batch_(self.memories["memory"], staged.messages, self._scaled(self._lam))
 
     def roll_back(self) -> None:
         """Forget what is staged."""
-        self._staged = None
+        staged, self._staged = self._staged, None
+        if staged is not None and self._lam:
+            self._undo(staged, self.memories["memory"])
 
-    def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+    def _undo(self, staged: "_Staged", memory: Tensor) -> None:
+        if staged.undone is None or self._lam != self._nu:
+            return
+        if self.round == 0:
+            memory.zero_()
+        for columns, before in staged.undone:
+            table = columns[0].format.table
+            nodes = [group.placed() for group in columns]
+            undo_nodes(Vectors.flat(memory, table.start_array), nodes, table, before)
+
+    def receive(self, messages: Messages, out: Tensor | None = None) -> Tensor:
         """The estimate after this round's messages, staged and committed."""
         estimate = self.stage(messages, out)
         self.commit()
+        assert estimate is not None
         return estimate
 
     def _scaled(self, factor: float) -> tuple[float, ...]:
         return tuple(factor * weight for weight in self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """The round and G (..., d); None where there is none."""
-        return {"layout": self._layout.digest, "round": self.round, "memory": snapshot(self.memory)}
+        """The round and G (..., d), as before what is staged; None for methods without G."""
+        memory = self.memories.snapshot().get("memory")
+        if memory is not None and self._staged is not None:
+            self._undo(self._staged, memory)
+        return {"layout": self._layout.digest, "round": self.round, "memory": memory}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over round and G."""
-        self.round = take_state(state, self._layout, ("memory",))
-        self.memory = snapshot(state["memory"])
+        self.round = take_round(state, self._layout, ("memory",))
+        self.memories.load(state)
+        self._staged = None
+
+
+class _Staged:
+    """A round of a linear receiver that has not been committed."""
+
+    def __init__(
+        self, messages: Messages, undone: list[tuple[Columns, Tensor]] | None, estimate: Tensor | None
+    ) -> None:
+        self.messages = messages
+        self.undone = undone
+        self.estimate = estimate
 
 
 class HoldingReceiver:
     """Holds every node's h_i, as EF21+ needs it: a message is added to h_i or replaces it.
 
     The estimate is ``sum_i fl(w_i h_i)``, nodes ascending. It takes n * d numbers of memory.
+
+    Args:
+        like: the layout, or a tensor of the estimate's shape, dtype and device.
+        weights: one a node.
+        dtype: of the vectors, where ``like`` is a layout.
     """
 
-    def __init__(self, layout: Layout, weights: Sequence[float]) -> None:
+    def __init__(
+        self, like: Layout | Tensor | int, weights: Sequence[float], dtype: torch.dtype = torch.float32
+    ) -> None:
         """Start at round 0 with h_i = 0."""
-        self._layout = layout
+        self._layout = Layout.like(like)
         self._weights = tuple(weights)
+        self._staged = False
         self.round = 0
-        self.memories: Tensor | None = None
-        self._staged: Tensor | None = None
+        shape = tuple(like.shape) if isinstance(like, Tensor) else (self._layout.d,)
+        dtype = like.dtype if isinstance(like, Tensor) else dtype
+        self.memories = Memories(("memories",), self._shape(shape), accumulation_dtype(dtype))
 
-    def stage(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+    def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], len(self._weights), shape[-1])
+
+    def stage(self, messages: Messages, out: Tensor | Sequence[Tensor] | None = None) -> Tensor | None:
         """The mean of the h_i after this round's messages; they stay until :meth:`commit`."""
-        self._staged = None
+        self._staged = False
         like = check_messages(messages, self._layout, len(self._weights), self.round)
-        if any(message.replaces is None for message in _each(messages)):
-            raise ValueError("a message does not say whether it replaces; EF21+ needs EF21+ at both ends")
-        nodes = len(self._weights)
-        if self.memories is None:
-            after = like.new_zeros(*like.shape[:-1], nodes, like.shape[-1])
-        else:
-            check_memory(self.memories[..., 0, :], like)
-            after = self.memories.clone()
-        check_out(out, like)
+        if any(message.replaces is None for message in each_message(messages)):
+            raise ValueError(
+                "the messages have no flags for replacing a memory: use EF21Plus for sender and receiver"
+            )
+        if self.round == 0:
+            shape = self._shape(tuple(like.shape))
+            self.memories = self.memories.fitted(shape, self._wide(like), like.device)
+        check_memory(self.memories["memories"][..., 0, :], like)
+        check_out(out, like, self._layout)
+        after = self.memories.scratch("memories").copy_(self.memories["memories"])
         if isinstance(messages, Message):
             _take_(after, messages)
         else:
@@ -126,34 +238,58 @@ class HoldingReceiver:
         estimate = like.new_zeros(like.shape, dtype=after.dtype)
         for i, weight in enumerate(self._weights):
             estimate += after[..., i, :] * weight
-        self._staged = after
-        return estimate if out is None else out.copy_(estimate)
+        self._staged = True
+        return estimate if out is None else _written(out, estimate)
+
+    def _wide(self, like: Tensor) -> torch.dtype:
+        # A compressor may narrow its numbers; the memory has the dtype of the vectors.
+        return torch.promote_types(self.memories.dtype, like.dtype)
 
     def commit(self) -> None:
         """Let the h_i and the round move on."""
-        if self._staged is None:
+        if not self._staged:
             raise RuntimeError("nothing is staged; call stage() first, or receive()")
-        self.memories, self._staged = self._staged, None
+        self.memories.swap("memories")
+        self._staged = False
         self.round += 1
 
     def roll_back(self) -> None:
         """Forget what is staged."""
-        self._staged = None
+        self._staged = False
 
-    def receive(self, messages: Message | Sequence[Message], out: Tensor | None = None) -> Tensor:
+    def receive(self, messages: Messages, out: Tensor | None = None) -> Tensor:
         """The mean of the h_i after this round's messages, staged and committed."""
         estimate = self.stage(messages, out)
         self.commit()
+        assert estimate is not None
         return estimate
 
     def state_dict(self) -> dict[str, Any]:
         """The round and all h_i (..., nodes, d)."""
-        return {"layout": self._layout.digest, "round": self.round, "memories": snapshot(self.memories)}
+        return {"layout": self._layout.digest, "round": self.round, **self.memories.snapshot()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over round and memories."""
-        self.round = take_state(state, self._layout, ("memories",))
-        self.memories = snapshot(state["memories"])
+        self.round = take_round(state, self._layout, ("memories",))
+        self.memories.load(state)
+        self._staged = False
+
+
+def _is_written(out: Tensor | Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Whether compiled loops write sums of that dtype there."""
+    tensors = (out,) if isinstance(out, Tensor) else out
+    narrow = torch.bfloat16 if dtype == torch.float32 else dtype
+    # One call for all tensors: a generator is entered anew for each.
+    odd = [tensor for tensor in tensors if tensor.dtype not in (dtype, narrow) or not tensor.is_contiguous()]
+    return not odd
+
+
+def _written(out: Tensor | Sequence[Tensor], estimate: Tensor) -> Tensor | None:
+    if isinstance(out, Tensor):
+        return out.copy_(estimate)
+    for tensor, part in zip(out, torch.split(estimate, [t.numel() for t in out]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
+    return None
 
 
 def _take_(memory: Tensor, message: Message) -> None:
@@ -163,58 +299,15 @@ def _take_(memory: Tensor, message: Message) -> None:
     message.add_to(memory)
 
 
-def check_messages(messages: Message | Sequence[Message], layout: Layout, nodes: int, round: int) -> Tensor:
-    """An empty vector like the estimate (..., d), once all messages are known to fit together.
-
-    Raises:
-        ValueError: naming the node and what is different.
-    """
-    each = _each(messages)
-    batch = each[0].batch if each else torch.Size()
-    count = len(each)
-    if isinstance(messages, Message):
-        if not batch:
-            raise ValueError("got one node's message alone; give a list with a message of each node")
-        batch, count = batch[:-1], batch[-1]
-    if count != nodes:
-        raise ValueError(f"the receiver expects a message from each of {nodes} nodes, but got {count}")
-    first = each[0]
-    for node, message in enumerate(each):
-        if message.digest != layout.digest or message.d != layout.d:
-            raise ValueError(
-                f"the message of node {node} belongs to another layout ({message.d} elements, digest "
-                f"{message.digest:#010x}; here {layout.d} and {layout.digest:#010x}): "
-                "do all nodes have the same parameters?"
-            )
-        if message.round != round:
-            raise ValueError(
-                f"the message of node {node} is of round {message.round}, but the receiver is at round "
-                f"{round}: did a node skip a step?"
-            )
-        if message.batch != first.batch or message.dtype != first.dtype:
-            raise ValueError(
-                f"the message of node {node} has leading dimensions {tuple(message.batch)} and "
-                f"{message.dtype} numbers, but that of node 0 {tuple(first.batch)} and {first.dtype}"
-            )
-    # Only its shape, dtype and device are looked at: it takes no memory.
-    return torch.empty((), dtype=first.dtype, device=first.parts[0].values.device).expand(*batch, layout.d)
-
-
-def check_memory(memory: Tensor, like: Tensor) -> None:
-    """Refuse messages that the memory cannot take, before any of them has changed it."""
-    if memory.shape != like.shape or torch.promote_types(memory.dtype, like.dtype) != memory.dtype:
-        raise ValueError(
-            f"the memory has shape {tuple(memory.shape)} and {memory.dtype} numbers, but the messages make "
-            f"{tuple(like.shape)} and {like.dtype}; make a new receiver for another batch of runs or "
-            "another dtype"
-        )
-
-
-def check_out(out: Tensor | None, like: Tensor) -> None:
-    """Refuse an ``out`` of another shape, before a memory has moved on."""
-    if out is not None and out.shape != like.shape:
-        raise ValueError(f"the estimate has shape {tuple(like.shape)}, but out has shape {tuple(out.shape)}")
-
-
-def _each(messages: Message | Sequence[Message]) -> Sequence[Message]:
-    return (messages,) if isinstance(messages, Message) else messages
+def _add_batch_(out: Tensor, messages: Messages, weights: Sequence[float]) -> None:
+    """``out <- fl(out + fl(w_i * m_i))``, nodes ascending; of a batch, its last leading dimension."""
+    if not isinstance(messages, Message):
+        add_nodes_(out, [message.groups for message in messages], weights)
+        return
+    column = torch.as_tensor(weights, dtype=out.dtype, device=out.device).unsqueeze(-1)
+    if all(group.positions is not None and group.counts is None for group in messages.groups):
+        for group in messages.groups:
+            scatter_add_(out, group.flat_positions(), group.decode().to(out.dtype) * column)
+        return
+    for weight, message in zip(weights, messages.unbind(), strict=True):
+        message.add_to(out, float(weight))

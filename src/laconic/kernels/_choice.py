@@ -6,6 +6,7 @@ beside a GPU. Then the plain form runs, with the same result, and a warning says
 
 import importlib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +19,15 @@ T = TypeVar("T")
 
 _found: dict[str, ModuleType | None] = {}
 _plain = False
+_ran: Counter[str] = Counter()
+
+
+def kernel_counts() -> dict[str, int]:
+    """How often each module of kernels has run in this process, by form: "cpu:selection", "plain:selection".
+
+    For tests of which way runs.
+    """
+    return dict(_ran)
 
 
 def on_gpu(tensor: Tensor) -> Any:
@@ -56,33 +66,58 @@ def loops(name: str) -> Any:
         # Imported here because numba takes longer to import than all the rest.
         try:
             _found[name] = importlib.import_module(f"laconic.kernels._cpu.{name}")
+            importlib.import_module("laconic.kernels._cpu._jit").forget_stale()
         except Exception as error:  # an unfit numba raises whatever it likes
             _give_up(name, error)
     return _found[name]
 
 
-def compiled_or_plain(name: str, compiled: Callable[[Any], T], plain: Callable[[], T]) -> T:
-    """``compiled(loops(name))``; ``plain()`` where these loops cannot be imported or compiled.
+def dispatch(
+    name: str,
+    cpu: Callable[[Any], T] | None,
+    plain: Callable[[], T],
+    *,
+    gpu: Callable[[Any], T] | None = None,
+    tensor: Tensor | None = None,
+) -> T:
+    """Run a kernel in the form for the device of its tensors, and count it.
 
     A loop is compiled before it runs, so a failure to compile has changed nothing.
+
+    Args:
+        name: of the module of loops ``laconic.kernels._cpu.<name>``.
+        cpu: is given that module; None where its loops do not take these arguments. Where they cannot be
+            imported or compiled, ``plain`` runs.
+        plain: the definition.
+        gpu: is given ``laconic.kernels._gpu``; None where its kernels do not take these arguments.
+        tensor: what lies on the device; None: all is in main memory.
     """
-    module = None if _plain else loops(name)
-    if module is not None:
+    if not _plain and gpu is not None and tensor is not None and (kernels := on_gpu(tensor)) is not None:
+        _ran[f"gpu:{name}"] += 1
+        return gpu(kernels)
+    module = None if _plain or cpu is None else loops(name)
+    if cpu is not None and module is not None:
         try:
-            return compiled(module)
+            found = cpu(module)
         except Exception as error:
-            if not _says_no_compiler(error):
+            if not _is_of_compiler(error):
                 raise
             _give_up(name, error)
+        else:
+            _ran[f"cpu:{name}"] += 1
+            return found
+    _ran[f"plain:{name}"] += 1
     return plain()
 
 
-def _says_no_compiler(error: Exception) -> bool:
-    """Whether numba or LLVM failed, rather than the arguments."""
-    from numba.core.errors import NumbaError
-
-    # llvmlite raises RuntimeError; OSError comes from a cache folder that is full or vanished.
-    return isinstance(error, NumbaError | RuntimeError | OSError | NotImplementedError)
+def _is_of_compiler(error: Exception) -> bool:
+    """Whether numba or llvmlite failed, rather than the arguments: it was raised in their code."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ("numba", "llvmlite"):
+            return True
+        frame = frame.tb_next
+    return any(kind.__module__.partition(".")[0] == "numba" for kind in type(error).__mro__)
 
 
 def _give_up(name: str, error: Exception) -> None:

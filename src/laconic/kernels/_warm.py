@@ -3,20 +3,30 @@
 from collections.abc import Iterable
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 
 from laconic.kernels import _choice
 from laconic.kernels._cpu.threads import using_threads
 from laconic.kernels._cuts import Cuts
-from laconic.kernels.scatter import add_nodes_into, scatter_add_
-from laconic.kernels.selection import accumulation_dtype, move_top_k_, top_k_segments
+from laconic.kernels._narrow import CODE_DTYPES
+from laconic.kernels.group_codes import code_bytes, get_codes, put_codes
+from laconic.kernels.group_positions import (
+    get_adaptive,
+    get_positions,
+    position_plan,
+    put_adaptive,
+    put_positions,
+)
+from laconic.kernels.selection import accumulation_dtype, select_segments
+from laconic.kernels.tables import Vectors
 
 _LENGTH = 1 << 18
 """Long enough to be cut between two threads."""
 
 
 def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
-    """Compile the loops of selection and scattering, so that no step has to wait for it.
+    """Compile the loops of selection for one and for several threads, so that no step has to wait for it.
 
     Compiled code is kept on disk; with it this takes a fraction of a second, without some seconds a dtype.
     numba compiles one function at a time in a process: ``laconic warmup`` uses several processes.
@@ -27,20 +37,41 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
     Example:
         >>> warm_up([])
     """
+    loops = _choice.loops("selection")
     for dtype in dtypes:
-        wide = accumulation_dtype(dtype)
-        memory, places = torch.zeros(_LENGTH, dtype=wide), torch.arange(1 << 12)
-        cuts = Cuts.of([0], [_LENGTH], 2)
-        loops = _choice.loops("selection")
-        with using_threads(2), nullcontext() if loops is None else loops.eagerly():
-            for _ in range(2):  # the second begins with a guess
-                positions, values, _ = move_top_k_(memory, cuts, memory.to(dtype))
-            top_k_segments(memory.to(dtype), None, cuts)
-        short = Cuts.of([0], [300], 2)
-        top_k_segments(memory[:300].to(dtype), memory[:300], short)
-        top_k_segments(memory[:300].to(dtype), None, short)
-        add_nodes_into(memory, [positions], [values], [1.0], torch.empty_like(memory))
-        scatter_add_(memory, places.unsqueeze(0), memory[: places.numel()].clone().unsqueeze(0))
+        for length in (_LENGTH, 300):
+            with using_threads(2), nullcontext() if loops is None else loops.eagerly():
+                _select_in_every_way(length, dtype)
+
+
+def _select_in_every_way(length: int, dtype: torch.dtype) -> None:
+    cuts = Cuts.of([0], [length], 2)
+    wide = torch.zeros(length, dtype=accumulation_dtype(dtype))
+    x, memory, out = (Vectors.flat(each, cuts.starts) for each in (wide.to(dtype), wide, wide.clone()))
+    for salt in range(2):  # the second begins with a guess
+        select_segments(x, None, cuts, salt=salt)
+        select_segments(x, memory, cuts, salt=salt)
+        select_segments(x, memory, cuts, salt=salt, move="track")
+        select_segments(x, memory, cuts, salt=salt, move="drain", out=out)
+    select_segments(None, memory, cuts, move="drain")
+
+
+def warm_up_packing() -> None:
+    """Compile the loops that pack and unpack positions and codes."""
+    positions = np.arange(0, 200, 2)
+    plan = position_plan([200], [positions.size])
+    data = np.empty(plan.nbytes, np.uint8)
+    put_positions(positions, plan, data)
+    get_positions(data, plan)
+    near = np.arange(100)  # so that Rice coding is shorter
+    get_adaptive(
+        put_adaptive(near, position_plan([10_000], [near.size])), position_plan([10_000], [near.size])
+    )
+    bounds = np.array([0, 8])
+    for dtype in CODE_DTYPES:
+        codes, packed = torch.ones(8, dtype=dtype), np.empty(code_bytes(8, 1, 2), np.uint8)
+        put_codes(codes, None, bounds, None, 4, 1, 2, packed)
+        get_codes(packed, None, bounds, None, 4, 1, 2, torch.iinfo(dtype).max)
 
 
 def keeps_compiled() -> bool:

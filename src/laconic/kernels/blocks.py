@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import compiled_or_plain, on_gpu
-from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels._choice import dispatch
 from laconic.kernels._narrow import CODE_DTYPES, by_width, code_dtype, code_room
-from laconic.kernels.steps import Row, Step, cuts
+from laconic.kernels.magnitudes import are_finite
+from laconic.kernels.segmented import Reading, SegmentedInput, block_bounds, in_shares, reading_of
+from laconic.kernels.steps import Step
 
 _TILE = 4096
 """The longest block that a GPU's program holds at once."""
@@ -22,8 +23,7 @@ def quantize_blocks(x: Tensor | Step, steps: int, block: int) -> tuple[Tensor, T
     ``fl(highest - low)``, one step less where ``low + span`` would be infinite.
 
     Args:
-        x: (..., d), finite, float32 or float64; or a step, whose ``out`` gets ``fl(weight value)`` added,
-            the value as :func:`dequantize_blocks` finds it.
+        x: (..., d), finite, float32 or float64; or a step.
         steps: j's largest value.
         block: numbers a block; the last may hold fewer.
 
@@ -37,40 +37,72 @@ def quantize_blocks(x: Tensor | Step, steps: int, block: int) -> tuple[Tensor, T
         (tensor([ 1, -2,  4,  4], dtype=torch.int8), 1.0, 3.0)
     """
     step = x if isinstance(x, Step) else Step(x)
-    if block <= _TILE and step.out is None and (gpu := on_gpu(step.x)) is not None:
+
+    def plain() -> tuple[Tensor, Tensor, Tensor]:
+        return quantize_blocks_plainly(step.numbers(), steps, block)
+
+    def compiled(loops: Any) -> tuple[Tensor, Tensor, Tensor]:
+        codes, *extremes, _ = _quantized(loops, reading_of(step), steps, block)
+        low, span = (t.view(*step.batch, -1) for t in extremes)
+        return codes.view(step.x.shape), low, span
+
+    def on_device(gpu: Any) -> tuple[Tensor, Tensor, Tensor]:
         return cast(tuple[Tensor, Tensor, Tensor], gpu.quantize_blocks(step.numbers(), steps, block))
-    if not step.compiled:
-        return _quantize_plainly(step, steps, block)
-    return compiled_or_plain(
+
+    return dispatch(
         "blocks",
-        lambda loops: _quantize_rows(loops, step, steps, block),
-        lambda: _quantize_plainly(step, steps, block),
+        compiled if step.compiled else None,
+        plain,
+        gpu=on_device if block <= _TILE else None,
+        tensor=step.x,
     )
 
 
-def _quantize_plainly(step: Step, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    codes, low, span = quantize_blocks_plainly(step.numbers(), steps, block)
-    if step.out is not None:
-        levels = torch.arange(-1, steps + 1, dtype=span.dtype, device=span.device).clamp(min=0) / steps
-        step.add(dequantize_blocks_plainly(codes, levels, span, low, block))
-    return codes, low, span
+def quantize_block_segments(
+    inp: SegmentedInput, steps: int, block: int
+) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """As :func:`quantize_blocks` of every segment, in which blocks begin anew.
+
+    Args:
+        inp: the segments.
+        steps: as for :func:`quantize_blocks`.
+        block: numbers a block; the last of a segment may hold fewer.
+
+    Returns:
+        Codes (K,); low and span (B,), B the number of all blocks; and whether all numbers were finite.
+
+    Example:
+        >>> from laconic.kernels.tables import SegmentTable
+        >>> table = SegmentTable((0, 2), (2, 1), (2, 1), (0, 1))
+        >>> quantize_block_segments(SegmentedInput.of_kept(torch.tensor([1.0, -3.0, 5.0]), table), 3, 1024)[1]
+        tensor([1., 5.])
+    """
+
+    def plain() -> tuple[Tensor, Tensor, Tensor, bool]:
+        steps_, finite = inp.steps(), True
+        empty = torch.empty(0, dtype=inp.dtype)
+        found = [(empty.to(code_dtype(steps + 1)), empty, empty)]
+        for step in steps_:
+            found.append(quantize_blocks_plainly(step.numbers(), steps, block))
+            finite = finite and bool(step.numbers().isfinite().all())
+        codes, low, span = (torch.cat(columns) for columns in zip(*found, strict=True))
+        return codes, low, span, finite
+
+    return dispatch("blocks", lambda loops: _quantized(loops, inp.reading(), steps, block), plain)
 
 
-def _quantize_rows(loops: Any, step: Step, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    codes = code_room(step.x.shape, steps + 1)
-    blocks = -(-step.d // block)
-    low = torch.empty(*step.batch, blocks, dtype=step.dtype)
+def _quantized(loops: Any, reading: Reading, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor, bool]:
+    codes = code_room((reading.columns,), steps + 1)
+    owned = block_bounds(reading.bounds, block)
+    low = torch.empty(int(owned[-1]), dtype=reading.dtype)
     span = torch.empty_like(low)
-    flat = (t.view(-1, t.shape[-1]).numpy() for t in (codes, low, span))
-    for row, own, *extremes in zip(step.rows(), *flat, strict=True):
-        out = (by_width(own), *extremes)
-        firsts = [blocks * share // len(cuts(row.size)) for share in range(len(cuts(row.size)) + 1)]
+    out = (by_width(codes.numpy()), low.numpy(), span.numpy())
 
-        def work(share: int, row: Row = row, out: Any = out, firsts: list[int] = firsts) -> None:
-            loops.quantize(row, steps, block, firsts[share], firsts[share + 1], *out)
+    def work(*share: int) -> int:
+        return cast(int, loops.quantize(reading, steps, block, owned, *share, *out))
 
-        in_threads(work, len(firsts) - 1)
-    return codes, low, span
+    most = max(in_shares(reading.bounds, work, block), default=0)
+    return codes, low, span, are_finite(most, reading.dtype)
 
 
 def quantize_blocks_plainly(x: Tensor, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,14 +134,20 @@ def dequantize_blocks(codes: Tensor, levels: Tensor, span: Tensor, low: Tensor, 
     Returns:
         (..., k) in span's dtype.
     """
-    if (gpu := on_gpu(codes)) is not None:
+
+    def compiled(loops: Any) -> Tensor:
+        return _dequantize_rows(loops, codes, levels, span, low, block)
+
+    def on_device(gpu: Any) -> Tensor:
         return cast(Tensor, gpu.dequantize_blocks(codes, levels, span, low, block))
-    if codes.device.type != "cpu" or span.dtype != torch.float32 or codes.dtype not in CODE_DTYPES:
-        return dequantize_blocks_plainly(codes, levels, span, low, block)
-    return compiled_or_plain(
+
+    fits = codes.device.type == "cpu" and span.dtype == torch.float32 and codes.dtype in CODE_DTYPES
+    return dispatch(
         "blocks",
-        lambda loops: _dequantize_rows(loops, codes, levels, span, low, block),
+        compiled if fits else None,
         lambda: dequantize_blocks_plainly(codes, levels, span, low, block),
+        gpu=on_device,
+        tensor=codes,
     )
 
 

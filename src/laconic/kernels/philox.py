@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import compiled_or_plain, on_gpu
+from laconic.kernels._choice import dispatch
 
 SHARED = 0xFFFFFFFF
 """The node number of draws that all nodes make alike."""
@@ -145,15 +145,20 @@ class Stream:
         Returns:
             int64 (..., count) with values in [0, 2^32); leading dimensions are those of seed and node.
         """
-        if count >= _LONG and torch.device(device).type == "cpu":
-            return compiled_or_plain(
-                "philox",
-                lambda loops: self._filled(loops, count, purpose, np.int64(1)),
-                lambda: self.words_plainly(count, purpose),
-            )
-        if (gpu := on_gpu(torch.empty(0, device=device))) is not None:
+
+        def compiled(loops: Any) -> Tensor:
+            return self._filled(loops, count, purpose, np.int64(1))
+
+        def on_device(gpu: Any) -> Tensor:
             return cast(Tensor, gpu.words(self, count, purpose, device))
-        return self.words_plainly(count, purpose, device)
+
+        return dispatch(
+            "philox",
+            compiled if _is_long(count, device) else None,
+            lambda: self.words_plainly(count, purpose, device),
+            gpu=on_device,
+            tensor=torch.empty(0, device=device),
+        )
 
     def words_plainly(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
         """The definition of :meth:`words`."""
@@ -166,13 +171,15 @@ class Stream:
 
     def uniform(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
         """``count`` numbers w / 2^32, w the words: float64 (..., count) in [0, 1)."""
-        if count >= _LONG and torch.device(device).type == "cpu":
-            return compiled_or_plain(
-                "philox",
-                lambda loops: self._filled(loops, count, purpose, np.float64(2.0**-32)),
-                lambda: self.uniform_plainly(count, purpose),
-            )
-        return self.uniform_plainly(count, purpose, device)
+
+        def compiled(loops: Any) -> Tensor:
+            return self._filled(loops, count, purpose, np.float64(2.0**-32))
+
+        return dispatch(
+            "philox",
+            compiled if _is_long(count, device) else None,
+            lambda: self.uniform_plainly(count, purpose, device),
+        )
 
     def uniform_plainly(self, count: int, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:
         """The definition of :meth:`uniform`."""
@@ -252,3 +259,7 @@ def _feistel(position: Tensor, table: Tensor, rows: int, columns: int) -> Tensor
         else:
             right = (right + table[..., step, :].gather(-1, left)) % columns
     return left * columns + right
+
+
+def _is_long(count: int, device: torch.device | str) -> bool:
+    return count >= _LONG and torch.device(device).type == "cpu"

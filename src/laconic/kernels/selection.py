@@ -1,33 +1,30 @@
-"""Exact selection of the largest magnitudes."""
+"""Exact selection of the largest magnitudes (Top-k) in segments, and the memory's update by what is kept."""
 
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import compiled_or_plain, on_gpu
+from laconic.kernels._choice import dispatch
 from laconic.kernels._cpu.threads import get_threads
 from laconic.kernels._cuts import Cuts
+from laconic.kernels._selection_plain import (
+    select_segments_reference,
+    top_k_reference,
+    top_k_segments_reference,
+)
+from laconic.kernels.tables import Vectors
 
 _WORTH = 1 << 7
 """Numbers from which on compiled loops are faster."""
 _SHORT = 1 << 12
 """Length of rows up to which PyTorch finds the largest one faster."""
-_BITS = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.bfloat16: torch.int16,
-    torch.float16: torch.uint16,
-}
-"""Which integers stand for numbers in the compiled loops."""
-_STILL = {
-    torch.float64: (np.empty(0, np.float64),) * 3,
-    torch.float32: (np.empty(0, np.float32),) * 3,
-}
-"""What the loops get where nothing moves."""
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+Move = Literal["none", "track", "drain"]
 
 
 def top_k_positions(x: Tensor, k: int) -> Tensor:
@@ -48,28 +45,28 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
         tensor([1, 2])
     """
     d = x.shape[-1]
-    if k < d and (gpu := on_gpu(x)) is not None:
-        return cast(Tensor, gpu.top_k_positions(x, k))
     # PyTorch finds the largest of each of many short rows faster.
-    if (
-        k == d
-        or (k == 1 and d < _SHORT)
-        or x.numel() < _WORTH
-        or x.device.type != "cpu"
-        or x.dtype not in _BITS
-    ):
-        return top_k_reference(x, k)
-    rows = x.detach().reshape(-1)
-    cuts = _cuts_of_rows(rows.numel(), k, d)
-    found = compiled_or_plain(
-        "selection",
-        lambda loops: _compiled(loops, rows, None, cuts, 0)[0],
-        lambda: top_k_reference(x, k),
-    )
-    if found.shape != (*x.shape[:-1], k):
+    short = k == d or (k == 1 and d < _SHORT) or x.numel() < _WORTH
+
+    def compiled(loops: Any) -> Tensor:
+        rows = x.detach().reshape(-1)
+        cuts = _cuts_of_rows(rows.numel(), k, d)
+        found = _compiled(loops, _flat(rows, cuts), None, None, cuts, 0, "none").positions
+        if x.dim() == 1:
+            return found
         starts = torch.arange(0, rows.numel(), d).unsqueeze(-1)
-        found = (found.view(-1, k) - starts).view(*x.shape[:-1], k)
-    return found
+        return (found.view(-1, k) - starts).view(*x.shape[:-1], k)
+
+    def on_device(gpu: Any) -> Tensor:
+        return cast(Tensor, gpu.top_k_positions(x, k))
+
+    return dispatch(
+        "selection",
+        None if short or x.device.type != "cpu" or x.dtype not in _DTYPES else compiled,
+        lambda: top_k_reference(x, k),
+        gpu=on_device if k < d else None,
+        tensor=x,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -77,43 +74,90 @@ def _cuts_of_rows(numel: int, k: int, d: int) -> Cuts:
     return Cuts.of([0], [numel], k, block=d)
 
 
-def top_k_reference(x: Tensor, k: int) -> Tensor:
-    """As :func:`top_k_positions`, in plain PyTorch on any device."""
-    d = x.shape[-1]
-    if k == d:
-        return torch.arange(d, device=x.device).expand(x.shape)
-    magnitude = _magnitude_bits(x)
-    if k == 1:
-        return magnitude.argmax(dim=-1, keepdim=True)  # documented to be the first of several maxima
-    threshold = magnitude.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
-    above = magnitude > threshold
-    tied = magnitude == threshold
-    room = k - above.sum(dim=-1, keepdim=True)
-    kept = above | (tied & (tied.cumsum(dim=-1) <= room))
-    return kept.nonzero()[:, -1].reshape(*x.shape[:-1], k)
+class Selected(NamedTuple):
+    """The largest magnitudes of each segment.
+
+    Args:
+        positions: int64 (cuts.total,), counted from the start of their segment, ascending in each.
+        values: (cuts.total,), the numbers there, in the accumulation dtype; in x's own where x alone is read.
+        before: (cuts.total,), what stood in the vectors that were moved before the kept was added or taken
+            away, so that it can be put back; None where nothing was moved.
+    """
+
+    positions: Tensor
+    values: Tensor
+    before: Tensor | None
 
 
-def _magnitude_bits(x: Tensor) -> Tensor:
-    if x.dtype == torch.float64:
-        return x.contiguous().view(torch.int64) & 0x7FFFFFFFFFFFFFFF
-    if x.dtype == torch.float32:
-        return x.contiguous().view(torch.int32) & 0x7FFFFFFF
-    return x.contiguous().view(torch.int16) & 0x7FFF
+def select_segments(
+    x: Vectors | None,
+    memory: Vectors | None,
+    cuts: Cuts,
+    *,
+    salt: int = 0,
+    move: Move = "none",
+    out: Vectors | None = None,
+) -> Selected:
+    """Top-k of each segment, wherever its numbers lie, and the memory's update, in one reading.
+
+    ============  =================  ==========================  ======================================
+    move          operands           selected among              changed
+    ============  =================  ==========================  ======================================
+    ``"none"``    x                  x                           nothing
+    ``"none"``    x, memory          fl(x - memory)              nothing
+    ``"track"``   x, memory          fl(x - memory)              memory <- fl(memory + kept)
+    ``"drain"``   memory             memory                      memory <- fl(memory - kept)
+    ``"drain"``   x, memory, out     s = fl(memory + x)          out <- s, then out <- fl(out - kept)
+    ============  =================  ==========================  ======================================
+
+    Magnitudes are compared as in :func:`top_k_positions`. As NaN and infinity stand above all finite numbers,
+    and every segment or block keeps at least one number: **the values are all finite exactly where everything
+    that was selected among is** (within the segments). Where a segment holds more NaNs than are kept, which
+    of them are kept may depend on the processor.
+
+    Args:
+        x: float32, float64, bfloat16; or float16 where it is the only operand.
+        memory: in the accumulation dtype: float64 for float64, else float32.
+        cuts: how long the segments are, in which blocks they are cut, and how many numbers each keeps. Where
+            they lie is said by the starts of the vectors; ``cuts.starts`` is not used.
+        salt: where samples are drawn, best another one each round. It changes the speed, never the result.
+        move: what happens to the memory.
+        out: in memory's dtype; must not overlap the memory, nor its segments one another.
+
+    Raises:
+        ValueError: for other operands or dtypes than said above, vectors of another number of segments, or a
+            segment outside its vector.
+
+    Example:
+        >>> g, h = [torch.tensor([1.0, -3.0, 3.0])], [torch.ones(3)]
+        >>> cuts = Cuts.of([0], [3], 1)
+        >>> select_segments(Vectors.of(g), Vectors.of(h), cuts, move="track")
+        Selected(positions=tensor([1]), values=tensor([-4.]), before=tensor([1.]))
+        >>> h
+        [tensor([ 1., -3.,  1.])]
+    """
+    _check_operands(x, memory, out, cuts, move)
+    if cuts.total == 0:
+        dtype = (x if memory is None else memory).dtype  # type: ignore[union-attr]
+        empty = torch.empty(0, dtype=dtype)
+        return Selected(torch.empty(0, dtype=torch.int64), empty, None if move == "none" else empty.clone())
+    return dispatch(
+        "selection",
+        lambda loops: _compiled(loops, _located(x), _located(memory), _located(out), cuts, salt, move),
+        lambda: Selected(*select_segments_reference(x, memory, cuts, move, out)),
+    )
 
 
 def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 0) -> tuple[Tensor, Tensor]:
     """Top-k of x - memory, or of x, in each segment of a flat vector; neither is changed.
 
-    Magnitudes of ``fl(x - memory)``, x in memory's dtype, are compared as in :func:`top_k_positions`. As
-    NaN and infinity stand above all finite numbers, and every segment or block keeps at least one number:
-    **the values are all finite exactly where the whole of x - memory is** (within the segments). Where a
-    segment holds more NaNs than are kept, which of them are kept may depend on the processor.
+    As :func:`select_segments`, of vectors on any device, whose segments begin at ``cuts.starts``.
 
     Args:
         x: (D,), contiguous, float32, float64, bfloat16 or float16.
         memory: (D,), contiguous, in x's accumulation dtype: float64 for float64, else float32. Or None.
         cuts: the segments, or the blocks of segments, and how many numbers each keeps.
-        salt: where samples are drawn, best another one each round. It changes the speed, never the result.
+        salt: as for :func:`select_segments`.
 
     Returns:
         int64 positions (cuts.total,), counted from the start of their segment, ascending in each; and the
@@ -128,99 +172,22 @@ def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 
         (tensor([1, 2, 0]), tensor([-4.,  2.,  1.]))
     """
     _check(x, memory, cuts)
-    if cuts.total and (gpu := on_gpu(x)) is not None:
-        return cast(tuple[Tensor, Tensor], gpu.top_k_segments(x, memory, cuts, salt=salt))
     if x.device.type != "cpu" or cuts.total == 0:
-        return top_k_segments_reference(x, memory, cuts)
-    return compiled_or_plain(
-        "selection",
-        lambda loops: _compiled(loops, x, memory, cuts, salt),
-        lambda: top_k_segments_reference(x, memory, cuts),
-    )
 
+        def on_device(gpu: Any) -> tuple[Tensor, Tensor]:
+            return cast(tuple[Tensor, Tensor], gpu.top_k_segments(x, memory, cuts, salt=salt))
 
-class Moved(NamedTuple):
-    """What :func:`move_top_k_` did to a memory.
-
-    Args:
-        positions: int64 (cuts.total,), as :func:`top_k_segments` returns them.
-        values: what was kept there, and added or taken away.
-        before: what stood there before, so that it can be put back.
-    """
-
-    positions: Tensor
-    values: Tensor
-    before: Tensor
-
-
-def move_top_k_(memory: Tensor, cuts: Cuts, target: Tensor | None = None, *, salt: int = 0) -> Moved:
-    """Select as :func:`top_k_segments`, and move the memory by what is kept, in one reading.
-
-    Towards a target, ``h <- h + C(g - h)``, as EF21 does; or without one towards 0, ``e <- e - C(e)``, as
-    EF14 does. A block, or a segment that the cache holds, changes while it is there.
-
-    Args:
-        memory: (D,), contiguous, float32 or float64, changed in place.
-        cuts: the segments, which must not overlap.
-        target: (D,), contiguous, of a dtype whose accumulation dtype is memory's.
-        salt: as for :func:`top_k_segments`.
-
-    Raises:
-        ValueError: as :func:`top_k_segments`.
-
-    Example:
-        >>> h, g, cuts = torch.zeros(4), torch.tensor([1.0, -3.0, 0.5, 2.0]), Cuts.of([0], [4], 2)
-        >>> move_top_k_(h, cuts, g).positions
-        tensor([1, 3])
-        >>> h
-        tensor([ 0., -3.,  0.,  2.])
-        >>> move_top_k_(h, cuts).before
-        tensor([-3.,  2.])
-        >>> h
-        tensor([0., 0., 0., 0.])
-    """
-    _check(memory if target is None else target, memory, cuts)
-
-    def plain() -> Moved:
-        x, other = (memory, None) if target is None else (target, memory)
-        positions, values = top_k_segments(x, other, cuts, salt=salt)
-        places = flat_places(positions, cuts)
-        numbers = memory.detach()
-        before = numbers[places]
-        numbers[places] = before - values if target is None else before + values
-        return Moved(positions, values, before)
-
-    def compiled(loops: Any) -> Moved:
-        before = torch.empty(cuts.total, dtype=memory.dtype)
-        x, other = (memory, None) if target is None else (target, memory)
-        return Moved(*_compiled(loops, x, other, cuts, salt, (memory, before)), before)
-
-    if memory.device.type != "cpu" or cuts.total == 0:
-        return plain()
-    return compiled_or_plain("selection", compiled, plain)
-
-
-def flat_places(positions: Tensor, cuts: Cuts) -> Tensor:
-    """Where positions that count from the start of their segment lie in the vector: int64 (cuts.total,)."""
-    return positions + torch.from_numpy(cuts.starts.repeat(cuts.kept)).to(positions.device)
-
-
-def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tuple[Tensor, Tensor]:
-    """As :func:`top_k_segments`, in plain PyTorch on any device."""
-    x = x.detach()
-    difference = x if memory is None else x.to(memory.dtype) - memory.detach()
-    positions, values = [x.new_empty(0, dtype=torch.int64)], [difference[:0]]
-    for start, length, block, count, last in zip(
-        *(column.tolist() for column in (cuts.starts, cuts.lengths, cuts.blocks, cuts.counts, cuts.lasts)),
-        strict=True,
-    ):
-        for lo in range(0, length, block):
-            k = count if lo + block <= length else last
-            part = difference[start + lo : start + min(lo + block, length)]
-            here = top_k_reference(part, k)
-            positions.append(here + lo)
-            values.append(part[here])
-    return torch.cat(positions), torch.cat(values)
+        return dispatch(
+            "selection",
+            None,
+            lambda: top_k_segments_reference(x, memory, cuts),
+            gpu=on_device if cuts.total else None,
+            tensor=x,
+        )
+    target = x.float() if memory is not None and x.dtype == torch.float16 else x
+    held = None if memory is None else Vectors.flat(memory, cuts.starts)
+    positions, values, _ = select_segments(Vectors.flat(target, cuts.starts), held, cuts, salt=salt)
+    return positions, values
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -229,9 +196,9 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _check(x: Tensor, memory: Tensor | None, cuts: Cuts) -> None:
-    if x.dim() != 1 or x.dtype not in _BITS or not x.is_contiguous():
+    if x.dim() != 1 or x.dtype not in _DTYPES or not x.is_contiguous():
         raise ValueError(
-            f"x must be a contiguous vector of {', '.join(map(str, _BITS))}, got {tuple(x.shape)} {x.dtype}"
+            f"x must be a contiguous vector of {', '.join(map(str, _DTYPES))}, got {tuple(x.shape)} {x.dtype}"
         )
     if memory is not None and (
         memory.shape != x.shape
@@ -247,31 +214,96 @@ def _check(x: Tensor, memory: Tensor | None, cuts: Cuts) -> None:
         raise ValueError(f"the segments end at {cuts.end}, but x has {x.numel()} numbers")
 
 
+_OPERANDS = {
+    "none": ((True, False, False), (True, True, False)),
+    "track": ((True, True, False),),
+    "drain": ((False, True, False), (True, True, True)),
+}
+"""Which of x, memory and out each way of moving takes."""
+
+
+def _check_operands(
+    x: Vectors | None, memory: Vectors | None, out: Vectors | None, cuts: Cuts, move: str
+) -> None:
+    given = tuple(each is not None for each in (x, memory, out))
+    if given not in _OPERANDS.get(move, ()):
+        names = ", ".join(name for name, one in zip(("x", "memory", "out"), given, strict=True) if one)
+        raise ValueError(
+            f"move={move!r} does not take {names or 'nothing'}; see the table of operands in select_segments"
+        )
+    wide = accumulation_dtype((memory if x is None else x).dtype)  # type: ignore[union-attr]
+    narrow = _DTYPES if memory is None else _DTYPES[:3]
+    for name, vectors, dtypes in (("x", x, narrow), ("memory", memory, (wide,)), ("out", out, (wide,))):
+        if vectors is None:
+            continue
+        if vectors.dtype not in dtypes:
+            raise ValueError(f"{name} must be {' or '.join(map(str, dtypes))}, got {vectors.dtype}")
+        if vectors.starts.shape != cuts.lengths.shape:
+            raise ValueError(
+                f"{name} has {vectors.starts.size} segments, but the cuts have {cuts.lengths.size}"
+            )
+        ends = vectors.starts + cuts.lengths
+        if ends.size and (vectors.starts.min() < 0 or ends.max() > vectors.array.size):
+            raise ValueError(
+                f"segments of {name} lie in [{vectors.starts.min()}, {ends.max()}), "
+                f"outside [0, {vectors.array.size})"
+            )
+    if out is not None and memory is not None and out.array is memory.array:
+        raise ValueError("out must be another vector than the memory, which stays as it is")
+
+
+class _Located(NamedTuple):
+    """Addresses of the segments' first numbers, int64 (S,); their dtype; and what keeps them alive."""
+
+    addresses: npt.NDArray[np.int64]
+    dtype: torch.dtype
+    owner: object
+
+
+def _located(vectors: Vectors | None) -> _Located | None:
+    if vectors is None:
+        return None
+    address = vectors.array.__array_interface__["data"][0]
+    return _Located(address + vectors.starts * vectors.array.itemsize, vectors.dtype, vectors)
+
+
+def _flat(vector: Tensor, cuts: Cuts) -> _Located:
+    return _Located(vector.data_ptr() + cuts.starts * vector.itemsize, vector.dtype, vector)
+
+
+_X, _DIFFERENCE, _SUM, _NARROW = 0, 1, 2, 3  # as _cpu.topk_tiles has them
+_MOVES = {"none": 0, "track": 1, "drain": -1}
+_NOTHING = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
+
+
 def _compiled(
     loops: Any,
-    x: Tensor,
-    memory: Tensor | None,
+    x: _Located | None,
+    memory: _Located | None,
+    out: _Located | None,
     cuts: Cuts,
     salt: int,
-    moved: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """``moved``: what changes, and room for what stood there; without a memory, the kept is taken away."""
+    move: Move,
+) -> Selected:
+    main = x or memory
+    assert main is not None
+    what = _X if x is None or memory is None else _DIFFERENCE if out is None else _SUM
+    narrow = main.dtype.itemsize == 2
+    wide = accumulation_dtype(main.dtype)
     positions = torch.empty(cuts.total, dtype=torch.int64)
-    values = torch.empty(cuts.total, dtype=x.dtype if memory is None else memory.dtype)
-    still = _STILL[accumulation_dtype(x.dtype)]
-    changes = still if moved is None else tuple(each.detach().numpy() for each in (*moved, values))
-    loops.top_k(
-        _seen(x),
-        None if memory is None else _seen(memory),
+    values = torch.empty(cuts.total, dtype=wide)
+    before = None if move == "none" else torch.empty(cuts.total, dtype=wide)
+    loops.select(
+        # Addresses of what is not there are not used.
+        (what + _NARROW * narrow, main.addresses, (memory or main).addresses, (out or main).addresses),
         cuts,
         salt,
         get_threads(),
         positions.numpy(),
-        _seen(values),
-        (*changes, memory is None),
+        values.numpy(),
+        _NOTHING[wide] if before is None else before.numpy(),
+        _MOVES[move],
     )
-    return positions, values
-
-
-def _seen(x: Tensor) -> npt.NDArray[np.generic]:
-    return x.detach().view(_BITS[x.dtype]).numpy()
+    if narrow and memory is None:
+        values = (values.view(torch.int32) >> 16).to(torch.int16).view(main.dtype)
+    return Selected(positions, values, before)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import compiled_or_plain, on_gpu
-from laconic.kernels._cpu.threads import in_threads
-from laconic.kernels.rounding import largest_magnitude
-from laconic.kernels.steps import Row, Step, cuts
+from laconic.kernels._choice import dispatch
+from laconic.kernels.magnitudes import largest_magnitude, largest_magnitudes
+from laconic.kernels.segmented import Reading, SegmentedInput, block_bounds, in_shares, reading_of
+from laconic.kernels.steps import Step, dispatch_step
 
 LANES = 64
 ROWS = 64
@@ -39,12 +39,19 @@ def canonical_sum(x: Tensor) -> Tensor:
         tensor([ 6., 15.], dtype=torch.float64)
     """
     step = Step(x)
-    if x.is_floating_point() and (gpu := on_gpu(x)) is not None:
+
+    def compiled(loops: Any) -> Tensor:
+        return _row_sums(loops, step, loops.PLAIN)
+
+    def on_device(gpu: Any) -> Tensor:
         return cast(Tensor, gpu.canonical_sum(x))
-    if not step.compiled:
-        return canonical_sum_plainly(x)
-    return compiled_or_plain(
-        "sums", lambda loops: _sums(loops, step, loops.PLAIN), lambda: canonical_sum_plainly(x)
+
+    return dispatch(
+        "sums",
+        compiled if step.compiled else None,
+        lambda: canonical_sum_plainly(x),
+        gpu=on_device if x.is_floating_point() else None,
+        tensor=x,
     )
 
 
@@ -90,16 +97,33 @@ def canonical_prefix_sums(x: Tensor) -> Tensor:
 def squared_norm(x: Tensor) -> Tensor:
     """The canonical sum of squares, ``|x|^2``: (..., d) to float64 (...)."""
     step = Step(x)
-    if x.is_floating_point() and (gpu := on_gpu(x)) is not None:
-        return cast(Tensor, gpu.squared_norm(x))
 
     def plain() -> Tensor:
         return canonical_sum_plainly(x.to(torch.float64) ** 2)
 
     def compiled(loops: Any) -> Tensor:
-        return _sums(loops, step, loops.SQUARES)
+        return _row_sums(loops, step, loops.SQUARES)
 
-    return compiled_or_plain("sums", compiled, plain) if step.compiled else plain()
+    def on_device(gpu: Any) -> Tensor:
+        return cast(Tensor, gpu.squared_norm(x))
+
+    return dispatch(
+        "sums",
+        compiled if step.compiled else None,
+        plain,
+        gpu=on_device if x.is_floating_point() else None,
+        tensor=x,
+    )
+
+
+def squared_norms(inp: SegmentedInput) -> Tensor:
+    """As :func:`squared_norm` of every segment, in one call: float64 (S,)."""
+
+    def plain() -> Tensor:
+        found = [canonical_sum_plainly(step.numbers().to(torch.float64) ** 2) for step in inp.steps()]
+        return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
+
+    return dispatch("sums", lambda loops: _sums(loops, inp.reading(), loops.SQUARES), plain)
 
 
 def norm(x: Tensor | Step, p: float) -> Tensor:
@@ -118,62 +142,121 @@ def norm(x: Tensor | Step, p: float) -> Tensor:
     def plain() -> Tensor:
         return norm_plainly(x.numbers() if isinstance(x, Step) else x, p)
 
-    if p in (1, 2, math.inf) and (gpu := on_gpu(step.x)) is not None and gpu.takes(step):
+    def compiled(loops: Any) -> Tensor:
+        return _norm(loops, step, p)
+
+    def on_device(gpu: Any) -> Tensor:
         return cast(Tensor, gpu.norm(step.x, p, step.memory))
-    if not step.compiled or p not in (1, 2, math.inf):
+
+    canonical = p in (1, 2, math.inf)
+    return dispatch(
+        "sums",
+        compiled if canonical and step.compiled else None,
+        plain,
+        gpu=on_device if canonical and step.on_device else None,
+        tensor=step.x,
+    )
+
+
+def norms(inp: SegmentedInput, p: float) -> Tensor:
+    """As :func:`norm` of every segment: float64 (S,); one call where p is 1, 2 or infinity.
+
+    Infinite or NaN where a number is.
+    """
+
+    def plain() -> Tensor:
+        found = [norm_plainly(step.numbers(), p) for step in inp.steps()]
+        return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
+
+    if p not in (1, 2, math.inf):
         return plain()
-    return compiled_or_plain("sums", lambda loops: _norm(loops, step, p), plain)
+
+    def compiled(loops: Any) -> Tensor:
+        if p == 1:
+            return _sums(loops, inp.reading(), loops.SHARES)
+        return _large_norms(loops, inp.reading(), p, largest_magnitudes(inp))
+
+    return dispatch("sums", compiled, plain)
 
 
 def _norm(loops: Any, step: Step, p: float) -> Tensor:
     if p == 1:
-        return _sums(loops, step, loops.MAGNITUDES)
-    largest = largest_magnitude(step)[..., 0].to(torch.float64)
+        return _row_sums(loops, step, loops.SHARES)
+    largest = largest_magnitude(step).reshape(-1)
+    return _large_norms(loops, reading_of(step), p, largest).reshape(step.batch)
+
+
+def _large_norms(loops: Any, reading: Reading, p: float, largest: Tensor) -> Tensor:
+    largest = largest.to(torch.float64)
     if math.isinf(p):
         return largest
     _, exponent = torch.frexp(largest)
     half = torch.div(-exponent, 2, rounding_mode="floor")
     one = torch.ones_like(largest)
     factors = torch.stack((torch.ldexp(one, half), torch.ldexp(one, -exponent - half)), dim=-1)
-    return shifted(_square_root(_sums(loops, step, loops.SQUARES, factors)), exponent)
+    return shifted(_square_root(_sums(loops, reading, loops.SQUARES, factors)), exponent)
 
 
 def mean_magnitude(step: Step) -> Tensor:
     """The canonical sum of the magnitudes divided by d, each divided first: float64 (...)."""
-    if (gpu := on_gpu(step.x)) is not None and gpu.takes(step):
-        return cast(Tensor, gpu.mean_magnitude(step.x, step.memory))
-
-    def plain() -> Tensor:
-        return canonical_sum_plainly(step.numbers().abs().to(torch.float64) / step.d)
 
     def compiled(loops: Any) -> Tensor:
-        factors = torch.tensor([float(step.d), 1.0], dtype=torch.float64).expand(*step.batch, 2)
-        return _sums(loops, step, loops.SHARES, factors)
+        return _means(loops, reading_of(step)).reshape(step.batch)
 
-    return compiled_or_plain("sums", compiled, plain) if step.compiled else plain()
+    def plain() -> Tensor:
+        return _mean_plainly(step)
+
+    def on_device(gpu: Any) -> Tensor:
+        return cast(Tensor, gpu.mean_magnitude(step.x, step.memory))
+
+    return dispatch_step("sums", step, compiled, plain, on_device)
 
 
-def _sums(loops: Any, step: Step, what: int, factors: Tensor | None = None) -> Tensor:
-    """Compiled sums of the rows of what is made of the numbers; factors float64 (..., 2)."""
+def mean_magnitudes(inp: SegmentedInput) -> Tensor:
+    """As :func:`mean_magnitude` of every segment: float64 (S,).
+
+    Infinite or NaN where a number is; where float64 numbers are the largest that there are, also by rounding.
+
+    Example:
+        >>> from laconic.kernels.tables import SegmentTable
+        >>> table = SegmentTable((0, 2), (2, 1), (2, 1), (0, 1))
+        >>> mean_magnitudes(SegmentedInput.of_kept(torch.tensor([1.0, -3.0, 5.0]), table))
+        tensor([2., 5.], dtype=torch.float64)
+    """
+
+    def plain() -> Tensor:
+        found = [_mean_plainly(step) for step in inp.steps()]
+        return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
+
+    return dispatch("sums", lambda loops: _means(loops, inp.reading()), plain)
+
+
+def _mean_plainly(step: Step) -> Tensor:
+    return canonical_sum_plainly(step.numbers().abs().to(torch.float64) / step.d)
+
+
+def _means(loops: Any, reading: Reading) -> Tensor:
+    numels = torch.from_numpy(np.diff(reading.bounds)).to(torch.float64)
+    return _sums(loops, reading, loops.SHARES, torch.stack((numels, torch.ones_like(numels)), dim=-1))
+
+
+def _row_sums(loops: Any, step: Step, what: int) -> Tensor:
+    return _sums(loops, reading_of(step), what).reshape(step.batch)
+
+
+def _sums(loops: Any, reading: Reading, what: int, factors: Tensor | None = None) -> Tensor:
+    """The sum of each segment, float64 (S,), of what is made of the numbers; factors float64 (S, 2)."""
     if factors is None:
-        factors = torch.ones(*step.batch, 2, dtype=torch.float64)
-    sums = [
-        _sum(loops, row, what, *pair)
-        for row, pair in zip(step.rows(), factors.reshape(-1, 2).tolist(), strict=True)
-    ]
-    return torch.tensor(sums, dtype=torch.float64).reshape(step.batch)
+        factors = torch.ones(reading.segments, 2, dtype=torch.float64)
+    owned = block_bounds(reading.bounds, loops.BLOCK)
+    blocks, sums, own = np.empty(owned[-1]), np.empty(reading.segments), factors.numpy()
 
+    def work(*share: int) -> None:
+        loops.block_sums(reading, what, own, owned, *share, blocks)
 
-def _sum(loops: Any, row: Row, what: int, a: float, b: float) -> float:
-    blocks = np.empty(-(-row.size // loops.BLOCK))
-    starts = [cut // loops.BLOCK for cut in cuts(row.size)]
-    ends = [*starts[1:], len(blocks)]
-
-    def work(share: int) -> None:
-        loops.block_sums(row, what, a, b, starts[share], blocks[starts[share] : ends[share]])
-
-    in_threads(work, len(starts))
-    return float(loops.folded(blocks))
+    in_shares(reading.bounds, work, loops.BLOCK)
+    loops.folded(blocks, owned, sums)
+    return torch.from_numpy(sums)
 
 
 def norm_plainly(x: Tensor, p: float) -> Tensor:

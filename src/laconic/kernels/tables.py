@@ -107,7 +107,7 @@ class Vectors:
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Vectors":
-        """Contiguous CPU tensors of one dtype, one for each segment, read and written where they lie.
+        """CPU tensors of one dtype, one for each segment, where they lie; of strided ones a contiguous copy.
 
         Example:
             >>> import torch
@@ -118,6 +118,7 @@ class Vectors:
             tensor([5., 1.])
         """
         kind = np.dtype(_SEEN_AS[tensors[0].dtype])
+        tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
         addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
         base = int(addresses.min())
         ends = addresses + np.array([tensor.numel() for tensor in tensors]) * kind.itemsize
@@ -125,3 +126,75 @@ class Vectors:
         memory = (ctypes.c_char * span).from_address(base)
         array: npt.NDArray[Any] = np.frombuffer(memory, kind)  # type: ignore[call-overload]
         return cls(array, (addresses - base) // kind.itemsize, tensors[0].dtype, tuple(tensors))
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedVector:
+    """A vector (..., d) given flat, or as one tensor for each segment of its layout.
+
+    Tensors of segments are read where they lie; only strided ones are copied.
+
+    Args:
+        flat: (..., d), or None.
+        tensors: one a segment, in the layout's order, of one dtype; or None.
+    """
+
+    flat: Tensor | None
+    tensors: tuple[Tensor, ...] | None = None
+
+    @classmethod
+    def of(cls, vector: "Tensor | Sequence[Tensor]") -> "SegmentedVector":
+        """Of a flat tensor, or of a tensor for each segment."""
+        if isinstance(vector, Tensor):
+            return cls(vector.detach())
+        return cls(None, tuple(vector))
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the vector's dtype and device."""
+        if self.flat is not None:
+            return self.flat
+        assert self.tensors is not None
+        return self.tensors[0]
+
+    @property
+    def batch(self) -> torch.Size:
+        """The leading dimensions."""
+        return torch.Size() if self.flat is None else self.flat.shape[:-1]
+
+    def vectors(self, places: Sequence[int], table: SegmentTable) -> Vectors | None:
+        """The segments for compiled loops; None for batches, devices and strides, which these do not take.
+
+        Args:
+            places: (S,) of the segments in the layout.
+            table: where they lie in the flat vector.
+        """
+        if self.like.device.type != "cpu":
+            return None
+        if self.flat is not None:
+            row = self.flat.dim() == 1 and self.flat.is_contiguous()
+            return Vectors.flat(self.flat, table.start_array) if row else None
+        assert self.tensors is not None
+        return Vectors.of([self.tensors[place] for place in places])
+
+    def segment(self, place: int, start: int, numel: int) -> Tensor:
+        """One segment's numbers, (..., numel)."""
+        if self.flat is not None:
+            return self.flat[..., start : start + numel]
+        assert self.tensors is not None
+        return self.tensors[place].detach().reshape(-1)
+
+    def flattened(self) -> Tensor:
+        """The flat vector (..., d)."""
+        if self.flat is not None:
+            return self.flat
+        assert self.tensors is not None
+        return torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+
+    def widened(self, dtype: torch.dtype) -> "SegmentedVector":
+        """The same numbers in a wider dtype; itself where they are."""
+        if self.like.dtype == dtype:
+            return self
+        if self.flat is not None:
+            return SegmentedVector(self.flat.to(dtype))
+        return SegmentedVector(self.flattened().to(dtype))

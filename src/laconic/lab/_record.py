@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import Identity
+from laconic.formats import MessageFormat
 from laconic.lab._result import Array, Direction
 from laconic.lab._simulation import ACCOUNTINGS
-from laconic.messages import Message
-from laconic.sizes import Accounting
-from laconic.specs import PartSpec, spec_of
+from laconic.messages import Accounting, Message
 
 Runs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -38,7 +37,7 @@ class Record:
         self.down = {kind: float(estimate.bits(kind)) for kind in ACCOUNTINGS}
         self.ends = np.full(runs, "rounds", dtype="<U9")
         self.x = starts.numpy().copy()
-        self._sizes: dict[tuple[tuple[PartSpec, ...], bool], _Sizes] = {}
+        self._sizes: dict[MessageFormat, _Sizes] = {}
 
     @property
     def rounds(self) -> int:
@@ -54,7 +53,7 @@ class Record:
         finite = np.isfinite(norm2)
         self.ends[runs[finite & ~going]] = "tolerance"
         self.ends[runs[~finite]] = "diverged"
-        # A run that went to infinity has nothing to show there but that it went.
+        # Diverged runs are recorded as NaN.
         self.norms[runs[~finite], t] = np.nan
         return finite & going
 
@@ -69,9 +68,9 @@ class Record:
 
     def _batch_sizes(self, message: Message) -> _Sizes:
         # Unless counts vary, a message's size follows from its structure, which is that of the last round.
-        if any(part.count is not None for part in message.parts):
+        if any(group.counts is not None for group in message.groups):
             return _sizes(message)
-        key = (tuple(map(spec_of, message.parts)), message.replaces is not None)
+        key = message.format
         if key not in self._sizes:
             self._sizes[key] = {kind: bits[:1] for kind, bits in _sizes(message).items()}
         return self._sizes[key]

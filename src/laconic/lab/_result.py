@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from laconic.sizes import Accounting
+from laconic.messages import Accounting
 
 Array = npt.NDArray[np.float64]
 Direction = Literal["up", "down"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 
-from laconic.kernels._choice import compiled_or_plain
+from laconic.kernels._choice import dispatch
 from laconic.kernels._cpu.threads import in_threads
 from laconic.lab._data import split_bounds
 from laconic.lab._smoothness import Smoothness, gram, largest_gram_eigenvalue, one_thread
@@ -116,7 +116,7 @@ class SplitRows:
 
     def _sums(self, columns: Array, slopes: Slopes, first: int, last: int) -> Array:
         """``X_i^T s_i`` for points (d, width) and the nodes from first to last: (nodes, d, width)."""
-        return compiled_or_plain(
+        return dispatch(
             "sparse",
             lambda loops: self._compiled_sums(loops, columns, slopes, first, last),
             lambda: self._plain_sums(columns, slopes, first, last),

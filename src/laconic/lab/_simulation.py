@@ -9,8 +9,7 @@ from torch import Tensor
 
 from laconic.feedback import Feedback, Receiver, Sender
 from laconic.lab._problem import Problem
-from laconic.messages import Message
-from laconic.sizes import Accounting
+from laconic.messages import Accounting, Message
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """From the iterates (runs, d) and ``stepsize * estimate`` (runs, d) to the next iterates."""

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from laconic.lab._compare import Comparison
 from laconic.lab._style import COLOURS, GRADIENT, panels
-from laconic.sizes import Accounting
+from laconic.messages import Accounting
 
 _LABELS = {
     "gd": "GD",

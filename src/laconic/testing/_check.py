@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import Compressor, Constants
-from laconic.grids import level_table
+from laconic.formats.grids import level_table
 from laconic.kernels import Stream
 from laconic.testing._classes import Tally, check_classes
 from laconic.testing._constants import check_constants
@@ -22,7 +22,7 @@ _CHECKS = (
     "draws from the generator alone, each place its own",
     "each row on its own",
     "messages that share nothing with x and add themselves exactly",
-    "track_ and drain_ as defined",
+    "compress_group as encode, with every update of a memory",
     "zeros",
     "sizes",
 )
@@ -43,8 +43,8 @@ def check_compressor(
     declare (:class:`~laconic.compressors.Constants`), exactly for deterministic compressors and as means
     over many draws for random ones; that draws come from the generator alone; that rows of a batch do not
     know each other; that messages share nothing with x, add themselves exactly and know their size;
-    that ``track_`` and ``drain_`` are what ``compress`` makes of them; and that a compressor which
-    declares a loss loses something.
+    that ``compress_group`` sends what ``encode`` does and moves the memory by it; and that a compressor
+    which declares a loss loses something.
 
     The draws are seeded, so a result repeats. A correct compressor is refused with a probability below
     one in a million, as long as no coordinate jumps, with a probability below about 30 / draws, beyond

@@ -1,4 +1,4 @@
-"""What every message and every call owes, whatever the mathematics."""
+"""Interface checks for Compressor and Message."""
 
 import random
 from collections.abc import Callable
@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor
+from laconic.compressors import Compressor, Job, compressor_groups
+from laconic.compressors._job import Update
+from laconic.formats import group_formats
 from laconic.kernels import Stream
-from laconic.layout import Segment
+from laconic.kernels.tables import SegmentedVector
+from laconic.layout import Layout
 from laconic.messages import Message, accumulation_dtype
-from laconic.specs import spec_of
 from laconic.testing._report import CompressorError, name_of
 from laconic.wire import pack, unpack
 
@@ -77,14 +79,15 @@ class Contract:
         self.equal(message.dense(), dense, "the message does not change when x does: it must not share x")
         self._check_rows(dense)
         self._check_adding(message, dense)
-        self._check_fused()
+        self._check_jobs()
         self._check_bytes(message)
 
     def _check_bytes(self, message: Message) -> None:
-        (part,) = message.parts
-        structure = self.compressor.structure(self.d, self.rows.dtype)
+        (group,) = message.groups
+        (part,) = group.parts()
+        (structure,) = group_formats([self.compressor.structure(self.d, self.rows.dtype)])
         self.require(
-            structure == spec_of(part), "structure() is that of the messages", f"{structure}, {spec_of(part)}"
+            structure == group.format, "structure() is that of the messages", f"{structure}, {group.format}"
         )
         flat = self.rows.reshape(-1, self.d)
         rows = self.compressor.compress(flat, Stream(self.stream.seed, 3, torch.arange(len(flat)), 1))
@@ -164,37 +167,36 @@ class Contract:
         for j, single in enumerate(message.unbind()):
             self.equal(single.dense(), dense[j], "unbind() gives the rows")
 
-    def _check_fused(self) -> None:
+    def _check_jobs(self) -> None:
         wide = accumulation_dtype(self.rows.dtype)
-        memory = self.rows.roll(1, 0).to(wide) * 0.7
-        expected = self.compressor.compress(self.rows - memory, self.stream).dense()
-        tracked = memory.clone()
-        message = self.compressor.track_(tracked, self.rows, self.stream)
-        self.equal(message.dense(), expected, "track_ sends C(target - memory)")
-        self.equal(tracked, memory + expected, "track_ adds the decoded message to memory")
-        residual = self.rows.to(wide)
-        drained = residual.clone()
-        message = self.compressor.drain_(drained, self.stream)
-        expected = self.compressor.compress(residual, self.stream).dense()
-        self.equal(message.dense(), expected, "drain_ sends C(residual)")
-        self.equal(drained, residual - expected, "drain_ subtracts the decoded message")
-        self._check_moving(memory[0], self.rows[0])
-        self._check_moving(residual[0], None)
+        rows = self.rows.to(wide)
+        memory = rows.roll(1, 0) * 0.7
+        residual = rows.roll(1, 0) * 0.3
+        for batch in (slice(None), 0):
+            self._check_job(rows[batch], memory[batch], self.nodes[batch], "track")
+            self._check_job(rows[batch], residual[batch], self.nodes[batch], "drain")
 
-    def _check_moving(self, memory: Tensor, target: Tensor | None) -> None:
-        stream = Stream(self.stream.seed, 3, 0, 1)
-        segment = Segment("x", (self.d,), 0, number=1)
-        moved = memory.clone()
-        found = self.compressor.move_segments_([segment], stream, moved, target)
-        if found is None:
+    def _check_job(self, target: Tensor, memory: Tensor, node: Tensor, update: Update) -> None:
+        """One update of a memory that starts in the middle of its vector."""
+        stream, layout = Stream(self.stream.seed, 3, node), Layout.of({"a": (5,), "x": (self.d,)})
+        (one,) = compressor_groups(layout.select(["x"]), lambda _: self.compressor, target.dtype)
+        job_memory, out = memory.clone(), torch.empty_like(memory)
+        job = Job(one.format, stream, SegmentedVector.of(target), job_memory, update, out)
+        found = self.compressor.compress_group(job)
+        x = target - memory if update == "track" else memory + target
+        expected = self.compressor.compress(x, stream.at(1)).dense()
+        message = Message((found.group,))
+        self.equal(message.dense(), expected, f"compress_group sends what encode does ({update})")
+        if update == "drain":
+            self.equal(job_memory, memory, "compress_group leaves the memory as it is (drain)")
+            self.equal(out, x - expected, "compress_group takes the decoded message away (drain)")
             return
-        (part,), undo = found
-        expected = self.compressor.compress(memory if target is None else target - memory, stream).dense()
-        self.equal(Message((part,)).dense(), expected, "move_segments_ sends what encode does")
-        after = memory - expected if target is None else memory + expected
-        self.equal(moved, after, "move_segments_ moves memory by the decoded message")
-        undo(moved)
-        self.equal(moved, memory, "what move_segments_ returns puts memory back as it was")
+        if found.undo is None:
+            self.equal(job_memory, memory, "compress_group leaves the memory to the caller (track)")
+            return
+        self.equal(job_memory, memory + expected, "compress_group adds the decoded message (track)")
+        found.undo(job_memory)
+        self.equal(job_memory, memory, "undo puts the memory back as it was")
 
 
 def check_randomness(contract: Contract, x: Tensor, lossless: bool) -> None:

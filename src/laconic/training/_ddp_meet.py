@@ -1,7 +1,7 @@
-"""Meeting the other ranks: one exchange for a model, once all are known to want the same."""
+"""Create the Exchange of a model after verifying that all ranks agree on layout and settings."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ def meet(
     seed: int,
     timeout_s: float,
     measure_error_every: int,
+    adaptive: bool,
+    dtypes: Mapping[str, torch.dtype],
     settings: str,
 ) -> Exchange:
     """The exchange that starts with the schedule's first method; all ranks call it together.
@@ -31,6 +33,8 @@ def meet(
         seed: of random compressors.
         timeout_s: how long to wait for the others, in seconds.
         measure_error_every: as for the exchange.
+        adaptive: as for the exchange.
+        dtypes: as for the exchange.
         settings: whatever else must be alike on all ranks, in words.
 
     Raises:
@@ -45,8 +49,10 @@ def meet(
         seed=seed,
         timeout_s=timeout_s,
         measure_error_every=measure_error_every,
+        adaptive=adaptive,
+        dtypes=dtypes,
     )
-    settings = f"{schedule}, seed {seed}, {settings}"
+    settings = f"{schedule}, seed {seed}, adaptive {adaptive}, {settings}"
     own = torch.tensor([layout.digest, zlib.crc32(settings.encode())])
     differs = differing(exchange.gather(own, "the digests of model and settings"))
     if differs is not None:

@@ -84,9 +84,10 @@ class Named:
         Raises:
             RuntimeError: naming the first.
         """
-        if missing := [name for name in self.parameters if name not in set(sent)]:
+        if missing := self.parameters.keys() - set(sent):
+            first = next(name for name in self.parameters if name in missing)
             raise RuntimeError(
-                f"DDP did not send the gradient of {missing[0]!r} (and of {len(missing) - 1} others): was it "
+                f"DDP did not send the gradient of {first!r} (and of {len(missing) - 1} others): was it "
                 "frozen when DDP was made? Freeze and unfreeze first, then make DDP and CommState"
             )
 
@@ -108,6 +109,24 @@ class Named:
     def fingerprints(self) -> Tensor:
         """A checksum of each parameter's bits: int64 (parameters,) on the CPU."""
         return torch.tensor([_checksum(parameter) for parameter in self.parameters.values()])
+
+
+def gradients_in(buffer: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of each parameter in DDP's buffer, as views of the parameters' shapes.
+
+    DDP lays a gradient out as its parameter where that is dense in memory. ``GradBucket.gradients()`` takes
+    them all for contiguous, which permutes those of channels_last weights.
+    """
+    found, offset = [], 0
+    for parameter in parameters:
+        dense = torch.empty_like(parameter, device="meta").stride() == parameter.stride()
+        flat = buffer[offset : offset + parameter.numel()]
+        if dense:
+            found.append(flat.as_strided(parameter.shape, parameter.stride()))
+        else:
+            found.append(flat.view(parameter.shape))
+        offset += parameter.numel()
+    return found
 
 
 def check_bucket(bucket: Any) -> None:

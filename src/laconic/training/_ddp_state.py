@@ -5,14 +5,14 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from laconic.comm import Exchange, ExchangeError, Stats
 from laconic.comm._streams import future_of
 from laconic.feedback import Feedback
-from laconic.training._ddp_clip import TensorFuture, at_the_end_of_backward, submit_clipped
+from laconic.training._ddp_clip import Held, TensorFuture, at_the_end_of_backward, follow, submit_clipped
 from laconic.training._ddp_meet import differing, meet
-from laconic.training._ddp_model import Named, check_bucket
+from laconic.training._ddp_model import Named, check_bucket, gradients_in
 from laconic.training._ddp_schedule import Density, Schedule, make_schedule, starting_in_bfloat16
 from laconic.training._exempt import Exempt, vectors_and_small
 from laconic.training._local import check_positive
@@ -68,6 +68,8 @@ class CommState:
             method that differs in its compressor; memories carry over. Iterations count committed steps.
         check_replicas_every: compare the parameters' checksums over ranks before every so many iterations.
         measure_error_every: measure the relative compression error in every so many iterations.
+        adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
+            exchange, of sizes, a step.
 
     Raises:
         ValueError: for settings that do not fit together, or that differ between ranks.
@@ -101,8 +103,9 @@ class CommState:
         density: Mapping[int, Density] | None = None,
         check_replicas_every: int = 0,
         measure_error_every: int = 0,
+        adaptive: bool = False,
     ) -> None:
-        """Check the settings; with a model, meet the other ranks."""
+        """Check the settings; with a model, compare them with the other ranks'."""
         if topology not in ("auto", "all-gather"):
             raise ValueError(f"topology must be 'auto' or 'all-gather', got {topology!r}")
         if clip is not None:
@@ -113,11 +116,13 @@ class CommState:
         self._seed, self._timeout_s = seed, timeout_s
         self._scaler, self._clip = grad_scaler, clip
         self._check_every, self._measure_every = check_replicas_every, measure_error_every
+        self._adaptive = adaptive
         self._attached: tuple[Named, Exchange] | None = None
         self._base = 0
         self._checked = 0
         self._sent: list[str] = []
-        self._held: list[tuple[tuple[tuple[str, ...], Tensor], TensorFuture]] = []
+        self._held: list[Held] = []
+        self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale = False, 1.0
         if model is not None:
             self.attach(model)
@@ -149,6 +154,8 @@ class CommState:
             seed=self._seed,
             timeout_s=self._timeout_s,
             measure_error_every=self._measure_every,
+            adaptive=self._adaptive,
+            dtypes={name: parameter.dtype for name, parameter in named.parameters.items()},
             settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
         )
         self._schedule = schedule
@@ -173,17 +180,23 @@ class CommState:
         named, exchange = self._require()
         if bucket.index() == 0:
             self._begin_step(named, exchange)
-        names, flat, last = named.names(bucket.parameters()), bucket.buffer(), bucket.is_last()
+        parameters = bucket.parameters()
+        names, flat, last = named.names(parameters), bucket.buffer(), bucket.is_last()
+        # Memories are in logical order: gradients that are not, as of channels_last weights, go one by one.
+        plain = self._contiguous.get(names)
+        if plain is None:
+            plain = self._contiguous[names] = all(p.is_contiguous() for p in parameters)
+        vector = flat if plain else gradients_in(flat, parameters)
         self._sent.extend(names)
         if last:
             named.require_all(self._sent)
             self._sent = []
         if self._clip is None:
-            future = exchange.submit(names, flat, last=last, scale=self._scale, dense=self._dense)
-            end = future
+            end = exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
+            future = end if plain else follow(end, future_of(flat), flat)
         else:
             future = future_of(flat)
-            self._held.append(((names, flat), future))
+            self._held.append(((names, vector), flat, future))
             if last:
                 held, self._held = self._held, []
                 end = submit_clipped(exchange, held, clip=self._clip, scale=self._scale, dense=self._dense)

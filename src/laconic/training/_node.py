@@ -38,6 +38,7 @@ class Node:
         seed: of random compressors.
         timeout_s: how long to wait for the others, in seconds.
         overlap: whether to begin to send while the backward pass still runs.
+        adaptive: as for the exchange.
 
     Raises:
         TypeError: for complex, integer or sparse parameters.
@@ -56,6 +57,7 @@ class Node:
         seed: int,
         timeout_s: float,
         overlap: bool,
+        adaptive: bool,
     ) -> None:
         """Meet the other ranks, and take over rank 0's parameters."""
         groups = optimizer.param_groups
@@ -66,7 +68,7 @@ class Node:
         self._names = parameter_names(groups)
         by_name = {name: parameter for parameter, name in self._names.items()}
         self._replicas = Replicas(
-            by_name, feedback, exempt, exact, process_group, seed, timeout_s, settings_of(groups)
+            by_name, feedback, exempt, exact, process_group, seed, timeout_s, settings_of(groups), adaptive
         )
         self.early: Early | None = None
         if overlap:

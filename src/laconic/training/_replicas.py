@@ -1,4 +1,4 @@
-"""The replicas of a model: the same parameters on every rank, and the mean of what each wants to do."""
+"""Replicated parameters of an optimizer, and the exchange of their updates."""
 
 import warnings
 import zlib
@@ -30,6 +30,7 @@ class Replicas:
         seed: of random compressors.
         timeout_s: how long to wait for the others, in seconds.
         settings: what else must be alike on all ranks, in words.
+        adaptive: as for the exchange.
 
     Raises:
         ValueError: where the ranks differ in parameters or settings, or the feedback does not suit them.
@@ -45,14 +46,21 @@ class Replicas:
         seed: int,
         timeout_s: float,
         settings: str,
+        adaptive: bool = False,
     ) -> None:
         """Compare the layouts, start the exchange, and send rank 0's parameters to all."""
         self.layout = layout_with(parameters, exempt, exact)
         self._exchange = Exchange(
-            self.layout, feedback, process_group=process_group, seed=seed, timeout_s=timeout_s
+            self.layout,
+            feedback,
+            process_group=process_group,
+            seed=seed,
+            timeout_s=timeout_s,
+            adaptive=adaptive,
+            dtypes={name: parameter.dtype for name, parameter in parameters.items()},
         )
         try:
-            self._require_alike(f"{feedback!r}, seed {seed}, {settings}")
+            self._require_alike(f"{feedback!r}, seed {seed}, adaptive {adaptive}, {settings}")
         except ValueError:
             self._exchange.close()
             raise

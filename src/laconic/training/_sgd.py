@@ -64,6 +64,8 @@ class CompressedSGD(Optimizer):
             norm. It changes no value. Learning rates must then be set before the backward pass, gradients
             left alone after it, and all backward passes of a step but the last be put into
             :meth:`accumulate`; ``GradScaler`` is refused.
+        adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
+            exchange, of sizes, a step; alike on all ranks.
 
     Raises:
         ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
@@ -107,6 +109,7 @@ class CompressedSGD(Optimizer):
         seed: int = 0,
         timeout_s: float = 600.0,
         overlap: bool = False,
+        adaptive: bool = False,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._node: Node | None = None
@@ -121,6 +124,7 @@ class CompressedSGD(Optimizer):
             seed=seed,
             timeout_s=timeout_s,
             overlap=overlap,
+            adaptive=adaptive,
         )
         if any(group["momentum"] > 0 for group in self.param_groups):
             warn_of_momentum("momentum > 0", feedback, self._node.layout, stacklevel=2)

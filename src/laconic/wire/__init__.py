@@ -3,7 +3,7 @@
 The format is specified in docs/wire-format.md.
 """
 
-from laconic.wire._errors import WireError as WireError
+from laconic.formats._cursor import WireError as WireError
 from laconic.wire._frame import Flags as Flags
 from laconic.wire._frame import Frame as Frame
 from laconic.wire._frame import pack_non_finite as pack_non_finite
@@ -16,6 +16,4 @@ from laconic.wire._inspect import is_message as is_message
 from laconic.wire._pack import pack as pack
 from laconic.wire._pack import pack_into as pack_into
 from laconic.wire._pack import packed_size as packed_size
-from laconic.wire._schema import Schema as Schema
-from laconic.wire._schema import max_nbytes as max_nbytes
 from laconic.wire._unpack import unpack as unpack

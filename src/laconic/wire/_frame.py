@@ -1,4 +1,4 @@
-"""The twenty bytes that every message starts with."""
+"""The 32 bytes that every message starts with."""
 
 import struct
 import zlib
@@ -6,19 +6,15 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.layout import Layout
-from laconic.sizes import FRAME_BYTES
-from laconic.wire._errors import WireError
-
-Bytes = npt.NDArray[np.uint8]
+from laconic.formats._cursor import Bytes, WireError
+from laconic.formats.sizes import FRAME_BYTES
 
 MAGIC = b"Lc"
-VERSION = 1
-_FRAME = struct.Struct("<2sBBIII")
+VERSION = 2
+_FRAME = struct.Struct("<2sBBHBBIIIQ")
 _CHECKSUM = struct.Struct("<I")
 _LIMIT = 1 << 32
 
@@ -33,28 +29,34 @@ class Flags(IntFlag):
     DENSE = 4
     """Every number travels, whatever the compressor."""
     DESCRIBED = 8
-    """The message's structure follows the frame."""
+    """The message's format follows the frame."""
     NAMED = 16
-    """The layout's names and shapes follow the structure."""
+    """The layout's names and shapes follow the format."""
     CHOOSING = 32
-    """A bit for each segment follows: whether it replaces what is remembered, or is added to it (EF21+)."""
+    """A bit for each segment follows: whether it replaces the memory, or is added to it (EF21+)."""
+    CHANGED = 64
+    """The sender's settings changed. Nothing in this version writes it; readers let it pass."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a message's first twenty bytes say.
+    """What a message's first 32 bytes say.
 
     Args:
         flags: see :class:`Flags`.
-        digest: 32 bits of the layout's hash; 0 where there is no layout.
+        digest: 32 bits of a hash of layout and dtype; 0 where there is no layout.
         round: the sender's round.
         length: bytes of the whole message, frame included.
+        agreement: 64 bits on which all ranks have to agree; 0 in this version.
+        stage: the stage or shard that the message belongs to. 0 in this version, which refuses others.
     """
 
     flags: Flags
     digest: int
     round: int
     length: int
+    agreement: int = 0
+    stage: int = 0
 
     @property
     def non_finite(self) -> bool:
@@ -76,9 +78,16 @@ class Frame:
         """Whether the message describes itself."""
         return Flags.DESCRIBED in self.flags
 
+    @property
+    def changed(self) -> bool:
+        """Whether the sender's settings changed."""
+        return Flags.CHANGED in self.flags
+
 
 def read_frame(buffer: Tensor | bytes | bytearray | memoryview) -> Frame:
     """The frame of a message, once its checksum is verified; the buffer may be longer than the message.
+
+    :func:`laconic.unpack` takes the frame, so that no message is verified twice.
 
     Args:
         buffer: uint8 (n,), or bytes.
@@ -98,33 +107,55 @@ def read_frame(buffer: Tensor | bytes | bytearray | memoryview) -> Frame:
 
 def frame_of(data: Bytes) -> Frame:
     """As :func:`read_frame`, for a NumPy array."""
-    if data.size < FRAME_BYTES:
-        raise WireError(f"{data.size} bytes are too few: a message starts with {FRAME_BYTES} bytes of frame")
     head = data[:FRAME_BYTES].tobytes()
-    magic, version, flags, digest, round_, length = _FRAME.unpack_from(head)
-    if magic != MAGIC:
-        raise WireError(
-            f"the bytes start with {magic!r}, a message starts with {MAGIC!r}: this is no message"
-        )
-    if version != VERSION:
-        raise WireError(f"the message is of version {version} of the format; this library reads {VERSION}")
+    if len(head) > len(MAGIC):
+        _check_version(head)
+    if len(head) < FRAME_BYTES:
+        raise WireError(f"{len(head)} bytes are too few: a message starts with {FRAME_BYTES} bytes of frame")
+    _, _, extension, flags, stage, reserved, digest, round_, length, agreement = _FRAME.unpack_from(head)
     if length < FRAME_BYTES or length > data.size:
         raise WireError(f"the frame says that the message has {length} bytes, but the buffer has {data.size}")
     (checksum,) = _CHECKSUM.unpack_from(head, _FRAME.size)
     if checksum != _checksum(data[:length]):
         raise WireError(f"the checksum does not fit the {length} bytes: the message was corrupted on its way")
-    return Frame(_checked(flags, length), digest, round_, length)
+    for name, byte in (("extension", extension), ("stage", stage), ("reserved byte", reserved)):
+        if byte:
+            raise WireError(
+                f"the frame has {name} {byte}: a later version of the library wrote it; "
+                "run the same version on all ranks"
+            )
+    return Frame(_checked(flags, length), digest, round_, length, agreement, stage)
+
+
+def _check_version(head: bytes) -> None:
+    if not head.startswith(MAGIC):
+        start = head[: len(MAGIC)]
+        raise WireError(
+            f"the bytes start with {start!r}, a message starts with {MAGIC!r}: this is no message"
+        )
+    version = head[len(MAGIC)]
+    if version < VERSION:
+        raise WireError(
+            f"the message is of version {version} of the format, this library reads version {VERSION}: "
+            "update laconic on all ranks; unpack files with the version that wrote them, and save "
+            "the decoded numbers"
+        )
+    if version > VERSION:
+        raise WireError(
+            f"the message is of version {version} of the format, this library reads version {VERSION}: "
+            "update laconic"
+        )
 
 
 def _checked(bits: int, length: int) -> Flags:
     if bits & ~sum(Flags):
-        raise WireError(f"the frame has unknown flags ({bits:#04x})")
+        raise WireError(f"the frame has unknown flags ({bits:#06x})")
     flags = Flags(bits)
     if Flags.NAMED in flags and Flags.DESCRIBED not in flags:
-        raise WireError("the frame promises the layout's names without the message's structure")
+        raise WireError("the frame promises the layout's names without the message's format")
     if Flags.SILENT in flags and Flags.DENSE in flags:
         raise WireError("the frame says that the message is both silent and dense")
-    if Flags.NON_FINITE in flags and (flags != Flags.NON_FINITE or length != FRAME_BYTES):
+    if Flags.NON_FINITE in flags and (flags & ~Flags.CHANGED != Flags.NON_FINITE or length != FRAME_BYTES):
         raise WireError("the frame says that the sender's numbers were not finite, but more follows")
     return flags
 
@@ -137,7 +168,8 @@ def write_frame(data: Bytes, frame: Frame) -> None:
         raise ValueError(
             f"a message holds less than 2^32 bytes, this one takes {frame.length}; cut the layout"
         )
-    head = _FRAME.pack(MAGIC, VERSION, int(frame.flags), frame.digest, frame.round, frame.length)
+    numbers = (frame.digest, frame.round, frame.length, frame.agreement)
+    head = _FRAME.pack(MAGIC, VERSION, 0, int(frame.flags), frame.stage, 0, *numbers)
     data[: _FRAME.size] = np.frombuffer(head, np.uint8)
     checksum = _CHECKSUM.pack(_checksum(data[: frame.length]))
     data[_FRAME.size : FRAME_BYTES] = np.frombuffer(checksum, np.uint8)
@@ -148,19 +180,19 @@ def _checksum(data: Bytes) -> int:
     return zlib.crc32(data[FRAME_BYTES:].data, start)
 
 
-def pack_non_finite(out: Tensor, layout: Layout, round: int) -> int:
+def pack_non_finite(out: Tensor, digest: int, round: int) -> int:
     """Write a frame that says that this node's numbers are not finite, so that all discard the round.
 
     Args:
-        out: uint8 (n,), n >= 20.
-        layout: the sender's.
+        out: uint8 (n,), n >= 32.
+        digest: of the sender's layout and dtype, as its messages have it.
         round: the sender's round.
 
     Returns:
-        Bytes written: 20.
+        Bytes written: 32.
     """
     data = np.zeros(FRAME_BYTES, np.uint8)
-    write_frame(data, Frame(Flags.NON_FINITE, layout.digest, round, FRAME_BYTES))
+    write_frame(data, Frame(Flags.NON_FINITE, digest, round, FRAME_BYTES))
     writable(out, FRAME_BYTES)[:FRAME_BYTES] = torch.from_numpy(data).to(out.device)
     return FRAME_BYTES
 

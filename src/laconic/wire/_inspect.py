@@ -8,14 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic.formats import GroupFormat, MessageFormat
+from laconic.formats._cursor import Cursor
+from laconic.formats.description import describe, read_description
+from laconic.formats.sizes import FRAME_BYTES, base_bytes, symbol_bits
+from laconic.kernels.group_positions import BITMAP, CELLS, ELIAS_FANO, IMPLIED
+from laconic.kernels.tables import Integers
 from laconic.layout import Layout
 from laconic.messages import Message
-from laconic.sizes import FRAME_BYTES, base_bytes, position_form, symbol_bits
-from laconic.specs import PartSpec, describe, spec_of
-from laconic.wire._cursor import Cursor
-from laconic.wire._describe import read_description, read_layout
-from laconic.wire._frame import MAGIC, Flags, Frame, as_bytes, frame_of
+from laconic.wire._frame import MAGIC, VERSION, Flags, Frame, as_bytes, frame_of
+from laconic.wire._names import read_layout
 from laconic.wire._unpack import unpack
+
+_FORMS = {IMPLIED: "implied", CELLS: "cells", ELIAS_FANO: "elias-fano", BITMAP: "bitmap"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class SegmentReport:
         name: its name, where the message carries names.
         shape: likewise.
         d: its length.
-        kept: places in use.
+        kept: columns in use.
         positions: how positions travel.
         values: how values travel.
         smallest: of the decoded magnitudes that are not 0; None where there are none.
@@ -82,39 +87,20 @@ def inspect_message(buffer: Tensor | bytes, *, max_d: int = 2**31) -> MessageRep
         (2, 1, 'elias-fano')
     """
     data = as_bytes(buffer)
-    message = unpack(buffer, max_d=max_d)
     frame = frame_of(data)
+    message = unpack(data.data, frame=frame, max_d=max_d)
     cursor = Cursor(data, FRAME_BYTES)
-    specs = read_description(cursor, max_d)
-    layout = read_layout(cursor, specs) if Flags.NAMED in frame.flags else None
-    return _report(frame, message, specs, layout)
+    found = MessageFormat(read_description(cursor, max_d))
+    layout = read_layout(cursor, found) if Flags.NAMED in frame.flags else None
+    return _report(frame, message, layout)
 
 
-def _report(
-    frame: Frame, message: Message, specs: tuple[PartSpec, ...], layout: Layout | None
-) -> MessageReport:
-    segments = []
-    for number, (part, spec) in enumerate(zip(message.parts, specs, strict=True)):
-        used = part.k if part.count is None else int(part.count)
-        magnitude = part.decode()[:used].abs()
-        nonzero = magnitude[magnitude > 0]
-        segment = None if layout is None else layout.segments[number]
-        segments.append(
-            SegmentReport(
-                name=None if segment is None else segment.name,
-                shape=None if segment is None else segment.shape,
-                d=part.d,
-                kept=used,
-                positions=_positions(spec, used),
-                values=_values(spec),
-                smallest=float(nonzero.min()) if nonzero.numel() else None,
-                largest=float(magnitude.max()) if magnitude.numel() else None,
-            )
-        )
+def _report(frame: Frame, message: Message, layout: Layout | None) -> MessageReport:
+    segments = _segments(message, layout)
     kept = sum(segment.kept for segment in segments)
     return MessageReport(
         nbytes=frame.length,
-        version=1,
+        version=VERSION,
         round=frame.round,
         digest=frame.digest,
         flags=tuple(str(flag.name).lower() for flag in Flags if flag in frame.flags),
@@ -123,31 +109,57 @@ def _report(
         bits_per_kept=8 * frame.length / kept if kept else None,
         bits_per_coordinate=8 * frame.length / message.d,
         entropy_bits=int(message.bits("entropy")),
-        description_nbytes=len(describe(map(spec_of, message.parts))),
-        segments=tuple(segments),
+        description_nbytes=len(describe(message.format.groups)),
+        segments=segments,
     )
 
 
-def _positions(spec: PartSpec, used: int) -> str:
-    kind = spec.kind
-    if not kind.listed:
-        return "all"
-    if kind.origin:
-        return "seed"
-    form = position_form(spec.d, used, kind.cells)[0]
-    return f"adaptive or {form}" if kind.adaptive else form
+def _segments(message: Message, layout: Layout | None) -> tuple[SegmentReport, ...]:
+    """Every segment, in the layout's order."""
+    reports = {}
+    for group in message.groups:
+        one = group.format
+        used = one.table.kept_array if group.counts is None else group.counts.cpu().numpy()
+        positions, values = _positions(one, used), _values(one)
+        numbers, bounds = group.decode().abs(), one.table.bounds.tolist()
+        for s, place in enumerate(one.places):
+            kept = int(used[s])
+            magnitude = numbers[bounds[s] : bounds[s] + kept]
+            nonzero = magnitude[magnitude > 0]
+            segment = None if layout is None else layout.segments[place]
+            reports[place] = SegmentReport(
+                name=None if segment is None else segment.name,
+                shape=None if segment is None else segment.shape,
+                d=one.numels[s],
+                kept=kept,
+                positions=positions[s],
+                values=values,
+                smallest=float(nonzero.min()) if nonzero.numel() else None,
+                largest=float(magnitude.max()) if magnitude.numel() else None,
+            )
+    return tuple(reports[place] for place in sorted(reports))
 
 
-def _values(spec: PartSpec) -> str:
-    kind = spec.kind
+def _positions(one: GroupFormat, used: Integers) -> list[str]:
+    """How the positions of each segment travel."""
+    if not one.kind.listed:
+        return ["all"] * one.segments
+    if one.kind.origin:
+        return ["seed"] * one.segments
+    forms = [_FORMS[form] for form in one.plan_for(used).forms.tolist()]
+    return [f"adaptive or {form}" for form in forms] if one.kind.adaptive else forms
+
+
+def _values(one: GroupFormat) -> str:
+    kind = one.kind
     if kind.grid is None:
         return str(kind.dtype).removeprefix("torch.")
     shared, bits = symbol_bits(kind.grid.symbols(kind.dtype))
     width = f"{bits} bits" if shared == 1 else f"{shared} to a byte"
-    name = type(kind.grid).__name__
-    scales = f", {spec.scales} scales" if kind.scale else ""
-    base = f", base of {base_bytes(kind.grid, kind.dtype)} bytes" if base_bytes(kind.grid, kind.dtype) else ""
-    return f"{name} {width}{scales}{base}"
+    columns = "one a segment" if kind.block is None else f"one for {kind.block} columns"
+    scales = f", scales: {columns}" if kind.scale else ""
+    base = f", bases of {base_bytes(kind.grid, kind.dtype)} bytes" if kind.grid.window(kind.dtype) else ""
+    return f"{type(kind.grid).__name__} {width}{scales}{base}"
 
 
 def inspect_checkpoint(path: Path) -> list[tuple[str, str]]:

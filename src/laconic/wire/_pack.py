@@ -1,26 +1,25 @@
 """Messages to bytes."""
 
 import struct
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from laconic._host import to_host
+from laconic.formats import GroupFormat, MessageFormat
+from laconic.formats._cursor import Bytes, Cursor
+from laconic.formats._groups import ORIGIN_BYTES
+from laconic.formats.description import describe
+from laconic.formats.sizes import COUNT_BYTES, FRAME_BYTES, base_bytes, side_bytes, value_bytes
+from laconic.kernels import group_codes
+from laconic.kernels.group_positions import PositionPlan, put_adaptive, put_positions
+from laconic.kernels.tables import Integers
 from laconic.layout import Layout
-from laconic.messages import Message, Part
-from laconic.sizes import FRAME_BYTES, section_bytes, whole_bytes
-from laconic.specs import PartSpec, adapted, describe, spec_of
-from laconic.wire._cursor import Cursor
-from laconic.wire._describe import name_layout
-from laconic.wire._frame import Bytes, Flags, Frame, writable, write_frame
-from laconic.wire._positions import put_adaptive, put_positions
-from laconic.wire._schema import Schema
-from laconic.wire._values import packed_in_place, put_codes, put_numbers
-
-Piece = Bytes | Tensor
-"""Bytes in main memory, or, as uint8 (n,), where the message's tensors are."""
+from laconic.messages import Group, Message
+from laconic.wire._frame import Flags, Frame, writable, write_frame
+from laconic.wire._names import name_layout
+from laconic.wire._values import put_codes, put_numbers
 
 _MASK64 = (1 << 64) - 1
 
@@ -28,24 +27,24 @@ _MASK64 = (1 << 64) - 1
 def pack(
     message: Message,
     *,
-    expect: Schema | None = None,
+    expect: MessageFormat | None = None,
     layout: Layout | None = None,
     adaptive: bool = False,
 ) -> Tensor:
-    """One node's message as bytes: frame, description, and a section for each segment.
+    """One node's message as bytes: frame, description, and a section for each group.
 
     Args:
         message: without leading dimensions; ``unbind()`` takes a batch apart.
         expect: what the receiver knows already; the description is then left out.
         layout: whose names and shapes go into the description, for files.
         adaptive: whether positions travel in blocks that adapt to their density: smaller, but of a size
-            that varies. With ``expect``, the schema says it.
+            that varies. With ``expect``, the format says it.
 
     Returns:
         uint8 (nbytes,) on the message's device; with no more arguments it has ``message.nbytes`` bytes.
 
     Raises:
-        ValueError: for a batch; a message whose structure is not that of ``expect``; a layout of another
+        ValueError: for a batch; a message whose format is not that of ``expect``; a layout of another
             digest; positions that do not ascend or codes outside their grid; 2^32 bytes and more.
 
     Example:
@@ -55,13 +54,13 @@ def pack(
         >>> packed.shape == (message.nbytes,), laconic.unpack(packed).dense()
         (True, tensor([ 0., -5.,  2.,  0.]))
     """
-    frame, pieces = _pieces(message, expect, layout, adaptive)
-    out = torch.empty(frame.length, dtype=torch.uint8)
-    _write(out, frame, pieces)
-    return out.to(message.parts[0].values.device)
+    planned = _plan(message, expect, layout, adaptive)
+    out = torch.empty(planned.frame.length, dtype=torch.uint8)
+    _write(out.numpy(), planned)
+    return out.to(message.device)
 
 
-def pack_into(message: Message, out: Tensor, *, expect: Schema | None = None) -> int:
+def pack_into(message: Message, out: Tensor, *, expect: MessageFormat | None = None) -> int:
     """As :func:`pack`, into a caller's buffer.
 
     Args:
@@ -75,21 +74,22 @@ def pack_into(message: Message, out: Tensor, *, expect: Schema | None = None) ->
     Raises:
         ValueError: as for :func:`pack`, and where the buffer is too short.
     """
-    frame, pieces = _pieces(message, expect, None, False)
-    writable(out, frame.length)
+    planned = _plan(message, expect, None, False)
+    length = planned.frame.length
+    writable(out, length)
     if out.device.type == "cpu" and out.is_contiguous():
-        _write(out, frame, pieces)
+        _write(out.numpy()[:length], planned)
     else:
-        packed = torch.empty(frame.length, dtype=torch.uint8)
-        _write(packed, frame, pieces)
-        out[: frame.length] = packed.to(out.device)
-    return frame.length
+        packed = torch.empty(length, dtype=torch.uint8)
+        _write(packed.numpy(), planned)
+        out[:length] = packed.to(out.device)
+    return length
 
 
 def packed_size(
     message: Message,
     *,
-    expect: Schema | None = None,
+    expect: MessageFormat | None = None,
     layout: Layout | None = None,
     adaptive: bool = False,
 ) -> int:
@@ -97,107 +97,131 @@ def packed_size(
 
     Arithmetic, unless positions adapt to their density: then it takes packing to know.
     """
-    if adaptive or (expect is not None and expect.adaptive):
-        return _pieces(message, expect, layout, adaptive)[0].length
-    specs = _specs(message, False)
-    size = FRAME_BYTES if expect is not None else FRAME_BYTES + len(describe(specs))
-    if layout is not None:
-        size += len(name_layout(layout))
-    if message.replaces is not None:
-        size += whole_bytes(len(specs))
-    return size + sum(
-        section_bytes(spec, None if part.count is None else int(part.count))
-        for spec, part in zip(specs, message.parts, strict=True)
-    )
+    return _plan(message, expect, layout, adaptive).frame.length
 
 
-def _specs(message: Message, adaptive: bool) -> tuple[PartSpec, ...]:
+@dataclass(frozen=True)
+class _Section:
+    """How a group travels: its columns, and what its size follows from."""
+
+    group: Group
+    format: GroupFormat
+    used: Integers | None
+    plan: PositionPlan | None
+    adaptive: Bytes | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the section."""
+        columns = self.format.columns if self.used is None else int(self.used.sum())
+        size = side_bytes(self.format) + value_bytes(self.format.kind, columns)
+        if self.adaptive is not None:
+            return size + self.adaptive.size
+        return size if self.plan is None else size + self.plan.nbytes
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A message whose length is known: its frame, the bytes up to the first section, and the sections."""
+
+    frame: Frame
+    head: bytes
+    sections: tuple[_Section, ...]
+
+
+def _plan(message: Message, expect: MessageFormat | None, layout: Layout | None, adaptive: bool) -> _Planned:
     if message.batch:
         raise ValueError(
             f"a batch of shape {tuple(message.batch)} does not travel as one message: pack each of unbind()"
         )
-    specs = tuple(map(spec_of, message.parts))
-    return tuple(map(adapted, specs)) if adaptive else specs
-
-
-def _pieces(
-    message: Message, expect: Schema | None, layout: Layout | None, adaptive: bool
-) -> tuple[Frame, list[Piece]]:
-    """What follows the frame, and the frame."""
-    silent = all(part.k == 0 for part in message.parts)
-    flags = Flags.SILENT if silent else Flags(0)
-    pieces: list[Piece] = []
+    groups = tuple(group.format for group in message.groups)
+    head = b""
     if expect is None:
-        specs = _specs(message, adaptive)
-        flags |= Flags.DESCRIBED
-        pieces.append(np.frombuffer(describe(specs), np.uint8))
+        if adaptive:
+            groups = tuple(one.adapted() for one in groups)
+        flags = Flags.DESCRIBED if any(one.columns for one in groups) else Flags.DESCRIBED | Flags.SILENT
+        head += describe(groups)
     else:
-        specs, flags = expect.recognise(_specs(message, False), message.digest)
-        if expect.choosing != (message.replaces is not None):
-            raise ValueError("message and schema are of different methods: one lets it choose, as EF21+")
+        groups, flags = _recognised(message, groups, expect)
     if layout is not None:
+        if expect is not None:
+            raise ValueError("a message whose format the receiver knows does not name its segments")
+        if layout.digest_of(message.dtype) != message.digest:
+            raise ValueError("the message is of another layout than the one to be named")
         flags |= Flags.NAMED
-        pieces.append(_named(layout, message, flags))
+        head += name_layout(layout)
     if message.replaces is not None:
         flags |= Flags.CHOOSING
-        pieces.append(np.packbits(message.replaces.cpu().numpy(), bitorder="little"))
-    for part, spec in zip(message.parts, specs, strict=True):
-        pieces.extend(_section(part, spec))
-    length = FRAME_BYTES + sum(map(len, pieces))
-    return Frame(flags, message.digest, message.round, length), pieces
+        head += np.packbits(message.replaces.cpu().numpy(), bitorder="little").tobytes()
+    sections = tuple(map(_section, message.groups, groups))
+    length = FRAME_BYTES + len(head) + sum(section.nbytes for section in sections)
+    return _Planned(Frame(flags, message.digest, message.round, length), head, sections)
 
 
-def _named(layout: Layout, message: Message, flags: Flags) -> Bytes:
-    if Flags.DESCRIBED not in flags:
-        raise ValueError("a message whose structure the receiver knows does not name its segments")
-    if layout.digest != message.digest:
-        raise ValueError("the message is of another layout than the one to be named")
-    return np.frombuffer(name_layout(layout), np.uint8)
-
-
-def _write(out: Tensor, frame: Frame, pieces: list[Piece]) -> None:
-    data = out.numpy()[: frame.length]
-    cursor = Cursor(data, FRAME_BYTES)
-    tensors = [piece for piece in pieces if isinstance(piece, Tensor)]
-    # All that lies on a device crosses to main memory in one transfer.
-    crossed = to_host(torch.cat(tensors)).numpy() if tensors else np.zeros(0, np.uint8)
-    arrived = Cursor(crossed, 0)
-    for piece in pieces:
-        size = len(piece)
-        cursor.take(size, "a section")[:] = (
-            arrived.take(size, "a section") if isinstance(piece, Tensor) else piece
+def _recognised(
+    message: Message, groups: tuple[GroupFormat, ...], expect: MessageFormat
+) -> tuple[tuple[GroupFormat, ...], Flags]:
+    """The groups as they travel where the receiver expects a format, and the flags that say which it is."""
+    if message.digest != expect.digest:
+        raise ValueError(
+            f"the message's layout and dtype have digest {message.digest:#010x}, but those of expect= have "
+            f"{expect.digest:#010x}"
         )
-    write_frame(data, frame)
+    if expect.choosing != (message.replaces is not None):
+        raise ValueError("message and expect= are of different methods: one lets messages choose, as EF21+")
+    coded = tuple(one.adapted() for one in groups) if expect.adaptive else groups
+    if coded == expect.groups:
+        return expect.groups, Flags(0)
+    if groups == expect.silent.groups:
+        return groups, Flags.SILENT
+    if groups == expect.dense.groups:
+        return groups, Flags.DENSE
+    raise ValueError(f"the message does not have the format of expect=: {expect.difference(coded)}")
 
 
-def _section(part: Part, spec: PartSpec) -> Iterator[Piece]:
-    used = part.k
-    if part.count is not None:
-        used = int(part.count)
-        if not 0 <= used <= part.k:
-            raise ValueError(f"a segment uses {used} of {part.k} places")
-        yield _bytes(struct.pack("<I", used))
-    if part.origin is not None:
-        seed, *rest = part.origin.tolist()
-        yield _bytes(struct.pack("<QIII", seed & _MASK64, *rest))
-    elif part.positions is not None:
-        positions = part.positions[:used].detach()
-        if spec.kind.adaptive:
-            yield from put_adaptive(positions.cpu().contiguous().numpy(), spec.d, spec.kind.cells)
-        elif packed_in_place(positions):
-            yield put_positions(positions, spec.d, spec.kind.cells)
-        else:
-            yield put_positions(positions.contiguous().numpy(), spec.d, spec.kind.cells)
-    for scale in (part.scale, part.low):
+def _section(group: Group, one: GroupFormat) -> _Section:
+    used = plan = adaptive = None
+    if group.counts is not None:
+        used = group.counts.detach().cpu().numpy()
+        if bool(((used < 0) | (used > one.table.kept_array)).any()):
+            raise ValueError(f"the segments use {used.tolist()} columns of {list(one.kept)}")
+    if one.kind.listed and not one.kind.origin:
+        plan = one.plan if used is None else one.plan_for(used)
+        if one.kind.adaptive:
+            assert group.positions is not None
+            adaptive = put_adaptive(group.positions.detach(), plan)
+    return _Section(group, one, used, plan, adaptive)
+
+
+def _write(data: Bytes, planned: _Planned) -> None:
+    cursor = Cursor(data, FRAME_BYTES)
+    cursor.take(len(planned.head), "the head")[:] = np.frombuffer(planned.head, np.uint8)
+    for section in planned.sections:
+        _write_section(cursor, section)
+    write_frame(data, planned.frame)
+
+
+def _write_section(cursor: Cursor, section: _Section) -> None:
+    group, one, kind, used = section.group, section.format, section.format.kind, section.used
+    if used is not None:
+        cursor.take(COUNT_BYTES * one.segments, "counts")[:] = used.astype("<u4").view(np.uint8)
+    if kind.origin:
+        assert group.origin is not None
+        seed, round_, node = group.origin.tolist()
+        origin = struct.pack("<QII", seed & _MASK64, round_, node)
+        cursor.take(ORIGIN_BYTES, "the origin")[:] = np.frombuffer(origin, np.uint8)
+    elif section.adaptive is not None:
+        cursor.take(section.adaptive.size, "positions")[:] = section.adaptive
+    elif section.plan is not None:
+        assert group.positions is not None
+        put_positions(group.positions.detach(), section.plan, cursor.take(section.plan.nbytes, "positions"))
+    for scale in (group.scale, group.low):
         if scale is not None:
-            yield put_numbers(scale)
-    if part.grid is None:
-        yield put_numbers(part.values[:used])
+            put_numbers(scale, kind.dtype, cursor.take(one.scales * kind.dtype.itemsize, "scales"))
+    columns = one.columns if used is None else int(used.sum())
+    if kind.grid is None:
+        values = group.values if used is None else group_codes.compact(group.values, one.table.bounds, used)
+        put_numbers(values, kind.dtype, cursor.take(value_bytes(kind, columns), "values"))
     else:
-        base, codes = put_codes(part.values[:used], spec.kind)
-        yield _bytes(base)
-        yield codes
-
-
-def _bytes(piece: bytes) -> Bytes:
-    return np.frombuffer(piece, np.uint8)
+        bases = cursor.take(one.segments * base_bytes(kind.grid, kind.dtype), "bases")
+        put_codes(group.values, one, used, bases, cursor.take(value_bytes(kind, columns), "codes"))

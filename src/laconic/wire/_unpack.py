@@ -4,23 +4,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels import Stream
-from laconic.messages import Message, Part
-from laconic.sizes import FRAME_BYTES, base_bytes, position_form, value_bytes, whole_bytes
-from laconic.specs import PartSpec
-from laconic.wire._cursor import Cursor
-from laconic.wire._describe import read_description, read_layout
-from laconic.wire._errors import WireError
+from laconic.formats import GroupFormat, MessageFormat
+from laconic.formats._cursor import Cursor, WireError
+from laconic.formats.description import read_description
+from laconic.formats.sizes import COUNT_BYTES, FRAME_BYTES, base_bytes, value_bytes, whole_bytes
+from laconic.kernels import Stream, group_codes
+from laconic.kernels.group_positions import get_adaptive, get_positions
+from laconic.kernels.tables import Integers
+from laconic.messages import Group, Message
 from laconic.wire._frame import Flags, Frame, as_bytes, frame_of
-from laconic.wire._positions import get_adaptive, get_positions
-from laconic.wire._schema import Schema
-from laconic.wire._values import filling, get_codes, get_numbers
+from laconic.wire._names import read_layout
+from laconic.wire._values import get_codes, get_numbers
 
 
 def unpack(
     buffer: Tensor | bytes | bytearray | memoryview,
     *,
-    expect: Schema | None = None,
+    frame: Frame | None = None,
+    expect: MessageFormat | None = None,
     round: int | None = None,
     max_d: int = 2**31,
 ) -> Message:
@@ -28,16 +29,20 @@ def unpack(
 
     Args:
         buffer: uint8 (n,) or bytes, the message and nothing else.
+        frame: what :func:`laconic.wire.read_frame` made of this buffer; frame and checksum are then not
+            verified again.
         expect: what is known of the sender's messages; needed where they do not describe themselves.
         round: the round that the message must be of; None: any.
         max_d: the longest vector that is accepted. No tensor of more elements is made.
 
     Returns:
-        The message, on the buffer's device.
+        The message, on the buffer's device. The formats of its groups are those of ``expect``, the same
+        objects.
 
     Raises:
         WireError: where the bytes are no message, were cut or changed, are of another layout, sender or
-            round than expected, or are a frame by which the sender says that its numbers are not finite.
+            round than expected, hold NaN or infinity, or are a frame by which the sender says that its
+            numbers are not finite.
 
     Example:
         >>> import torch, laconic
@@ -46,35 +51,31 @@ def unpack(
         tensor([ 2., -2.])
         >>> unpack(packed[:-1])
         Traceback (most recent call last):
-        laconic.wire._errors.WireError: the frame says that the message has 32 bytes, but the buffer has 31
+        laconic.formats._cursor.WireError: the frame says that the message has 46 bytes, but the buffer has 45
     """
     data = as_bytes(buffer)
-    frame = frame_of(data)
+    frame = frame_of(data) if frame is None else frame
     if frame.length != data.size:
-        raise WireError(f"{data.size - frame.length} bytes follow the message's {frame.length}")
+        raise WireError(f"the buffer has {data.size} bytes, the message {frame.length}")
     _check(frame, expect, round)
     cursor = Cursor(data, FRAME_BYTES)
-    specs = _structure(cursor, frame, expect, max_d)
-    replaces = _get_choices(cursor, len(specs)) if Flags.CHOOSING in frame.flags else None
-    parts = []
-    for number, spec in enumerate(specs):
+    found = _format(cursor, frame, expect, max_d)
+    replaces = _get_choices(cursor, found.segments) if Flags.CHOOSING in frame.flags else None
+    groups = []
+    for number, one in enumerate(found.groups):
         try:
-            parts.append(_get_part(cursor, spec, f"segment {number}"))
+            groups.append(_get_group(cursor, one, f"group {number}"))
         except WireError:
             raise
         except ValueError as problem:
-            raise WireError(f"segment {number}: {problem}") from None
+            raise WireError(f"group {number}: {problem}") from None
     if cursor.left:
-        raise WireError(f"{cursor.left} bytes follow the last segment")
-    message = Message(tuple(parts), replaces=replaces, round=frame.round, digest=frame.digest)
-    return (
-        message
-        if not isinstance(buffer, Tensor) or buffer.device.type == "cpu"
-        else message.to(buffer.device)
-    )
+        raise WireError(f"{cursor.left} bytes follow the last group")
+    message = Message(groups, replaces=replaces, round=frame.round, digest=frame.digest)
+    return message.to(buffer.device) if isinstance(buffer, Tensor) else message
 
 
-def _check(frame: Frame, expect: Schema | None, round: int | None) -> None:
+def _check(frame: Frame, expect: MessageFormat | None, round: int | None) -> None:
     if frame.non_finite:
         raise WireError(
             f"the sender's numbers of round {frame.round} are not finite: discard the round on every rank "
@@ -82,7 +83,7 @@ def _check(frame: Frame, expect: Schema | None, round: int | None) -> None:
         )
     if expect is not None and frame.digest != expect.digest:
         raise WireError(
-            f"the message is of another layout, digest {frame.digest:#010x}; expected is "
+            f"the message is of another layout or dtype, digest {frame.digest:#010x}; expected is "
             f"{expect.digest:#010x}: do all ranks have the same parameters?"
         )
     if expect is not None and expect.choosing != (Flags.CHOOSING in frame.flags):
@@ -93,84 +94,105 @@ def _check(frame: Frame, expect: Schema | None, round: int | None) -> None:
         )
 
 
-def _structure(cursor: Cursor, frame: Frame, expect: Schema | None, max_d: int) -> tuple[PartSpec, ...]:
+def _format(cursor: Cursor, frame: Frame, expect: MessageFormat | None, max_d: int) -> MessageFormat:
     if frame.described:
-        specs = read_description(cursor, max_d)
-        if expect is not None:
-            expect.require(specs)
-        if Flags.NAMED in frame.flags:
-            layout = read_layout(cursor, specs)
-            if layout.digest != frame.digest:
-                raise WireError(f"the named segments have digest {layout.digest:#010x}, the frame another")
-        if frame.silent != all(spec.k == 0 for spec in specs) or frame.dense:
-            raise WireError("the frame's flags contradict the description")
-        return specs
+        return _described(cursor, frame, expect, max_d)
     if expect is None:
-        raise WireError("the message does not describe itself: pass expect=, what the sender packed it with")
-    specs = expect.specs_of(frame.flags)
-    if (d := sum(spec.d for spec in specs)) > max_d:
-        raise WireError(f"the vector has {d} elements, more than max_d = {max_d}")
-    return specs
+        raise WireError(
+            "the message does not describe itself: pass expect=, the format of the sender's messages"
+        )
+    if expect.d > max_d:
+        raise WireError(f"the vector has {expect.d} elements, more than max_d = {max_d}")
+    if frame.silent:
+        return expect.silent
+    return expect.dense if frame.dense else expect
 
 
-def _get_choices(cursor: Cursor, segments: int) -> torch.Tensor:
+def _described(cursor: Cursor, frame: Frame, expect: MessageFormat | None, max_d: int) -> MessageFormat:
+    found = MessageFormat(read_description(cursor, max_d), frame.digest, Flags.CHOOSING in frame.flags)
+    if frame.dense or frame.silent != all(one.columns == 0 for one in found.groups):
+        raise WireError("the frame's flags contradict the description")
+    if Flags.NAMED in frame.flags:
+        digest = read_layout(cursor, found).digest_of(found.dtype)
+        if digest != frame.digest:
+            raise WireError(f"the named segments have digest {digest:#010x}, the frame another")
+    if expect is None:
+        return found
+    for known in (expect, expect.silent, expect.dense):
+        if found.groups == known.groups and all(map(_same_draws, found.groups, known.groups)):
+            return known
+    raise WireError(f"the message is of another sender: {expect.difference(found.groups)}")
+
+
+def _same_draws(one: GroupFormat, other: GroupFormat) -> bool:
+    return not one.kind.origin or one.table.numbers == other.table.numbers
+
+
+def _get_choices(cursor: Cursor, segments: int) -> Tensor:
     bits = np.unpackbits(cursor.take(whole_bytes(segments), "the choices"), bitorder="little")
     if bits[segments:].any():
         raise WireError("the choices have bits beyond the last segment")
     return torch.from_numpy(bits[:segments].astype(np.bool_))
 
 
-def _get_part(cursor: Cursor, spec: PartSpec, name: str) -> Part:
-    kind, used, count = spec.kind, spec.k, None
+def _get_group(cursor: Cursor, one: GroupFormat, name: str) -> Group:
+    kind, columns = one.kind, one.columns
+    used = positions = origin = scale = low = None
     if kind.counted:
-        (used,) = map(int, cursor.number("<I", f"the count of {name}"))
-        if used > spec.k:
-            raise WireError(f"{name} uses {used} of {spec.k} places")
-        count = torch.tensor([used])
-    origin = None
-    positions = None
+        used = _get_counts(cursor, one, name)
+        columns = int(used.sum())
     if kind.origin:
-        origin = torch.tensor(cursor.number("<qIII", f"the origin of {name}"))
-    elif kind.adaptive:
-        positions = torch.from_numpy(get_adaptive(cursor, spec.d, used, kind.cells, name))
+        origin = torch.tensor(cursor.number("<qII", f"the origin of {name}"))
     elif kind.listed:
-        data = cursor.take(position_form(spec.d, used, kind.cells)[1], f"the positions of {name}")
-        positions = torch.from_numpy(get_positions(data, spec.d, used, kind.cells))
-    size = spec.scales * kind.dtype.itemsize
-    scale = get_numbers(cursor.take(size, f"the scales of {name}"), kind.dtype) if kind.scale else None
-    low = get_numbers(cursor.take(size, f"the lowest of {name}"), kind.dtype) if kind.low else None
-    values = _get_values(cursor, spec, used, name)
-    if kind.counted:
-        assert positions is not None
-        more = (0, spec.k - used)
-        positions = torch.nn.functional.pad(positions, more, value=spec.d)
-        values = torch.nn.functional.pad(values, more, value=filling(kind.grid, kind.dtype))
+        positions = _get_positions(cursor, one, used, name)
+    if kind.scale:
+        scale = _get_numbers(cursor, one.scales, kind.dtype, f"the scales of {name}")
+    if kind.low:
+        low = _get_numbers(cursor, one.scales, kind.dtype, f"the lowest magnitudes of {name}")
+    values = _get_values(cursor, one, used, columns, name)
     if origin is not None:
         # Drawn only now that as many values have been read: the buffer, not a number in it, sets the work.
-        seed, round_, node, segment = origin.tolist()
-        positions = Stream(seed, round_, node, segment).permuted(spec.d, spec.k).sort().values
-    return Part(
-        d=spec.d,
-        values=values,
-        dtype=kind.dtype,
-        positions=positions,
-        count=count,
-        grid=kind.grid,
-        scale=scale,
-        factor=kind.factor,
-        seeded=kind.seeded,
-        low=low,
-        block=kind.block,
-        cells=kind.cells,
-        origin=origin,
-    )
+        positions = _drawn(one, *origin.tolist())
+    counts = None if used is None else torch.from_numpy(used)
+    return Group(one, values, positions, counts, scale, low, origin)
 
 
-def _get_values(cursor: Cursor, spec: PartSpec, used: int, name: str) -> Tensor:
-    kind = spec.kind
-    size = value_bytes(kind, used)
+def _get_numbers(cursor: Cursor, count: int, dtype: torch.dtype, what: str) -> Tensor:
+    return get_numbers(cursor.take(count * dtype.itemsize, what), dtype, what)
+
+
+def _get_counts(cursor: Cursor, one: GroupFormat, name: str) -> Integers:
+    data = cursor.take(COUNT_BYTES * one.segments, f"the counts of {name}")
+    used = np.frombuffer(data.tobytes(), "<u4").astype(np.int64)
+    over = np.flatnonzero(used > one.table.kept_array)
+    if over.size:
+        s = int(over[0])
+        raise WireError(f"segment {s} of {name} uses {used[s]} of {one.kept[s]} columns")
+    return used
+
+
+def _get_positions(cursor: Cursor, one: GroupFormat, used: Integers | None, name: str) -> Tensor:
+    plan = one.plan if used is None else one.plan_for(used)
+    if not one.kind.adaptive:
+        return torch.from_numpy(get_positions(cursor.take(plan.nbytes, f"the positions of {name}"), plan))
+    positions, size = get_adaptive(cursor.rest(), plan)
+    cursor.take(size, f"the positions of {name}")
+    return torch.from_numpy(positions)
+
+
+def _get_values(cursor: Cursor, one: GroupFormat, used: Integers | None, columns: int, name: str) -> Tensor:
+    kind = one.kind
     if kind.grid is None:
-        return get_numbers(cursor.take(size, f"the values of {name}"), kind.dtype)
-    base = cursor.take(base_bytes(kind.grid, kind.dtype), f"the base of {name}")
-    codes = cursor.take(size, f"the codes of {name}")
-    return get_codes(codes, int.from_bytes(base.tobytes(), "little"), kind, used)
+        values = _get_numbers(cursor, columns, kind.dtype, f"the values of {name}")
+        return values if used is None else group_codes.spread(values, one.table.bounds, used, 0)
+    bases = cursor.take(one.segments * base_bytes(kind.grid, kind.dtype), f"the bases of {name}")
+    return get_codes(bases, cursor.take(value_bytes(kind, columns), f"the codes of {name}"), one, used)
+
+
+def _drawn(one: GroupFormat, seed: int, round: int, node: int) -> Tensor:
+    table = one.table
+    pieces = [
+        Stream(seed, round, node, number).permuted(d, k).sort().values
+        for number, d, k in zip(table.numbers, table.numels, table.kept, strict=True)
+    ]
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]

@@ -17,7 +17,7 @@ from triton.compiler import ASTSource
 
 from laconic.kernels import Purpose, Stream, _gpu
 from laconic.kernels._cuts import Cuts
-from laconic.kernels.rounding import Levels
+from laconic.kernels.levels import Levels
 from laconic.kernels.steps import Step
 
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32)}
@@ -54,24 +54,20 @@ def calls():
     draw, scale = Stream(7), torch.ones(1)
     _gpu.words(draw, 100, Purpose.ROUNDING, "cpu")
     _gpu.round_to_levels(Step(x), POWERS)
-    _gpu.round_to_levels(Step(short, memory, memory), POWERS, draw)
-    _gpu.round_to_levels(Step(double, None, double, -1.0), WIDE_POWERS, draw)
-    _gpu.round_to_levels(Step(short, memory, memory), TABLE, draw, scale=scale)
+    _gpu.round_to_levels(Step(short, memory), POWERS, draw)
+    _gpu.round_to_levels(Step(double), WIDE_POWERS, draw)
+    _gpu.round_to_levels(Step(short, memory), TABLE, draw, scale=scale)
     _gpu.round_to_levels(Step(x), TABLE)
-    _gpu.round_to_signs(Step(short, memory, memory), scale)
+    _gpu.round_to_signs(Step(short, memory))
     _gpu.canonical_sum(x)
     _gpu.mean_magnitude(x)
     positions, values = torch.arange(20).view(2, 10), torch.ones(2, 10)
-    _gpu.scatter_add_(x, positions, values, [0.5, 0.5])
-    _gpu.scatter_add_into(x, positions, values, [0.5, 0.5], short)
+    _gpu.scatter_add_(x, positions, values)
     levels, number = torch.linspace(0, 1, 9), torch.ones(1)
     _gpu.dequantize_blocks(torch.ones(100, dtype=torch.int8), levels, number, number, 1024)
     for dtype in (torch.int8, torch.int16, torch.int32):
         _gpu.pack_codes(torch.ones(100, dtype=dtype), 0, 16, 1, 4)
     _gpu.pack_codes(torch.ones(100, dtype=torch.int8), 0, 3, 5, 8)
-    _gpu.unpack_codes(torch.zeros(50, dtype=torch.uint8), 0, 16, 1, 4, 100, 8)
-    _gpu.unpack_codes(torch.zeros(20, dtype=torch.uint8), 0, 3, 5, 8, 100, 1)
-    _gpu.pack_signs(short, memory)
 
 
 def recorded():

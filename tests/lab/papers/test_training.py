@@ -15,7 +15,6 @@ from laconic.lab.papers._images import IMAGES, Images, load_images
 from laconic.lab.papers._networks import FlatNetwork, plain_network, residual_network, resnet, vgg
 from laconic.lab.papers._training import Course, Training, batches, descend, kept
 from laconic.layout import Layout
-from laconic.sizes import message_bits
 
 DATA = Path(os.environ["LACONIC_DATA"]) if "LACONIC_DATA" in os.environ else None
 needs_data = pytest.mark.skipif(DATA is None, reason="LACONIC_DATA does not name the data folder")
@@ -126,7 +125,7 @@ def test_bits_are_those_of_the_messages_and_starts_are_alike():
     assert ef21.bits["values"] == [0, 224, 3 * 224]
     sparse = laconic.TopK(7).compress(torch.ones(d))
     for kind in ("entropy", "wire"):
-        size = float(message_bits(sparse, kind))
+        size = float(sparse.bits(kind))
         assert ef14.bits[kind][-1] == pytest.approx(4 * size)
         assert ef21.bits[kind][-1] > 3 * size + 32 * d - 1
     assert (ef14.loss[0], ef14.accuracy[0]) == (ef21.loss[0], ef21.accuracy[0])

@@ -1,6 +1,7 @@
-"""Writes the stored messages: ``python tests/wire/vectors/make.py``.
+"""Writes the stored messages that are missing: ``python tests/wire/vectors/make.py``.
 
-A change of them is a new version of the format.
+Those that exist are never written again: a change of their bytes is a new version of the format, with a
+folder of its own.
 """
 
 import json
@@ -11,6 +12,8 @@ import torch
 
 import laconic as lc
 from laconic.kernels import Stream
+
+VECTORS = Path(__file__).parent / "v2"
 
 
 def vector(d, dtype=torch.float32):
@@ -26,9 +29,18 @@ def build():
     x = vector(40)
     draw = Stream(seed=-5, round=3, node=2, segment=0)
     layout = lc.Layout.of({"encoder.weight": (5, 6), "norm.bias": (4,), "größe": (6,)}, exact=["norm.bias"])
+    unlike = lc.Layout.of(
+        {"a": (30,), "b": (1,), "c": (7,), "d": (64,), "e": (9,)}, exact=["b"], bfloat16=["c"]
+    )
+    sparse = lc.Layout.of({"a": (5000,), "b": (2,), "c": (3000,)})
+    long = lc.Layout.of({"a": (70,), "b": (2,), "c": (60,)})
 
     def one(compressor, vector=x):
         return replace(compressor.encode(vector, draw), round=3)
+
+    def several(compressor, layout=unlike, dtype=torch.float32):
+        sender = lc.DCGD(compressor).sender(layout, node=2, seed=-5, dtype=dtype)
+        return sender.send(vector(layout.d, dtype))
 
     plus = lc.EF21Plus(lc.TopK(0.2), init="compressed").sender(layout, node=1, seed=9)
     return [
@@ -42,7 +54,7 @@ def build():
         ("top-k-adaptive", one(lc.TopK(70), vector(4000) * (torch.arange(4000) < 500)), {"adaptive": True}),
         ("top-k-adaptive-declined", one(lc.TopK(1), vector(64)), {"adaptive": True}),
         ("block-top-k-cells", one(lc.BlockTopK(2, block=16)), {}),
-        ("rand-k-seed", one(lc.RandK(0.5), vector(100)), {}),
+        ("rand-k-seed", one(lc.RandK(0.5), vector(200)), {}),
         ("rand-k-listed", one(lc.RandK(3)), {}),
         ("random-sparsification", one(lc.RandomSparsification(0.3)), {}),
         ("natural", one(lc.NaturalCompression()), {}),
@@ -57,6 +69,15 @@ def build():
         ("four-bits", one(lc.BlockQuantizer(4, block=16)), {}),
         ("three-bits-on-top-k", one(lc.TopK(10) >> lc.BlockQuantizer(3, block=8), vector(1000)), {}),
         ("scaled", one((lc.RandK(8) >> lc.Ternary()).contractive()), {}),
+        ("segments-top-k", several(lc.TopK(0.2)), {}),
+        ("segments-adaptive", several(lc.TopK(0.02), sparse), {"adaptive": True}),
+        ("segments-adaptive-declined", several(lc.TopK(0.4), long), {"adaptive": True}),
+        ("segments-cells", several(lc.BlockTopK(2, block=8)), {}),
+        ("segments-seed", several(lc.RandK(0.6), long), {}),
+        ("segments-counted", several(lc.RandomSparsification(0.3) >> lc.Ternary()), {}),
+        ("segments-bases", several(lc.ClippedExponent(2)), {}),
+        ("segments-signs", several(lc.ScaledSign()), {}),
+        ("segments-blocks", several(lc.BlockQuantizer(3, block=8), long, torch.float64), {}),
         ("segments-named", lc.EF21(lc.TopK(0.2)).sender(layout).send(x), {"layout": layout}),
         ("segments-choosing", [plus.send(x), plus.send(x * 2)][1], {"layout": layout}),
         ("silent", lc.EF21(lc.TopK(0.2), init="zero").sender(layout).send(x), {}),
@@ -66,14 +87,18 @@ def build():
 def record(name, message, data):
     """What a file says: the bytes, sixteen a line, and what they mean."""
     text = data.hex()
+    values = {}
+    for group in message.groups:
+        row, bounds = group.decode(), group.format.table.bounds.tolist()
+        values |= {place: row[bounds[s] : bounds[s + 1]] for s, place in enumerate(group.format.places)}
     parts = []
-    for part in message.parts:
+    for place, part in enumerate(message.parts):
         used = part.k if part.count is None else int(part.count)
         parts.append(
             {
                 "d": part.d,
                 "positions": None if part.positions is None else part.positions[:used].tolist(),
-                "values": [float(number).hex() for number in part.decode()[:used]],
+                "values": [float(number).hex() for number in values[place][:used]],
             }
         )
     return {
@@ -87,11 +112,12 @@ def record(name, message, data):
 
 
 def main():
-    """Write every file."""
+    """Write every file that does not exist."""
     for name, message, options in build():
-        data = lc.pack(message, **options).numpy().tobytes()
-        path = Path(__file__).parent / f"{name}.json"
-        path.write_text(json.dumps(record(name, message, data), indent=1) + "\n")
+        path = VECTORS / f"{name}.json"
+        if not path.exists():
+            data = lc.pack(message, **options).numpy().tobytes()
+            path.write_text(json.dumps(record(name, message, data), indent=1) + "\n")
 
 
 if __name__ == "__main__":

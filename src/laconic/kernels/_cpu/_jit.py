@@ -1,4 +1,4 @@
-"""How every loop of this room is compiled.
+"""How every loop for CPUs is compiled.
 
 Without the interpreter's lock, so that our own threads run side by side; without fast mathematics, so that
 nothing is reordered and no product is fused with a sum; kept on disk where a folder can be written.
@@ -6,7 +6,13 @@ nothing is reordered and no product is fused with a sum; kept on disk where a fo
 # mypy: ignore-errors
 # numba has no types.
 
+import pickle
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 from numba import njit
+from numba.core.dispatcher import Dispatcher
 
 _OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
@@ -21,6 +27,55 @@ def loop(function):
         return njit(cache=True, **_OPTIONS)(function)
     except (RuntimeError, OSError):
         return njit(**_OPTIONS)(function)
+
+
+def inner_loop(function):
+    """As ``loop``, for functions that only compiled functions call: kept on disk as part of those.
+
+    What Python would need to call it is not compiled.
+    """
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+
+
+def inlined(function):
+    """The function as part of each compiled function that calls it: for what has one caller, or is short.
+
+    numba compiles and optimizes every other function by itself, and once more with each of its callers.
+    """
+    return njit(inline="always", **_OPTIONS)(function)
+
+
+_PACKAGE = __name__.rpartition(".")[0] + "."
+_looked_at = set()
+
+
+def forget_stale():
+    """Remove the index files of loaded modules that name classes which are not there any more.
+
+    numba unpickles an index before it compares the stamp of the source. Where another version of laconic has
+    kept it, with a class that was moved or renamed since, the first call of a loop would raise AttributeError
+    or ModuleNotFoundError. Without the index the loop is compiled anew.
+    """
+    for name in [name for name in sys.modules if name.startswith(_PACKAGE) and name not in _looked_at]:
+        _looked_at.add(name)
+        loops = [each for each in vars(sys.modules[name]).values() if isinstance(each, Dispatcher)]
+        for folder in {each.stats.cache_path for each in loops} - {None}:
+            for index in Path(folder).glob(f"{name.rpartition('.')[2]}.*.nbi"):
+                if _is_stale(index):
+                    with suppress(OSError):  # another process was faster, or the folder is read-only
+                        index.unlink()
+
+
+def _is_stale(index):
+    try:
+        with index.open("rb") as file:
+            pickle.load(file)  # numba's version, and then the stamp and the signatures
+            pickle.load(file)
+    except (AttributeError, ImportError):
+        return True
+    except Exception:  # numba's own affair
+        return False
+    return False
 
 
 def keeps():

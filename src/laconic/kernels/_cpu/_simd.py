@@ -1,29 +1,19 @@
-"""What loops over many numbers need of the processor and numba does not offer: small pieces for LLVM.
+"""Intrinsics for numba: vector comparisons, bit counts, bit casts, raw pointers, prefetching.
 
 Vectors of 64 lanes are lowered by LLVM to what the processor has, so nothing here names an instruction set.
-
-The numbers of a vector x, or of the difference x - memory, are seen as their bit patterns:
-
-=========  =============  ==================  ===========================================
-x          passed as      without memory      with memory (float32; float64 for float64)
-=========  =============  ==================  ===========================================
-float32    int32          its bits            bits of fl(x - memory)
-float64    int64          its bits            bits of fl(x - memory)
-bfloat16   int16          its bits << 16      bits of fl(x - memory), x widened exactly
-float16    uint16         its bits << 16      bits of fl(x - memory), x widened exactly
-=========  =============  ==================  ===========================================
-
-A magnitude is such a pattern without its sign. A change here reaches compiled code on disk only when the
-files that use it change too: delete their ``__pycache__``.
+A change here reaches compiled code on disk only when the files that use it change too: delete their
+``__pycache__``.
 """
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
+
+import operator
 
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_name
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 64
 _AHEAD = 4096
@@ -33,6 +23,26 @@ _ASKS = not get_host_cpu_name().startswith("znver")
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
+@intrinsic
+def never_inlined(_context):
+    """Compile the function that calls this once, not anew into each of its callers: that takes seconds."""
+    return types.void(), _attribute("noinline")
+
+
+@intrinsic
+def always_inlined(_context):
+    """Compile the function that calls this into each of its callers."""
+    return types.void(), _attribute("alwaysinline")
+
+
+def _attribute(name):
+    def build(context, builder, _signature, _values):
+        builder.function.attributes.add(name)
+        return context.get_dummy_value()
+
+    return build
+
+
 def _splat(builder, value, lanes):
     kind = ir.VectorType(value.type, lanes)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
@@ -40,128 +50,184 @@ def _splat(builder, value, lanes):
     return builder.shuffle_vector(first, first, zeros)
 
 
-def _all(kind, value):
-    return ir.Constant(kind, [value] * kind.count)
+class Floats(types.Type):
+    """A vector of float32 or float64 in registers; ``+`` and ``-`` go lane by lane."""
+
+    def __init__(self, width, lanes):
+        self.width, self.lanes = width, lanes
+        super().__init__(f"{lanes} float{width}")
 
 
-def _place(context, builder, kind, array, index, element):
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), element.as_pointer())
+def _vector(floats):
+    return ir.VectorType(ir.DoubleType() if floats.width == 64 else ir.FloatType(), floats.lanes)
 
 
-def _load(context, builder, kind, array, index, element, lanes):
-    vector = ir.VectorType(element, lanes)
-    return builder.load(_place(context, builder, kind, array, index, vector), align=kind.dtype.bitwidth // 8)
+@register_model(Floats)
+class _FloatsModel(models.PrimitiveModel):
+    def __init__(self, manager, floats):
+        super().__init__(manager, floats, _vector(floats))
 
 
-def _widened(builder, x, brain):
-    """16-bit numbers as float32, exactly; integers alone decide, so no flag of the processor matters."""
-    wide = ir.VectorType(_I32, x.type.count)
-    floats = ir.VectorType(ir.FloatType(), x.type.count)
-    bits = builder.zext(x, wide)
-    if brain:
-        return builder.bitcast(builder.shl(bits, _all(wide, 16)), floats)
-    sign = builder.shl(builder.and_(bits, _all(wide, 0x8000)), _all(wide, 16))
-    magnitude = builder.and_(bits, _all(wide, 0x7FFF))
-    shifted = builder.add(builder.shl(magnitude, _all(wide, 13)), _all(wide, 112 << 23))
-    special = builder.icmp_signed(">=", magnitude, _all(wide, 0x7C00))
-    shifted = builder.select(special, builder.add(shifted, _all(wide, 112 << 23)), shifted)
-    small = builder.fmul(builder.sitofp(magnitude, floats), _all(floats, 2.0**-24))
-    subnormal = builder.icmp_signed("<", magnitude, _all(wide, 0x0400))
-    shifted = builder.select(subnormal, builder.bitcast(small, wide), shifted)
-    return builder.bitcast(builder.or_(shifted, sign), floats)
+def _lane_by_lane(symbol, instruction):
+    @type_callable(symbol)
+    def _typed(_context):
+        def typer(a, b):
+            return a if isinstance(a, Floats) and a == b else None
+
+        return typer
+
+    @lower_builtin(symbol, Floats, Floats)
+    def _lowered(_context, builder, _signature, values):
+        return getattr(builder, instruction)(*values)
 
 
-def _patterns(context, builder, signature, values, lanes):
-    """The bit patterns of ``lanes`` numbers; of 16-bit numbers alone, 16 bits each."""
-    kind, other = signature.args[:2]
-    width = kind.dtype.bitwidth
-    x = _load(context, builder, kind, values[0], values[2], ir.IntType(width), lanes)
-    if isinstance(other, types.NoneType):
-        return x
-    real = ir.DoubleType() if width == 64 else ir.FloatType()
-    if width == 16:
-        x = _widened(builder, x, kind.dtype.signed)
-    else:
-        x = builder.bitcast(x, ir.VectorType(real, lanes))
-    memory = _load(context, builder, other, values[1], values[2], real, lanes)
-    difference = builder.fsub(x, memory)
-    return builder.bitcast(difference, ir.VectorType(_I64 if width == 64 else _I32, lanes))
+_lane_by_lane(operator.add, "fadd")
+_lane_by_lane(operator.sub, "fsub")
 
 
-def _magnitudes(context, builder, signature, values, lanes):
-    patterns = _patterns(context, builder, signature, values, lanes)
-    clear = (1 << (patterns.type.element.width - 1)) - 1
-    return builder.and_(patterns, _all(patterns.type, clear))
+def load(lanes):
+    """``function(address, index, like)``: as many floats of an array, as wide as the patterns ``like``."""
+
+    @intrinsic
+    def floats(_context, _address, _index, like):
+        kind = Floats(like.dtype.bitwidth, lanes)
+
+        def build(_context, builder, _signature, values):
+            place = _element(builder, values[0], values[1], _vector(kind))
+            return builder.load(place, align=kind.width // 8)
+
+        return kind(types.int64, types.int64, like), build
+
+    return floats
 
 
-def _full(builder, patterns):
-    """16-bit patterns moved to the upper half of 32 bits; others as they are."""
-    if patterns.type.element.width != 16:
-        return patterns
-    wide = ir.VectorType(_I32, patterns.type.count)
-    return builder.shl(builder.zext(patterns, wide), _all(wide, 16))
+def load_16(lanes):
+    """As ``load``, of 16-bit numbers, which become the upper half of a float32: exact for bfloat16."""
 
+    @intrinsic
+    def floats(_context, _address, _index, like):
+        kind = Floats(like.dtype.bitwidth, lanes)
 
-@intrinsic
-def apart(_context):
-    """Compile the function that calls this once, not anew into each of its callers: that takes seconds."""
+        def build(_context, builder, _signature, values):
+            place = _element(builder, values[0], values[1], ir.VectorType(ir.IntType(16), lanes))
+            wide = ir.VectorType(ir.IntType(kind.width), lanes)
+            bits = builder.zext(builder.load(place, align=2), wide)
+            return builder.bitcast(
+                builder.shl(bits, ir.Constant(wide, [kind.width // 2] * lanes)), _vector(kind)
+            )
 
-    def build(context, builder, _signature, _values):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
+        return kind(types.int64, types.int64, like), build
 
-    return types.void(), build
+    return floats
 
 
 @intrinsic
-def within(_context):
-    """Compile the function that calls this into each of its callers: a call passes every part of an array."""
+def store(_context, floats, _address, _index):
+    """Write floats into an array, from ``index`` on."""
 
-    def build(context, builder, _signature, _values):
-        builder.function.attributes.add("alwaysinline")
+    def build(context, builder, _signature, values):
+        place = _element(builder, values[1], values[2], values[0].type)
+        builder.store(values[0], place, align=floats.width // 8)
         return context.get_dummy_value()
 
-    return types.void(), build
+    return types.void(floats, types.int64, types.int64), build
+
+
+def _element(builder, address, index, vector):
+    start = builder.inttoptr(address, vector.element.as_pointer())
+    return builder.bitcast(builder.gep(start, [index]), vector.as_pointer())
+
+
+@intrinsic
+def pattern(_context, floats):
+    """The bit pattern of the first lane, int32 or int64."""
+    kind = types.int64 if floats.width == 64 else types.int32
+
+    def build(context, builder, _signature, values):
+        first = builder.extract_element(values[0], ir.Constant(_I32, 0))
+        return builder.bitcast(first, context.get_value_type(kind))
+
+    return kind(floats), build
+
+
+@intrinsic
+def reach(_context, floats, _bound):
+    """A word whose bit j says whether the magnitude in lane j is >= bound >= 0."""
+
+    def build(_context, builder, _signature, values):
+        row = ir.VectorType(ir.IntType(floats.width), floats.lanes)
+        return _reach(builder, builder.bitcast(values[0], row), values[1])
+
+    return types.uint64(floats, types.int64), build
+
+
+def _reach(builder, patterns, bound):
+    row = patterns.type
+    clear = ir.Constant(row, [(1 << (row.element.width - 1)) - 1] * row.count)
+    bound = bound if row.element == _I64 else builder.trunc(bound, row.element)
+    word = builder.icmp_signed(">=", builder.and_(patterns, clear), _splat(builder, bound, row.count))
+    word = builder.bitcast(word, ir.IntType(row.count))
+    return word if row.count == LANES else builder.zext(word, _I64)
 
 
 def _reaching(lanes):
-    """Of as many places: what ``reaching`` says of 64."""
-
     @intrinsic
-    def word(_context, x, memory, _start, _bound):
+    def word(_context, bits, _start, _bound):
         def build(context, builder, signature, values):
-            magnitudes = _magnitudes(context, builder, signature, values, lanes)
-            bound, width = values[3], magnitudes.type.element.width
-            if width == 16:
-                bound = builder.ashr(builder.add(bound, ir.Constant(_I64, 0xFFFF)), ir.Constant(_I64, 16))
-            if width != 64:
-                bound = builder.trunc(bound, magnitudes.type.element)
-            reach = builder.icmp_signed(">=", magnitudes, _splat(builder, bound, lanes))
-            reach = builder.bitcast(reach, ir.IntType(lanes))
-            return reach if lanes == LANES else builder.zext(reach, _I64)
+            kind = signature.args[0]
+            row = ir.VectorType(ir.IntType(kind.dtype.bitwidth), lanes)
+            data = context.make_array(kind)(context, builder, values[0]).data
+            place = builder.bitcast(builder.gep(data, [values[1]]), row.as_pointer())
+            return _reach(builder, builder.load(place, align=kind.dtype.bitwidth // 8), values[2])
 
-        return types.uint64(x, memory, types.int64, types.int64), build
+        return types.uint64(bits, types.int64, types.int64), build
 
     return word
 
 
 reaching = _reaching(LANES)
-"""A word whose bit j says, for 64 places, whether the magnitude at start + j is >= bound >= 0."""
+"""As ``reach``, of the 64 patterns of an array from ``start`` on."""
 reaching_32 = _reaching(32)
-"""As ``reaching``, for 32 places."""
+"""As ``reaching``, of 32 patterns."""
 
 
 @intrinsic
-def number(_context, x, memory, _index):
-    """The bit pattern at one place, as int64 whose sign is the number's."""
+def top(_context, bits):
+    """The largest magnitude that patterns of this dtype hold: all ones but the sign."""
 
-    def build(context, builder, signature, values):
-        one = _full(builder, _patterns(context, builder, signature, values, 1))
-        one = builder.extract_element(one, ir.Constant(_I32, 0))
-        return one if one.type == _I64 else builder.sext(one, _I64)
+    def build(_context, _builder, signature, _values):
+        return ir.Constant(_I64, (1 << (signature.args[0].dtype.bitwidth - 1)) - 1)
 
-    return types.int64(x, memory, types.int64), build
+    return types.int64(bits), build
+
+
+@intrinsic
+def bits_of(_context, number):
+    """The bit pattern of a float32 or float64."""
+    pattern = types.int64 if number.bitwidth == 64 else types.int32
+    return pattern(number), _cast
+
+
+@intrinsic
+def float_of(_context, pattern):
+    """The float32 or float64 of a bit pattern, int32 or int64."""
+    number = types.float64 if pattern.bitwidth == 64 else types.float32
+    return number(pattern), _cast
+
+
+def _cast(context, builder, signature, values):
+    return builder.bitcast(values[0], context.get_value_type(signature.return_type))
+
+
+@intrinsic
+def floats_at(_context, _address, bits):
+    """A pointer to the floats at an address, as wide as the elements of an array of bit patterns."""
+    number = types.float64 if bits.dtype.bitwidth == 64 else types.float32
+    return types.CPointer(number)(types.int64, bits), _pointer
+
+
+def _pointer(context, builder, signature, values):
+    return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
 
 
 def _prefetch(context, builder, kind, array, index, lines):
@@ -171,24 +237,24 @@ def _prefetch(context, builder, kind, array, index, lines):
         ir.FunctionType(ir.VoidType(), [byte.as_pointer(), _I32, _I32, _I32]),
         "llvm.prefetch.p0i8",
     )
-    place = _place(context, builder, kind, array, index, byte)
+    data = context.make_array(kind)(context, builder, array).data
+    place = builder.bitcast(builder.gep(data, [index]), byte.as_pointer())
     for line in lines:
         address = builder.gep(place, [ir.Constant(_I64, line)])
         builder.call(function, [address, *(ir.Constant(_I32, number) for number in (0, 3, 1))])
 
 
 @intrinsic
-def ahead(_context, x, memory, _start):
-    """Ask for the 64 numbers that lie 4096 bytes after start, of x and of memory, where that helps."""
+def ahead(_context, x, _start):
+    """Ask for the 64 numbers that lie 4096 bytes after start, where that helps."""
 
     def build(context, builder, signature, values):
-        for kind, array in zip(signature.args[:2], values[:2], strict=True):
-            if _ASKS and not isinstance(kind, types.NoneType):
-                size = LANES * kind.dtype.bitwidth // 8
-                _prefetch(context, builder, kind, array, values[2], range(_AHEAD, _AHEAD + size, 64))
+        if _ASKS:
+            size = LANES * signature.args[0].dtype.bitwidth // 8
+            _prefetch(context, builder, signature.args[0], *values, range(_AHEAD, _AHEAD + size, 64))
         return context.get_dummy_value()
 
-    return types.void(x, memory, types.int64), build
+    return types.void(x, types.int64), build
 
 
 def _call(builder, name, *arguments):

@@ -6,52 +6,52 @@ import numpy as np
 
 from laconic.kernels._cpu._jit import loop
 from laconic.kernels._cpu.narrow import put_signed
-from laconic.kernels._cpu.rows import PIECE, load
+from laconic.kernels._cpu.rows import PIECE, extremes, load
 
 
 @loop
-def quantize(row, steps, block, first, last, codes, low, span):
-    """As ``blocks.quantize_blocks`` for the blocks first ... last - 1 of a ``steps.Row``.
+def quantize(reading, steps, block, block_bounds, segment, column, last, codes, low, span):
+    """As ``blocks.quantize_blocks`` for the blocks of columns; ``column`` begins a block.
 
-    ``codes`` are all of the row, as ``_narrow.by_width`` gives them.
+    Segment s owns ``low`` and ``span`` from ``block_bounds[s]`` on. ``codes`` are of all columns, as
+    ``_narrow.by_width`` gives them.
+
+    Returns:
+        The bits of the largest magnitude.
     """
-    numbers = np.empty(min(block, row.size), row.x.dtype)
-    bits = numbers.view(row.mask.dtype)
+    numbers = np.empty(PIECE, reading.memory.dtype)
+    bits = numbers.view(reading.mask.dtype)
     levels = np.empty(PIECE, np.int32)
-    ends = np.empty(2, row.mask.dtype)
-    for number in range(first, last):
-        start = number * block
-        n = min(block, row.size - start)
-        load(row, start, numbers[:n], bits[:n])
-        # Magnitudes compare like their bits, and only integers' extremes are found with vectors.
-        least, most = row.mask[0], row.mask[0] - row.mask[0]
-        for i in range(n):
-            magnitude = bits[i] & row.mask[0]
-            least = min(least, magnitude)
-            most = max(most, magnitude)
-        ends[0], ends[1] = least, most
-        a, b = ends.view(row.x.dtype)
-        low[number], span[number] = a, b - a
-        if np.isinf(a + span[number]):
-            span[number] = np.nextafter(span[number], a - a)
-        for at in range(0, n, PIECE):
-            part = numbers[at : min(at + PIECE, n)]
-            _round(part, steps, a, span[number], levels[: part.size])
-            if row.out.size > 0:
-                out = row.out[start + at : start + at + part.size]
-                _add(part, levels[: part.size], steps, a, span[number], row.weight, out)
-            put_signed(part, levels[: part.size], start + at, codes)
-
-
-@loop
-def _add(x, levels, steps, low, span, weight, out):
-    most = out.dtype.type(steps)
-    for i in range(levels.size):
-        # The level by a division, as in the table: a table would have to be read number by number.
-        level = out.dtype.type(levels[i] - 1) / most
-        value = low + level * span
-        value = -value if x[i] < 0 else value
-        out[i] = out[i] + value * weight
+    ends = np.empty(2, reading.mask.dtype)
+    top = reading.mask[0] - reading.mask[0]
+    while column < last:
+        start = reading.bounds[segment]
+        end = min(reading.bounds[segment + 1], last)
+        for first in range(column, end, block):
+            stop = min(first + block, end)
+            least, most = reading.mask[0], reading.mask[0] - reading.mask[0]
+            for at in range(first, stop, PIECE):
+                n = min(PIECE, stop - at)
+                load(reading, segment, at - start, numbers[:n], bits[:n])
+                lowest, highest = extremes(bits[:n], reading.mask[0])
+                least, most = min(least, lowest), max(most, highest)
+            top = max(top, most)
+            ends[0], ends[1] = least, most
+            a, b = ends.view(reading.memory.dtype)
+            width = b - a
+            if np.isinf(a + width):
+                width = np.nextafter(width, a - a)
+            number = block_bounds[segment] + (first - start) // block
+            low[number], span[number] = a, width
+            for at in range(first, stop, PIECE):
+                n = min(PIECE, stop - at)
+                if stop - first > PIECE:
+                    load(reading, segment, at - start, numbers[:n], bits[:n])
+                _round(numbers[:n], steps, a, width, levels)
+                put_signed(numbers[:n], levels[:n], at, codes)
+        column = end
+        segment += 1
+    return top
 
 
 @loop

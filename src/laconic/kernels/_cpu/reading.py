@@ -34,7 +34,8 @@ def _folded(_context, x, _start):
 def _read(x, y, lo, hi):
     total = np.int64(0)
     for start in range(lo, hi, LANES):
-        ahead(x, y, start)
+        ahead(x, start)
+        ahead(y, start)
         total ^= _folded(x, start) ^ _folded(y, start)
     return total
 
@@ -43,7 +44,7 @@ def _read(x, y, lo, hi):
 def _read_one(x, lo, hi):
     total = np.int64(0)
     for start in range(lo, hi, LANES):
-        ahead(x, None, start)
+        ahead(x, start)
         total ^= _folded(x, start)
     return total
 

@@ -1,8 +1,8 @@
-"""Rounding rows to levels, compiled by numba at its first use; ``rounding`` is what it must equal.
+"""Rounding segments to levels, compiled by numba at its first use; ``rounding`` is what it must equal.
 
-A row is worked on in pieces that stay in the first cache. Each stage is one simple loop over a piece, so that
-it becomes vector code. Levels that are successive powers of two are found in the exponent; any other levels
-through the leading bits of the number, which leave at most a few levels to choose from.
+A segment is worked on in pieces that stay in the first cache. Each stage is one simple loop over a piece, so
+that it becomes vector code. Levels that are successive powers of two are found in the exponent; any other
+levels through the leading bits of the number, which leave at most a few levels to choose from.
 """
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
@@ -12,94 +12,94 @@ import numpy as np
 from laconic.kernels._cpu._jit import loop
 from laconic.kernels._cpu.narrow import put_signed
 from laconic.kernels._cpu.philox import words
-from laconic.kernels._cpu.rows import PIECE, largest, load  # noqa: F401
+from laconic.kernels._cpu.rows import PIECE, largest, load
 
 U = np.uint64
 _UNIT = 2.0**-32
 
 
 @loop
-def round_row(row, levels, base, scale, source, start, end, codes):
-    """Codes of the numbers in [start, end), and ``out`` with their values added.
+def round_columns(reading, levels, window, bases, divisors, sources, segment, column, last, codes):
+    """Codes of the numbers of columns.
 
     Args:
-        row: a ``steps.Row``.
-        levels: a ``rounding.Index``.
-        base: level number up to which there is only 0; -1 where it is not known, because the row's largest
-            number is not. That matters only to numbers below the normal range.
-        scale: two numbers of the row's dtype: what magnitudes are divided by, and what levels are
-            multiplied by; the first is 0 where there is no scale.
-        source: what to draw from, as for ``philox.words``; empty: to the nearest.
-        codes: all of the row, as ``_narrow.by_width`` gives them.
+        reading: a ``segmented.Reading``.
+        levels: a ``levels.Index``.
+        window: how many levels below a segment's largest number may stand in it.
+        bases: of each segment, the level number up to which there is only 0; -1 where it follows from the
+            window and the segment's largest number. It is looked for where it matters, which must be among
+            numbers below the normal range alone.
+        divisors: of each segment, what magnitudes are divided by; empty: nothing.
+        sources: of each segment, what to draw from, as for ``philox.words``; empty: to the nearest.
+        segment: where ``column`` lies.
+        column: the first; it begins a segment or follows a multiple of 4 of its numbers.
+        last: the end.
+        codes: of all columns, as ``_narrow.by_width`` gives them.
 
     Returns:
-        Where it stopped, for want of the base, or ``end``; and the largest magnitude before it, as bits.
+        The bits of the largest magnitude.
     """
-    kind = row.mask.dtype
-    numbers = np.empty(PIECE, row.x.dtype)
-    magnitudes = np.empty(PIECE, row.x.dtype)
+    kind = reading.mask.dtype
+    numbers = np.empty(PIECE, reading.memory.dtype)
+    magnitudes = np.empty(PIECE, reading.memory.dtype)
     bits, magnitude_bits = numbers.view(kind), magnitudes.view(kind)
     drawn = np.empty(PIECE, np.uint32)
     level, below = np.empty(PIECE, np.int32), np.empty(PIECE, np.int32)
-    low, high = np.empty(PIECE, row.x.dtype), np.empty(PIECE, row.x.dtype)
-    low_bits = low.view(kind)
-    most = row.mask[0] - row.mask[0]
-    known = max(base, 0)
-    for at in range(start, end, PIECE):
-        n = min(PIECE, end - at)
-        load(row, at, numbers[:n], bits[:n])
-        if scale[0] > 0:
-            _shares(numbers[:n], scale[0], magnitudes)
-        else:
-            _clear(bits[:n], row.mask[0], magnitude_bits)
-        normal, top = _is_normal(magnitude_bits[:n], row.mask[0], levels.smallest)
-        if not normal and base < 0:
-            return at, most
-        most = max(most, top)
-        if source.size > 0:
-            words(source, U(at // 4), drawn[: (n + 3) // 4 * 4])
-        part = level[:n]
-        if normal and levels.powers and source.size > 0:
-            _powers_at_random(magnitudes[:n], magnitude_bits[:n], drawn, levels, known, part)
-        elif normal and levels.powers:
-            _nearest_powers(magnitude_bits[:n], levels, known, part)
-        else:
-            if normal and levels.single:
-                _look_up(magnitudes[:n], magnitude_bits[:n], levels, below)
+    low, high = np.empty(PIECE, reading.memory.dtype), np.empty(PIECE, reading.memory.dtype)
+    most = reading.mask[0] - reading.mask[0]
+    at_random, divided = sources.size > 0, divisors.size > 0
+    while column < last:
+        start = reading.bounds[segment]
+        end = min(reading.bounds[segment + 1], last)
+        base = bases[segment]
+        for at in range(column, end, PIECE):
+            n = min(PIECE, end - at)
+            load(reading, segment, at - start, numbers[:n], bits[:n])
+            _clear(bits[:n], reading.mask[0], magnitude_bits)
+            normal, top = _is_normal(magnitude_bits[:n], reading.mask[0], levels.smallest)
+            most = max(most, top)
+            if divided:
+                _divide(magnitudes[:n], divisors[segment])
+                normal, _ = _is_normal(magnitude_bits[:n], reading.mask[0], levels.smallest)
+            if not normal and base < 0:
+                size = reading.bounds[segment + 1] - start
+                base = _base_below(largest(reading, segment, 0, size, reading.mask[0] * 0), levels, window)
+            if at_random:
+                words(sources[segment], U((at - start) // 4), drawn[: (n + 3) // 4 * 4])
+            known = max(base, 0)
+            part = level[:n]
+            if normal and levels.powers and at_random:
+                _powers_at_random(magnitudes[:n], magnitude_bits[:n], drawn, levels, known, part)
+            elif normal and levels.powers:
+                _nearest_powers(magnitude_bits[:n], levels, known, part)
             else:
-                _search(magnitudes[:n], magnitude_bits[:n], levels, below)
-            _neighbours(below[:n], levels.table, known, low, high)
-            if source.size > 0:
-                _at_random(magnitudes[:n], below, low, high, drawn, part)
-            else:
-                _to_nearest(magnitudes[:n], below, low, high, part)
-            _raise(part, known, levels.top)
-        if row.out.size > 0:
-            if normal and levels.powers:
-                _powers(part, levels, low_bits)
-            else:
-                _gather(part, levels.table, low)
-            _add(numbers[:n], low, scale[1], row.weight, row.out[at : at + n])
-        put_signed(numbers[:n], part, at, codes)
-    return end, most
+                if normal and levels.single:
+                    _look_up(magnitudes[:n], magnitude_bits[:n], levels, below)
+                else:
+                    _search(magnitudes[:n], magnitude_bits[:n], levels, below)
+                _neighbours(below[:n], levels.table, known, low, high)
+                if at_random:
+                    _at_random(magnitudes[:n], below, low, high, drawn, part)
+                else:
+                    _to_nearest(magnitudes[:n], below, low, high, part)
+                _raise(part, known, levels.top)
+            put_signed(numbers[:n], part, at, codes)
+        column = end
+        segment += 1
+    return most
 
 
 @loop
-def sign_row(row, scale, start, end, codes):
-    """Codes 1 and -1 by the signs of the numbers in [start, end), and ``out`` with their values added."""
-    numbers = np.empty(PIECE, row.x.dtype)
-    bits = numbers.view(row.mask.dtype)
-    for at in range(start, end, PIECE):
-        n = min(PIECE, end - at)
-        load(row, at, numbers[:n], bits[:n])
-        part = codes[at : at + n]
-        for i in range(n):
-            part[i] = np.int8(-1) if numbers[i] < 0 else np.int8(1)
-        if row.out.size > 0:
-            out = row.out[at : at + n]
-            value = scale * row.weight
-            for i in range(n):
-                out[i] = out[i] + (-value if numbers[i] < 0 else value)
+def _base_below(most, levels, window):
+    """As ``levels.base_below``, of the bits of the largest magnitude."""
+    low, high = 0, levels.top
+    while low < high:
+        middle = (low + high) >> 1
+        if levels.bits[middle] <= most:
+            low = middle + 1
+        else:
+            high = middle
+    return max(min(low + 1, levels.top) - window, 0)
 
 
 @loop
@@ -109,11 +109,11 @@ def _clear(bits, mask, magnitude_bits):
 
 
 @loop
-def _shares(numbers, scale, shares):
-    one = numbers.dtype.type(1)
-    for i in range(numbers.size):
-        share = abs(numbers[i]) / scale
-        shares[i] = share if share < one else one
+def _divide(magnitudes, divisor):
+    one = magnitudes.dtype.type(1)
+    for i in range(magnitudes.size):
+        share = magnitudes[i] / divisor
+        magnitudes[i] = share if share < one else one
 
 
 @loop
@@ -249,34 +249,3 @@ def _raise(codes, base, top):
     for i in range(codes.size):
         code = min(np.int32(codes[i] + base), np.int32(top))
         codes[i] = code if codes[i] > 0 else np.int32(0)
-
-
-@loop
-def _powers(codes, levels, value_bits):
-    """The levels of codes, where all are powers of two in the normal range."""
-    if levels.width == 23:
-        _shifted(codes, 23, levels.offset, value_bits)
-    else:
-        _shifted(codes, 52, levels.offset, value_bits)
-
-
-@loop
-def _shifted(codes, width, offset, value_bits):
-    integer = value_bits.dtype.type
-    for i in range(codes.size):
-        value = integer(integer(codes[i] - offset) << width)
-        value_bits[i] = value if codes[i] > 0 else integer(0)
-
-
-@loop
-def _gather(codes, table, values):
-    for i in range(codes.size):
-        values[i] = table[U(codes[i])]
-
-
-@loop
-def _add(numbers, values, scale, weight, out):
-    for i in range(numbers.size):
-        value = values[i] * scale
-        value = -value if numbers[i] < 0 else value
-        out[i] = out[i] + value * weight

@@ -1,4 +1,4 @@
-"""Top-k of all segments of a vector by the loops of ``topk``, on several threads.
+"""Top-k of all segments by the loops of ``topk``, on several threads.
 
 The threads share the coordinates evenly. A border moves to the end of a short segment or of a block; a long
 segment is cut: each thread then collects candidates of its piece, and the k largest are taken of all lists
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.kernels._cpu import _largest, candidates, topk
+from laconic.kernels._cpu import topk, topk_bounds, topk_shared
 from laconic.kernels._cpu._simd import LANES
 from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels._cpu.topk import SHORT
+from laconic.kernels._cpu.topk_candidates import SLACK, room_for
 from laconic.kernels._cuts import Cuts
 
 _WORTH = 1 << 22
@@ -57,19 +59,27 @@ class _Seen:
     def __init__(self) -> None:
         self._last, self._drift, self._spread, self._sure = -1, 0, 0, False
 
-    def guess(self, top, fine):
+    def guess(self, largest):
         """A bound; 0 where there is none."""
-        return topk.guessed(self._last, self._drift, self._spread, self._sure, fine, top)
+        fine = _fineness(largest)
+        return int(
+            topk_bounds.guessed.py_func(self._last, self._drift, self._spread, self._sure, fine, largest)
+        )
 
-    def learn(self, t, fine):
+    def learn(self, t, largest):
         """Look at the k-th magnitude of a round."""
+        fine = _fineness(largest)
         if self._last < 0:
             self._spread, self._sure = 2 * fine, True
         else:
             error = t - self._last - self._drift
-            found = topk.learned(self._drift, self._spread, self._sure, error, fine)
+            found = topk_bounds.learned.py_func(self._drift, self._spread, self._sure, error, fine)
             self._drift, self._spread, self._sure = found
         self._last = t
+
+
+def _fineness(largest):
+    return int(topk_bounds.fineness.py_func(largest))
 
 
 @dataclass(frozen=True)
@@ -85,132 +95,114 @@ class _Plan:
     @classmethod
     def of(cls, rows, shared, most) -> "_Plan":
         longest = (int(mine[:, 3].max(initial=0)) for mine in rows)
-        rooms = [min(topk_room(most), block) + candidates.SLACK for block in longest]
+        rooms = [room_for.py_func(most, block) + SLACK for block in longest]
         return cls(rows, rooms, [np.full(mine.shape[0], -1) for mine in rows], shared)
 
 
-def top_k(x, memory, cuts, salt, threads, positions, values, moved):
-    """Fill positions and values (both (cuts.total,)) from x and memory, seen as ``topk`` wants them.
+def select(operands, cuts, salt, threads, positions, values, before, move):
+    """As ``laconic.kernels.selection.select_segments``.
 
-    ``moved`` is what ``topk.move`` wants: sums, before, numbers, away; the first may be empty.
+    Args:
+        operands: as ``topk_tiles.Operands``.
+        cuts, salt, threads: the cuts, where samples are drawn, and by how many threads at most.
+        positions: int64 (cuts.total,), filled.
+        values: float32 or float64 (cuts.total,), filled; of x alone in 16 bits, these are the upper half.
+        before: as values, filled where something moves; else empty.
+        move: as for ``topk.select_rows``.
     """
     plan = _plan(cuts, max(1, min(threads, cuts.numel // _WORTH)))
-    width = 64 if x.itemsize == 8 else 32
-    mask = (1 << (width - 1)) - 1
-    shift = 16 if values.itemsize == 2 else 0
-    top = mask >> shift << shift
-    given = (salt & 0xFFFFFFFFFFFF, mask, top, shift)
-    long = [_LongSegment(i, x, memory, cuts, part, given) for i, part in enumerate(plan.shared)]
+    patterns = np.int64 if values.itemsize == 8 else np.int32
+    kept = positions, values.view(patterns), before.view(patterns)  # as topk.kept_of
+    given = operands, patterns, salt & 0xFFFFFFFFFFFF, move
+    long = [_LongSegment(i, cuts, part, *given) for i, part in enumerate(plan.shared)]
 
     def work(thread):
         for segment in long:
-            segment.capture(thread)
+            segment.collect(thread)
         rows, hints = plan.rows[thread], plan.hints[thread]
         if rows.shape[0]:
-            scratch = _scratch("own", x, plan.rooms[thread])
-            topk.select_rows(rows, hints, x, memory, *given, *scratch, positions, values, *moved)
+            scratch = _scratch("own", patterns, plan.rooms[thread])
+            topk.select_rows(rows, hints, operands, given[2], scratch, kept, move)
 
     in_threads(work, len(plan.rows))
     for segment in long:
-        segment.finish(positions, values, moved)
+        segment.finish(kept)
 
 
 class _LongSegment:
     """The k largest of a segment that several threads read."""
 
-    def __init__(self, name, x, memory, cuts, part, given) -> None:
-        self._x, self._memory, self._part, self._given = x, memory, part, given
-        self._start = int(cuts.starts[part.segment])
-        self._end = self._start + int(cuts.lengths[part.segment])
+    def __init__(self, name, cuts, part, operands, patterns, salt, move) -> None:
+        self._part, self._given = part, (operands, part.segment)
+        self._patterns, self._salt, self._move = patterns, salt, move
+        self._n = int(cuts.lengths[part.segment])
         self._k = int(cuts.counts[part.segment])
         self._at = int(cuts.offsets[part.segment])
+        self._largest = int(np.iinfo(patterns).max)
         lengths = (hi - lo for lo, hi in zip(part.lo, part.hi, strict=True))
-        self._rooms = [min(length, topk_room(self._k)) + candidates.SLACK for length in lengths]
-        self._begins = np.concatenate(([0], np.cumsum(self._rooms)[:-1])).astype(np.int64)
-        self._sizes = np.zeros(len(part.lo), np.int64)
-        room = sum(self._rooms)
-        self._scratch = _scratch(name, x, room)
-        self._fine = topk.fineness(given[1])
+        self._rooms = [room_for.py_func(self._k, length) + SLACK for length in lengths]
+        begins = np.concatenate(([0], np.cumsum(self._rooms)[:-1])).astype(np.int64)
+        self._pieces = begins, np.zeros(len(part.lo), np.int64)
+        self._lists = _scratch(name, patterns, sum(self._rooms))[1:3]
         self._bounds = self._ever_lower()
         self._bound = next(self._bounds)
 
     def _ever_lower(self):
-        guess = self._part.seen.guess(self._given[2], self._fine)
+        guess = self._part.seen.guess(self._largest)
         if guess > 0:
             yield guess
-        yield self._sampled(0)
-        yield self._sampled(1)
+        for attempt in range(2):
+            scratch = _scratch("own", self._patterns, 0)
+            yield topk_shared.sample(*self._given, self._n, self._k, self._salt + attempt, scratch)
         yield 0
 
-    def _sampled(self, attempt):
-        salt, _, top, _ = self._given
-        _, bits, one, size = _scratch("own", self._x, 0)
-        return candidates.sampled_bound(
-            self._x, self._memory, self._start, self._end, self._k, salt + attempt, top, bits, one, size
-        )
-
-    def capture(self, thread):
+    def collect(self, thread):
         """Candidates of the piece of one thread."""
         if thread in self._part.threads:
-            self._capture(self._part.threads.index(thread))
+            self._collect(self._part.threads.index(thread))
 
-    def _capture(self, piece):
-        _, mask, top, _ = self._given
-        positions, bits, _, _ = self._scratch
-        one, size = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        self._sizes[piece] = candidates.capture(
-            self._x, self._memory, self._part.lo[piece], self._part.hi[piece], self._start, self._k,
-            self._bound, mask, top, positions, bits, self._begins[piece], self._rooms[piece], one, size,
+    def _collect(self, piece):
+        lo, hi, room = self._part.lo[piece], self._part.hi[piece], self._rooms[piece]
+        self._pieces[1][piece] = topk_shared.collect(
+            *self._given, lo, hi, self._k, self._bound, _scratch("own", self._patterns, 0),
+            self._lists, self._pieces[0][piece], room,
         )  # fmt: skip
 
-    def finish(self, out_positions, out_values, moved):
+    def finish(self, kept):
         """Take the k largest of all candidates; where the bound was too high, collect them again."""
-        sums, before, numbers, away = moved
-        while self._sizes.sum() < self._k:
+        begins, sizes = self._pieces
+        while sizes.sum() < self._k:
             self._bound = next(self._bounds)
-            in_threads(self._capture, len(self._rooms))
-        _, mask, top, shift = self._given
-        positions, bits, _, _ = self._scratch
-        t, ties = -1, 0
-        if self._sizes.sum() > self._k:
-            t, ties = _largest.threshold(
-                bits, self._begins, self._sizes, self._k, self._bound, top, 2 * self._fine
-            )
-            self._part.seen.learn(t, self._fine)
-        ats, shares = np.zeros_like(self._sizes), np.zeros_like(self._sizes)
-        _largest.divide(bits, self._begins, self._sizes, t, ties, top, self._at, ats, shares)
+            in_threads(self._collect, len(self._rooms))
+        low, step = (self._bound, 2 * _fineness(self._largest)) if sizes.sum() > self._k else (-1, 0)
+        ats, shares = np.zeros_like(sizes), np.zeros_like(sizes)
+        t = topk_shared.part(self._lists[1], self._pieces, self._k, low, step, self._at, ats, shares)
+        if step:
+            self._part.seen.learn(t, self._largest)
 
-        def emit(piece):
-            end = _largest.emit(
-                positions, bits, self._begins[piece], self._sizes[piece], t, shares[piece],
-                mask, top, shift, out_positions, out_values, ats[piece],
+        def write(piece):
+            topk_shared.write(
+                *self._given, self._lists, begins[piece], sizes[piece], t, shares[piece], kept, ats[piece],
+                self._move,
             )  # fmt: skip
-            if sums.size:
-                topk.move(sums, before, numbers, out_positions, ats[piece], end, self._start, away)
 
-        in_threads(emit, len(self._rooms))
+        in_threads(write, len(self._rooms))
 
 
-def topk_room(k):
-    """Places for candidates of which k are kept, as ``topk.select_rows`` has them."""
-    return 2 * k + min(2 * k, 1 << 20) + 4096
-
-
-def _scratch(name, x, room):
-    """Lists for candidates, kept for this thread's next call unless they are huge."""
-    kind = np.int64 if x.itemsize == 8 else np.int32
+def _scratch(name, patterns, room):
+    """Room for candidates, kept for this thread's next call unless it is huge."""
     held = _kept.__dict__.setdefault("held", {})
-    found = held.get((name, kind))
-    if found is None or found[0].size < room:
-        one, size = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    found = held.get((name, patterns))
+    if found is None or found[1].size < room:
         found = (
+            np.empty(SHORT + LANES, patterns),
             np.empty(room, np.int64),
-            np.empty(max(room, candidates.MOST_SAMPLES) + LANES, kind),
-            one,
-            size,
-        )
+            np.empty(max(room, topk_bounds.MOST_SAMPLES) + LANES, patterns),
+            np.zeros(1, np.int64),
+            np.zeros(1, np.int64),
+        )  # as topk.scratch_of
         if room <= _KEEP:
-            held[name, kind] = found
+            held[name, patterns] = found
     return found
 
 
@@ -224,9 +216,9 @@ def _plan(cuts: Cuts, threads: int) -> _Plan:
 
 
 def _planned(cuts: Cuts, threads: int) -> _Plan:
-    starts, offsets = cuts.starts, cuts.offsets[:-1]
-    columns = (starts, cuts.lengths, starts, cuts.blocks, cuts.counts, cuts.lasts, offsets)
-    rows = np.ascontiguousarray(np.stack(columns, axis=1))
+    numbers, zeros = np.arange(cuts.lengths.size), np.zeros_like(cuts.lengths)
+    columns = (numbers, zeros, cuts.lengths, cuts.blocks, cuts.counts, cuts.lasts, cuts.offsets[:-1])
+    rows = np.ascontiguousarray(np.stack(columns, axis=1))  # as topk.Row
     if threads == 1:
         return _Plan.of([rows], [], cuts.most)
     ends = cuts.lengths.cumsum()
@@ -244,13 +236,13 @@ def _planned(cuts: Cuts, threads: int) -> _Plan:
                 continue
             if hi - lo < cuts.lengths[segment] and cuts.blocks[segment] == cuts.lengths[segment]:
                 part = shared.setdefault(segment, _Shared(segment, [], [], [], _Seen()))
-                part.lo.append(int(cuts.starts[segment]) + lo)
-                part.hi.append(int(cuts.starts[segment]) + hi)
+                part.lo.append(lo)
+                part.hi.append(hi)
                 part.threads.append(thread)
                 continue
             row = rows[segment].copy()
-            row[0] += lo
-            row[1] = hi - lo
+            row[1] = lo
+            row[2] = hi - lo
             row[6] += lo // row[3] * row[4]
             mine.append(row)
         shares.append(np.stack(mine) if mine else rows[:0])

@@ -7,18 +7,14 @@ multiply-add and divide with correct rounding. ``docs/gpu.md`` says what was tes
 # mypy: ignore-errors
 # Triton's decorators are not typed.
 
-from laconic.kernels._gpu._launch import takes as takes
 from laconic.kernels._gpu.blocks import dequantize_blocks as dequantize_blocks
 from laconic.kernels._gpu.blocks import quantize_blocks as quantize_blocks
 from laconic.kernels._gpu.codes import pack_codes as pack_codes
-from laconic.kernels._gpu.codes import pack_signs as pack_signs
-from laconic.kernels._gpu.codes import unpack_codes as unpack_codes
 from laconic.kernels._gpu.philox import words as words
 from laconic.kernels._gpu.rounding import largest_magnitude as largest_magnitude
 from laconic.kernels._gpu.rounding import round_to_levels as round_to_levels
 from laconic.kernels._gpu.rounding import round_to_signs as round_to_signs
 from laconic.kernels._gpu.scatter import scatter_add_ as scatter_add_
-from laconic.kernels._gpu.scatter import scatter_add_into as scatter_add_into
 from laconic.kernels._gpu.selection import top_k_positions as top_k_positions
 from laconic.kernels._gpu.selection import top_k_segments as top_k_segments
 from laconic.kernels._gpu.sums import canonical_sum as canonical_sum

@@ -46,15 +46,6 @@ def as_rows(x, memory=None):
     return rows, memory.detach().view(-1, x.shape[-1])
 
 
-def takes(step):
-    """Whether the kernels take a ``laconic.kernels.steps.Step``: contiguous tensors, the dtypes that fit."""
-    own = [tensor for tensor in (step.memory, step.out) if tensor is not None]
-    return step.x.is_contiguous() and all(
-        tensor.is_contiguous() and tensor.dtype == wide(step.x.dtype) and tensor.shape == step.x.shape
-        for tensor in own
-    )
-
-
 def wide(dtype):
     """The dtype that numbers of ``dtype`` are computed in."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -20,23 +20,6 @@ def widened(number):
 
 
 @triton.jit
-def narrowed(number, LIKE: tl.constexpr):
-    """To another dtype, to the nearest and ties to even, by way of float32 as PyTorch goes."""
-    if number.dtype == LIKE:
-        result = number
-    elif tl.float64 == LIKE:
-        result = number.to(LIKE)
-    elif tl.bfloat16 == LIKE:
-        bits = number.to(tl.float32).to(tl.int32, bitcast=True)
-        nan = (bits & 0x7FFFFFFF) > 0x7F800000
-        bits = tl.where(nan, 0x7FC0, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
-        result = bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
-    else:
-        result = number.to(tl.float32).to(LIKE)
-    return result
-
-
-@triton.jit
 def read(x, memory, place, mask, DIFFERENCE: tl.constexpr):
     """``x`` at the places, or ``fl(x - memory)`` in memory's dtype; 0 where the mask is off."""
     number = tl.load(x + place, mask=mask, other=0.0)

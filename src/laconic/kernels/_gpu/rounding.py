@@ -1,4 +1,4 @@
-"""Rounding to levels, fused with the difference before it and the memory's update after it.
+"""Rounding to levels, fused with the difference before it.
 
 Every number is rounded on its own: a program reads and writes the places of its own tile alone. The levels
 around a magnitude are found in the table by halving, or for powers of two from the exponent. A uniform
@@ -11,13 +11,13 @@ import torch
 import triton
 import triton.language as tl
 
-from laconic.kernels._gpu._launch import as_rows, launch, takes, wide
-from laconic.kernels._gpu._numbers import magnitude, quotient, read, signed, widened
+from laconic.kernels._gpu._launch import as_rows, launch, wide
+from laconic.kernels._gpu._numbers import magnitude, quotient, read, widened
 from laconic.kernels._gpu.philox import origins, words_of
 from laconic.kernels._gpu.sums import largest
 from laconic.kernels._narrow import code_dtype
+from laconic.kernels.levels import base_below
 from laconic.kernels.philox import Purpose
-from laconic.kernels.rounding import base_below
 
 _TILE = 1024
 _NEAREST, _RANDOM, _SIGNS = 0, 1, 2
@@ -26,7 +26,7 @@ _ALL_POWERS = {torch.float32: 277, torch.float64: 2098}
 
 
 def round_to_levels(step, levels, draw=None, *, base=None, scale=None):
-    """As ``laconic.kernels.rounding.round_to_levels``, for a step that :func:`takes` says yes to.
+    """As ``laconic.kernels.rounding.round_to_levels``, for a step whose ``on_device`` is true.
 
     The levels must be of the step's dtype, on its device; their table is looked at once by the host.
     """
@@ -40,9 +40,9 @@ def round_to_levels(step, levels, draw=None, *, base=None, scale=None):
     )
 
 
-def round_to_signs(step, scale):
+def round_to_signs(step):
     """As ``laconic.kernels.rounding.round_to_signs``, likewise."""
-    return _round(step, scale, 1, _SIGNS, None, None, scale, False)
+    return _round(step, None, 1, _SIGNS, None, None, None, False)
 
 
 def largest_magnitude(step):
@@ -51,23 +51,22 @@ def largest_magnitude(step):
 
 
 def _round(step, table, top, method, draw, base, scale, powers):
-    if not takes(step):
-        raise ValueError("x, memory and out must be contiguous, memory and out in the accumulation dtype")
+    if not step.on_device:
+        raise ValueError("x and memory must be contiguous, memory in the accumulation dtype")
     rows, held = as_rows(step.x, step.memory)
     n, d = rows.shape
     device, dtype = rows.device, wide(step.x.dtype)
     codes = torch.empty(step.x.shape, dtype=code_dtype(top), device=device)
-    out = codes if step.out is None else step.out.detach()
-    weight = torch.full((1,), step.weight, dtype=dtype, device=device)
-    scales = weight if scale is None else scale.to(dtype).expand(*step.batch, 1).contiguous()
+    table = codes if table is None else table
+    scales = codes if scale is None else scale.to(dtype).expand(*step.batch, 1).contiguous()
     bases = codes if base is None else base.to(torch.int64).expand(*step.batch, 1).contiguous()
     origin = codes if draw is None else origins(draw, n, device)
     tiles = triton.cdiv(d, _TILE)
     launch(
-        _round_tile, n * tiles, rows, held, table, scales, bases, origin, codes, out, weight,
+        _round_tile, n * tiles, rows, held, table, scales, bases, origin, codes,
         d, tiles, top,
         DIFFERENCE=step.memory is not None, SCALED=scale is not None, BASED=base is not None,
-        METHOD=method, POWERS=powers, ADD=step.out is not None, STEPS=top.bit_length(),
+        METHOD=method, POWERS=powers, STEPS=top.bit_length(),
         PURPOSE=int(Purpose.ROUNDING), TILE=_TILE,
     )  # fmt: skip
     return codes
@@ -96,24 +95,22 @@ def _level_below(number, table, top, POWERS: tl.constexpr, STEPS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["tiles", "top"])
 def _round_tile(
-    x, memory, table, scales, bases, origin, codes, out, weight, d, tiles, top,
+    x, memory, table, scales, bases, origin, codes, d, tiles, top,
     DIFFERENCE: tl.constexpr, SCALED: tl.constexpr, BASED: tl.constexpr, METHOD: tl.constexpr,
-    POWERS: tl.constexpr, ADD: tl.constexpr, STEPS: tl.constexpr, PURPOSE: tl.constexpr, TILE: tl.constexpr,
+    POWERS: tl.constexpr, STEPS: tl.constexpr, PURPOSE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Reads, rounds, writes codes, and adds to ``out``, which may be x or the memory."""
+    """Reads, rounds and writes codes."""
     program = tl.program_id(0).to(tl.int64)
     row, first = program // tiles, program % tiles * TILE
     place = first + tl.arange(0, TILE)
     mask = place < d
     number = widened(read(x + row * d, memory + row * d, place, mask, DIFFERENCE))
     size = tl.abs(number)
-    if SCALED:
-        scale = tl.load(scales + row)
     if METHOD == 2:
         level = tl.full((TILE,), 1, dtype=tl.int32)
-        value = tl.zeros_like(size) + scale
     else:
         if SCALED:
+            scale = tl.load(scales + row)
             divisor = tl.zeros_like(size) + tl.where(scale > 0, scale, 1.0)
             size = tl.minimum(quotient(size, divisor), 1.0)
         below = _level_below(size, table, top, POWERS, STEPS)
@@ -135,11 +132,4 @@ def _round_tile(
             whole = bound.to(tl.int64)
             up = word.to(tl.int64) < whole + (whole.to(bound.dtype) < bound).to(tl.int64)
         level = tl.where(up, above, below)
-        value = tl.where(up, high, low)
-        if SCALED:
-            value = value * scale
     tl.store(codes + row * d + place, tl.where(number < 0, -level, level), mask=mask)
-    if ADD:
-        value = signed(value, number < 0) * tl.load(weight)
-        held = tl.load(out + row * d + place, mask=mask, other=0.0)
-        tl.store(out + row * d + place, held + value, mask=mask)

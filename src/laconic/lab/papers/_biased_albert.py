@@ -5,10 +5,11 @@ from typing import Final
 import torch
 
 from laconic.compressors import NaturalCompression
+from laconic.feedback import DCGD
 from laconic.lab._style import BLUE, GREEN, ORANGE, legend
 from laconic.lab.papers._biased_figures import PAPER, panels
 from laconic.lab.papers._experiment import Experiment, Report, Settings, verdict
-from laconic.sizes import structure_bytes
+from laconic.layout import Layout
 
 SECONDS: Final = {"none": 9.62, "natural compression": 4.05, "PowerSGD, rank 8": 1.04}
 """The paper's communication time per round."""
@@ -48,7 +49,7 @@ def sizes() -> dict[str, float]:
     rank = 8
     # Both factors of each matrix; what would not shrink travels whole, as vectors do.
     low = sum(min(m * n, rank * (m + n)) for m, n in MATRICES) + sum(VECTORS)
-    natural = structure_bytes((NaturalCompression().structure(numbers, torch.float32),))
+    natural = DCGD(NaturalCompression()).format(Layout.flat(numbers), torch.float32, 0).max_nbytes
     return {
         "none": 4 * numbers / _MEGABYTE,
         "natural compression": natural / _MEGABYTE,

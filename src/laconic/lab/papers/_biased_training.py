@@ -16,7 +16,7 @@ from laconic.lab.papers._experiment import Experiment, Report, Settings, Verdict
 from laconic.lab.papers._images import IMAGES, load_images
 from laconic.lab.papers._networks import FlatNetwork, vgg
 from laconic.lab.papers._training import Course, Training, kept
-from laconic.sizes import Accounting
+from laconic.messages import Accounting
 
 
 @dataclass(frozen=True)

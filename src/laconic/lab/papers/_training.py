@@ -15,7 +15,7 @@ from laconic.lab.papers._experiment import Settings
 from laconic.lab.papers._images import Images
 from laconic.lab.papers._networks import FlatNetwork
 from laconic.layout import Layout
-from laconic.sizes import Accounting
+from laconic.messages import Accounting
 
 CHANCE = math.log(10)
 """The loss of one who knows nothing of ten classes."""

@@ -5,10 +5,11 @@ import pytest
 import torch
 from same import numbers, same
 
-from laconic.grids import BlockLevels, level_table
-from laconic.kernels import _gpu, coding
+from laconic.formats.grids import BlockLevels, level_table
+from laconic.kernels import _gpu
 from laconic.kernels._narrow import code_dtype
 from laconic.kernels.blocks import dequantize_blocks_plainly, quantize_blocks_plainly
+from laconic.kernels.group_packing import put_codes_plainly
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float16])
@@ -55,25 +56,11 @@ def test_codes_as_bits(count, symbols, shared, width, base):
     codes = (size * sign).to(code_dtype(symbols // 2 + base))
     if symbols % 2:
         codes[::3] = 0
-    expected = torch.from_numpy(np.array(coding.put_codes(codes.numpy(), base, symbols, shared, width)))
-    found = _gpu.pack_codes(codes, base, symbols, shared, width)
-    assert same(found, expected)
-    for top in (symbols // 2 + base, 2**20):
-        unpacked = _gpu.unpack_codes(found, base, symbols, shared, width, count, top)
-        assert same(unpacked, codes.to(code_dtype(top)))
-
-
-@pytest.mark.parametrize("d", [1, 8, 9, 4097])
-def test_signs(d):
-    x, memory = numbers((d,), torch.bfloat16, d), numbers((d,), torch.float32, 1, edges=False)
-    for kept, target in ((None, x.float()), (memory, x - memory)):
-        codes = torch.where(target < 0, -1, 1).to(torch.int32)
-        expected = torch.from_numpy(np.array(coding.put_codes(codes.numpy(), 0, 2, 1, 1)))
-        assert same(_gpu.pack_signs(x, kept), expected)
+    bases, bounds, used = np.array([base]), np.array([0, count]), np.array([count])
+    expected = put_codes_plainly(codes, bases, bounds, used, symbols, shared, width)
+    assert same(_gpu.pack_codes(codes, base, symbols, shared, width), expected)
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="blocks of 1 to 4096"):
         _gpu.quantize_blocks(torch.zeros(9000), 7, 5000)
-    with pytest.raises(ValueError, match="one vector"):
-        _gpu.pack_signs(torch.zeros(2, 3))

@@ -1,0 +1,95 @@
+"""Memories of feedback methods: named tensors of full size, zero from construction."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.formats import accumulation_dtype
+from laconic.layout import Layout
+
+
+class Memories(dict[str, Tensor]):
+    """Named tensors (..., d) of a sender or a receiver, in the layout's order, and scratch buffers for them.
+
+    Args:
+        names: of the memories.
+        shape: of each.
+        dtype: of each, float32 or float64.
+        device: where they lie.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__({name: torch.zeros(shape, dtype=dtype, device=device) for name in names})
+        self._scratch: dict[str, Tensor] = {}
+
+    @classmethod
+    def like(
+        cls, names: Iterable[str], layout_or_like: Layout | Tensor | int, dtype: torch.dtype
+    ) -> "Memories":
+        """Of the shape, dtype and device of a tensor; or of a layout's length, in ``dtype``."""
+        if isinstance(layout_or_like, Tensor):
+            like = layout_or_like
+            return cls(names, tuple(like.shape), accumulation_dtype(like.dtype), like.device)
+        return cls(names, (Layout.like(layout_or_like).d,), accumulation_dtype(dtype))
+
+    def fitted(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> "Memories":
+        """Zeros for other vectors than at construction, which none has met yet; itself where they fit."""
+        fits = all(
+            memory.shape == shape and memory.dtype == dtype and memory.device == device
+            for memory in self.values()
+        )
+        return self if fits else Memories(self, shape, dtype, device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the memories; float32 where there is none."""
+        return next((memory.dtype for memory in self.values()), torch.float32)
+
+    def scratch(self, name: str) -> Tensor:
+        """A buffer for the next round's memory of that name, which holds nothing of worth."""
+        if name not in self._scratch:
+            self._scratch[name] = torch.empty_like(self[name])
+        return self._scratch[name]
+
+    def swap(self, name: str) -> None:
+        """Let the scratch buffer be the memory, and the memory the scratch buffer."""
+        self[name], self._scratch[name] = self._scratch[name], self[name]
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies, which later rounds do not change."""
+        return {name: memory.detach().clone() for name, memory in self.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over copies; zeros for None, which once stood for a memory before its first round."""
+        for name, memory in self.items():
+            value = state[name]
+            self[name] = torch.zeros_like(memory) if value is None else value.detach().clone()
+        self._scratch = {}
+
+
+def take_round(state: Mapping[str, Any], layout: Layout, names: Iterable[str]) -> int:
+    """The round in a state dict, once its keys and its layout are known to fit.
+
+    Raises:
+        ValueError: for missing or unknown keys, or another layout.
+    """
+    expected = {"layout", "round", *names}
+    if set(state) != expected:
+        raise ValueError(
+            f"the state has the keys {sorted(state)}, but this method's are {sorted(expected)}; "
+            "load it into the method that saved it"
+        )
+    if state["layout"] != layout.digest:
+        raise ValueError(
+            "the state was saved for another layout (other parameters, shapes or rules); "
+            "load it into a model with the same parameters"
+        )
+    return int(state["round"])

@@ -1,0 +1,9 @@
+"""What both ends know of a message before there is data: value formats, groups of segments, sizes."""
+
+from laconic.formats._groups import GroupFormat as GroupFormat
+from laconic.formats._groups import SegmentFormat as SegmentFormat
+from laconic.formats._groups import group_formats as group_formats
+from laconic.formats._kinds import DTYPES as DTYPES
+from laconic.formats._kinds import Kind as Kind
+from laconic.formats._kinds import accumulation_dtype as accumulation_dtype
+from laconic.formats._messages import MessageFormat as MessageFormat

@@ -1,0 +1,110 @@
+"""Columns of several nodes by address, which one compiled call reads where they lie."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from laconic.kernels.group_decode import Factors, as_array, factor_array
+from laconic.kernels.tables import Integers, SegmentTable, Vectors
+
+_SHORT: dict[torch.dtype, type[np.integer[Any]]] = {torch.bfloat16: np.int16, torch.float16: np.uint16}
+_CODES = (torch.int8, torch.int16, torch.int32)
+
+
+class Received(NamedTuple):
+    """The columns of one node's group.
+
+    Args:
+        values: (K,) numbers, or codes: int8, int16 or int32.
+        positions: int64 (K,), ascending in each segment and counted from its start; None where columns are
+            kept for every coordinate.
+        scale: in the accumulation dtype (S,), or one for each block; None: 1.
+        low: as scale, what is added to scaled magnitudes; None: nothing.
+        counts: int64 (S,), how many columns of each segment are used; None: all.
+        factors: (S,) what decoded numbers are multiplied by; None: 1.
+    """
+
+    values: Tensor
+    positions: Tensor | None = None
+    scale: Tensor | None = None
+    low: Tensor | None = None
+    counts: Integers | None = None
+    factors: Factors | None = None
+
+
+class Place(NamedTuple):
+    """What is added to and written, for compiled loops; an array without elements for what is not there.
+
+    ``out`` is in the memory's dtype, ``brains`` bfloat16 seen as int16: of the two at most one is there.
+    """
+
+    memory: npt.NDArray[Any]
+    memory_starts: Integers
+    out: npt.NDArray[Any]
+    brains: npt.NDArray[np.int16]
+    out_starts: Integers
+    commit: bool
+
+
+class Nodes(NamedTuple):
+    """Addresses of each node's columns (n,), 0 for none; counts and factors (n, S); weights (n,)."""
+
+    positions: Integers
+    values: Integers
+    scales: Integers
+    lows: Integers
+    counts: Integers
+    factors: npt.NDArray[Any]
+    weights: npt.NDArray[Any]
+    one: np.floating[Any]
+
+
+def is_dense(nodes: Sequence[Received], table: SegmentTable) -> bool:
+    """Whether columns are kept for every coordinate."""
+    return bool(nodes) and nodes[0].positions is None and table.columns > 0
+
+
+def place_of(memory: Vectors | None, out: Vectors | None, dtype: torch.dtype, commit: bool) -> Place:
+    """The memory and ``out``, seen as the loops see them."""
+    absent = as_array(None, dtype)
+    brains, none = np.empty(0, np.int16), np.zeros(0, np.int64)
+    given = absent
+    if out is not None:
+        given, brains = (out.array, brains) if out.dtype == dtype else (absent, out.array)
+    there, starts = (absent, none) if memory is None else (memory.array, memory.starts)
+    return Place(there, starts, given, brains, none if out is None else out.starts, commit)
+
+
+def columns_of(
+    nodes: Sequence[Received], weights: Sequence[float], table: SegmentTable, dtype: torch.dtype
+) -> tuple[Nodes, npt.NDArray[Any], list[Tensor]]:
+    """The nodes' columns by address, an array like their values, and what must live as long as these."""
+    alive: list[Tensor] = []
+
+    def address(tensor: Tensor | None, kind: torch.dtype) -> int:
+        if tensor is None:
+            return 0
+        alive.append(tensor.detach().to(kind).contiguous())
+        return alive[-1].data_ptr()
+
+    # Of dense columns neither codes nor 16-bit numbers are converted: that would take as long a vector.
+    kind = nodes[0].values.dtype
+    if not is_dense(nodes, table) or kind not in (*_CODES, *_SHORT):
+        kind = dtype
+    factors = np.stack([factor_array(node.factors, table, dtype) for node in nodes])
+    counts = np.stack([table.kept_array if node.counts is None else node.counts for node in nodes])
+    columns = Nodes(
+        np.array([address(node.positions, torch.int64) for node in nodes], np.int64),
+        np.array([address(node.values, kind) for node in nodes], np.int64),
+        np.array([address(node.scale, dtype) for node in nodes], np.int64),
+        np.array([address(node.low, dtype) for node in nodes], np.int64),
+        counts,
+        factors,
+        np.array(weights, factors.dtype),
+        factors.dtype.type(1),
+    )
+    return columns, np.empty(0, _SHORT.get(kind) or torch.empty(0, dtype=kind).numpy().dtype), alive

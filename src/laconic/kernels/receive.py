@@ -1,0 +1,266 @@
+"""Receiving: adding the columns of all nodes to vectors, in a fixed order, and undoing it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.kernels._addresses import Received, columns_of, is_dense, place_of
+from laconic.kernels._choice import dispatch
+from laconic.kernels._cpu.threads import get_threads, in_threads
+from laconic.kernels.group_decode import as_array, decode, decode_plainly, stretches_of
+from laconic.kernels.segments import copy_segments, segment_of
+from laconic.kernels.tables import SegmentTable, Vectors
+
+__all__ = ["Received", "add_nodes", "undo_nodes"]
+
+_WORTH = 1 << 14
+"""Additions a thread."""
+_POSITIONS = np.empty(0, np.int64)
+_OUTSIDE = (
+    "a position lies outside its segment or out of order, or a code has no level; positions are ascending "
+    "and count from the start of their segment (what fitted has been added)"
+)
+
+
+def add_nodes(
+    memory: Vectors | None,
+    nodes: Sequence[Received],
+    weights: Sequence[float],
+    table: SegmentTable,
+    *,
+    levels: Tensor | None = None,
+    block: int | None = None,
+    out: Vectors | None = None,
+    before: Tensor | None = None,
+    commit: bool = True,
+) -> None:
+    """``memory[p] <- fl(memory[p] + fl(w_i v))`` for nodes i in ascending order, written to ``out``.
+
+    v is the number that :func:`laconic.kernels.group_decode.decode` says, w_i the weight rounded to the
+    accumulation dtype.
+
+    Args:
+        memory: float32 or float64, the accumulation dtype; None: the sum starts from 0.
+        nodes: each node's columns, all sparse or all dense, of one dtype.
+        weights: of each node.
+        table: of the group.
+        levels: in the accumulation dtype (2 L + 1,), of the codes -L, ..., L; None where values are numbers.
+        block: columns of a segment that share a scale; None: all.
+        out: float32, float64, bfloat16 or float16, where the sum is written, rounded; None: nowhere. Without
+            memory, the accumulation dtype is float64 where out is, else float32.
+        before: in the accumulation dtype, gets what :func:`undo_nodes` needs: (n K,), or of dense columns
+            (K,).
+        commit: whether the memory changes.
+
+    Raises:
+        IndexError: for positions outside their segment or out of order, and for codes without a level; what
+            fitted has been added.
+        ValueError: for arguments that do not fit together.
+
+    Example:
+        >>> memory, table = torch.ones(4), SegmentTable((0,), (4,), (2,), (0,))
+        >>> two = [Received(torch.tensor([2.0, 4.0]), torch.tensor([0, 3])),
+        ...        Received(torch.tensor([6.0, 8.0]), torch.tensor([1, 3]))]
+        >>> add_nodes(Vectors.flat(memory, table.start_array), two, [0.5, 0.5], table)
+        >>> memory
+        tensor([2., 4., 1., 7.])
+    """
+    dtype = _check(memory, nodes, weights, table, block, out, before)
+
+    def plainly() -> None:
+        _add_plainly(memory, nodes, weights, table, levels, block, out, before, commit, dtype)
+
+    if not nodes or (out is not None and out.dtype not in (dtype, torch.bfloat16)):
+        plainly()
+        return
+
+    def compiled(loops: Any) -> None:
+        group, place = stretches_of(table, block), place_of(memory, out, dtype, commit)
+        record = as_array(before, dtype)
+        size = int(group.offsets[-1])
+        work_size = len(nodes) * table.columns + (0 if out is None else size // 8)
+        if is_dense(nodes, table):
+            columns, like, _alive = columns_of(nodes, weights, table, dtype)
+            given = None if levels is None else as_array(levels, dtype)
+
+            def add_dense(first: int, last: int) -> int:
+                room = np.empty((2, loops.TILE), record.dtype)
+                return int(loops.add_dense(place, group, columns, like, given, record, *room, first, last))
+
+            fits = all(_in_shares(add_dense, size, work_size))
+        else:
+            columns, like, _alive = columns_of(
+                _decoded(nodes, table, levels, block, dtype), weights, table, dtype
+            )
+
+            def add_sparse(first: int, last: int) -> int:
+                room = np.empty(loops.TILE, record.dtype), np.zeros(len(nodes), np.int64)
+                return int(loops.add_sparse(place, group, columns, _POSITIONS, record, *room, first, last))
+
+            fits = sum(_in_shares(add_sparse, size, work_size)) == int(columns.counts.sum())
+        if not fits:
+            raise IndexError(_OUTSIDE)
+
+    dispatch("receive", compiled, plainly)
+
+
+def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor) -> None:
+    """Put back what the memory held before :func:`add_nodes` changed it.
+
+    Args:
+        memory: as it was given there.
+        nodes: as they were given there; only positions and counts are read.
+        table: of the group.
+        before: what was recorded.
+
+    Raises:
+        ValueError: for arguments that do not fit together.
+    """
+    nodes = [node._replace(scale=None, low=None) for node in nodes]
+    dtype = _check(memory, nodes, [0.0] * len(nodes), table, None, None, before)
+    if not nodes:
+        return
+    if is_dense(nodes, table):
+        copy_segments(memory, Vectors.flat(before, stretches_of(table, None).offsets[:-1]), table.numel_array)
+        return
+
+    def compiled(loops: Any) -> None:
+        group = stretches_of(table, None)
+        columns, _, _alive = columns_of(nodes, [0.0] * len(nodes), table, dtype)
+        record = as_array(before, dtype)
+
+        def work(first: int, last: int) -> int:
+            loops.undo_sparse(memory.array, memory.starts, group, columns, _POSITIONS, record, first, last)
+            return 0
+
+        _in_shares(work, int(group.offsets[-1]), len(nodes) * table.columns)
+
+    dispatch("receive", compiled, lambda: _undo_plainly(memory, nodes, table, before))
+
+
+def _check(
+    memory: Vectors | None,
+    nodes: Sequence[Received],
+    weights: Sequence[float],
+    table: SegmentTable,
+    block: int | None,
+    out: Vectors | None,
+    before: Tensor | None,
+) -> torch.dtype:
+    """The accumulation dtype, once sizes and dtypes are known to fit: loops follow addresses."""
+    if memory is None:
+        dtype = torch.float64 if out is not None and out.dtype == torch.float64 else torch.float32
+    else:
+        dtype = memory.dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"the memory must be float32 or float64, got {dtype}")
+    if len(nodes) != len(weights):
+        raise ValueError(f"got the columns of {len(nodes)} nodes and {len(weights)} weights")
+    columns, blocks = table.columns, int(table.blocks(block)[-1])
+    for number, node in enumerate(nodes):
+        fits = node.values.shape == (columns,) and node.values.dtype == nodes[0].values.dtype
+        fits &= (node.positions is None) == (nodes[0].positions is None)
+        if node.positions is not None:
+            fits &= node.positions.shape == (columns,) and node.positions.dtype == torch.int64
+        else:
+            fits &= (table.kept == table.numels and node.counts is None) or columns == 0
+        fits &= all(beside is None or beside.shape == (blocks,) for beside in (node.scale, node.low))
+        if node.counts is not None:
+            fits &= bool(((node.counts >= 0) & (node.counts <= table.kept_array)).all())
+        if not fits:
+            raise ValueError(
+                f"the columns of node {number} are not those of the group, which has {columns} columns and "
+                f"{blocks} scales where there are any, or are unlike those of node 0"
+            )
+    if before is not None:
+        dense = is_dense(nodes, table)
+        size = columns if dense else columns * len(nodes)
+        if before.shape != (size,) or before.dtype != dtype or not before.is_contiguous():
+            raise ValueError(
+                f"before must be contiguous, {dtype} ({size},), got {before.dtype} {before.shape}"
+            )
+    return dtype
+
+
+def _decoded(
+    nodes: Sequence[Received],
+    table: SegmentTable,
+    levels: Tensor | None,
+    block: int | None,
+    dtype: torch.dtype,
+) -> Sequence[Received]:
+    """The nodes with numbers in the place of codes, which are few where columns are sparse."""
+    if levels is None:
+        return nodes
+    return [
+        node._replace(
+            values=decode(node.values, table, levels, node.scale, node.low, block, node.factors, dtype),
+            factors=None,
+        )
+        for node in nodes
+    ]
+
+
+def _in_shares(work: Callable[[int, int], int], size: int, work_size: int) -> list[int]:
+    """``work(first, last)`` on shares of [0, size), one a thread; what each returned."""
+    threads = max(1, min(get_threads(), size, work_size // _WORTH))
+    found = [0] * threads
+
+    def share(thread: int) -> None:
+        found[thread] = work(size * thread // threads, size * (thread + 1) // threads)
+
+    in_threads(share, threads)
+    return found
+
+
+def _add_plainly(
+    memory: Vectors | None,
+    nodes: Sequence[Received],
+    weights: Sequence[float],
+    table: SegmentTable,
+    levels: Tensor | None,
+    block: int | None,
+    out: Vectors | None,
+    before: Tensor | None,
+    commit: bool,
+    dtype: torch.dtype,
+) -> None:
+    """As :func:`add_nodes`, in plain PyTorch."""
+    numbers = [
+        decode_plainly(node.values, table, levels, node.scale, node.low, block, node.factors, dtype) * weight
+        for node, weight in zip(nodes, weights, strict=True)
+    ]
+    for s, numel in enumerate(table.numels):
+        total = torch.zeros(numel, dtype=dtype)
+        if memory is not None:
+            total = segment_of(memory, s, numel) if commit else segment_of(memory, s, numel).clone()
+        first, last = table.bounds[s : s + 2].tolist()
+        for i, node in enumerate(nodes if first < last else ()):
+            if node.positions is None:
+                if before is not None and i == 0:
+                    before[first:last] = total
+                total += numbers[i][first:last]
+                continue
+            used = first + (last - first if node.counts is None else int(node.counts[s]))
+            places = node.positions[first:used]
+            if bool(((places < 0) | (places >= numel)).any()) or bool((places[1:] <= places[:-1]).any()):
+                raise IndexError(_OUTSIDE)
+            if before is not None:
+                before[i * table.columns + first : i * table.columns + used] = total[places]
+            total[places] += numbers[i][first:used]
+        if out is not None:
+            segment_of(out, s, numel).copy_(total)
+
+
+def _undo_plainly(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor) -> None:
+    for s, numel in enumerate(table.numels):
+        own = segment_of(memory, s, numel)
+        first, last = table.bounds[s : s + 2].tolist()
+        for i, node in reversed(list(enumerate(nodes))):
+            assert node.positions is not None
+            used = first + (last - first if node.counts is None else int(node.counts[s]))
+            start = i * table.columns
+            own[node.positions[first:used]] = before[start + first : start + used]
