@@ -76,7 +76,7 @@ class Named:
                     "does not know: it was frozen, or not yet part of the model, when CommState was given "
                     "the model. Freeze and add parameters first, then make DDP and CommState"
                 )
-        return tuple(self._names[parameter] for parameter in parameters)
+        return tuple([self._names[parameter] for parameter in parameters])
 
     def require_all(self, sent: Sequence[str]) -> None:
         """Refuse a step in which a parameter was not in any bucket.
