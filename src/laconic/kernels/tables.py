@@ -1,6 +1,5 @@
 """Tables of segments and of addresses: what one compiled call needs to work on many tensors."""
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,6 +78,18 @@ class SegmentTable:
         return np.concatenate((np.zeros(1, np.int64), np.cumsum(each)))
 
 
+class _Memory:
+    """Memory at an address, which NumPy sees as an array without copying."""
+
+    def __init__(self, address: int, size: int, kind: np.dtype[Any]) -> None:
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": (size,),
+            "typestr": kind.str,
+            "version": 3,
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class Vectors:
     """Segments of one dtype in main memory, wherever each lies: one array that spans them, and their starts.
@@ -122,9 +133,7 @@ class Vectors:
         addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
         base = int(addresses.min())
         ends = addresses + np.array([tensor.numel() for tensor in tensors]) * kind.itemsize
-        span = int(ends.max()) - base
-        memory = (ctypes.c_char * span).from_address(base)
-        array: npt.NDArray[Any] = np.frombuffer(memory, kind)  # type: ignore[call-overload]
+        array = np.asarray(_Memory(base, (int(ends.max()) - base) // kind.itemsize, kind))
         return cls(array, (addresses - base) // kind.itemsize, tensors[0].dtype, tuple(tensors))
 
 
