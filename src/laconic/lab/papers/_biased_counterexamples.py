@@ -124,12 +124,14 @@ def report(settings: Settings, rounds: int) -> Report:
     )
     for name, courses, _ in shown:
         last = {method: float(distances[-1]) for method, distances in courses.items()}
+        # Two norms of the same vector may differ in the last digit, in which other processors round otherwise.
+        stays = last["Top-1"] >= (1.0 - 1e-9) * float(courses["Top-1"][0])
         verdicts.append(
             verdict(
                 f"{name}: error feedback repairs what Top-1 breaks",
                 ", ".join(f"{method} {value:.2g}" for method, value in last.items())
                 + f": distances to x* after {rounds} rounds",
-                last["Top-1"] >= float(courses["Top-1"][0]) and last["Top-1, EF21"] < 0.01 * last["Top-1"],
+                stays and last["Top-1, EF21"] < 0.01 * last["Top-1"],
                 "Top-1 alone no nearer than at the start, EF21 a hundred times nearer, same stepsize",
             )
         )
