@@ -124,7 +124,7 @@ def report(settings: Settings, rounds: int) -> Report:
     )
     for name, courses, _ in shown:
         last = {method: float(distances[-1]) for method, distances in courses.items()}
-        # Two norms of the same vector may differ in the last digit, in which other processors round otherwise.
+        # Two norms of the same vector may differ in the last digit on some processors.
         stays = last["Top-1"] >= (1.0 - 1e-9) * float(courses["Top-1"][0])
         verdicts.append(
             verdict(
