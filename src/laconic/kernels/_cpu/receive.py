@@ -91,6 +91,7 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
     ``scratch`` is room for a tile, ``cursors`` for an integer a node.
     """
     columns = group.bounds[-1]
+    recording = before.size > 0
     added = np.int64(0)
     s = _first_segment(group.offsets, first)
     while s < group.offsets.size - 1 and group.offsets[s] < last:
@@ -112,9 +113,12 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
                         break
                     if p > previous:
                         previous = p
-                        if before.size > 0:
-                            before[kept + column + c] = tile[p - begin]
-                        tile[p - begin] += weight * (at_address(values, column + c, before) * factor)
+                        # Unsigned, so that no index counts from the end.
+                        at = U(p - begin)
+                        old = tile[at]
+                        if recording:
+                            before[U(kept + column + c)] = old
+                        tile[at] = old + weight * (at_address(values, column + c, before) * factor)
                         added += 1
                     c += 1
                 cursors[node] = c
