@@ -48,3 +48,4 @@ class Worker:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # or the last step's tensors would live until the next
