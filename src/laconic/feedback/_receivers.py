@@ -152,7 +152,7 @@ class LinearReceiver:
             memory.zero_()
         for columns, before in staged.undone:
             table = columns[0].format.table
-            nodes = [group.placed() for group in columns]
+            nodes = [group.received() for group in columns]
             undo_nodes(Vectors.flat(memory, table.start_array), nodes, table, before)
 
     def receive(self, messages: Messages, out: Tensor | None = None) -> Tensor:

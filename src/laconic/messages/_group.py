@@ -132,11 +132,6 @@ class Group:
         counts = None if self.counts is None else self.counts.numpy()
         return Received(self.values, self.positions, self.scale, self.low, counts, self.format.factor_array)
 
-    def placed(self) -> Received:
-        """As :meth:`received`, without what decodes values."""
-        counts = None if self.counts is None else self.counts.numpy()
-        return Received(self.values, self.positions, None, None, counts, None)
-
     def parts(self) -> list[Part]:
         """A view of each segment's columns."""
         bounds, blocks = self.format.table.bounds.tolist(), self.format.scale_bounds.tolist()

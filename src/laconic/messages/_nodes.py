@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,16 +34,12 @@ def _chosen(condition: Tensor, first: Group, second: Group) -> Group:
     one, other = first.format, second.tensors()
     mask = condition[..., list(one.places)]
     columns = mask[..., one.segment_of_column.to(mask.device)]
-    scales = mask.repeat_interleave(torch.from_numpy(_differences(one.scale_bounds)).to(mask.device), dim=-1)
+    scales = mask.repeat_interleave(torch.from_numpy(np.diff(one.scale_bounds)).to(mask.device), dim=-1)
     by_field = {"values": columns, "positions": columns, "counts": mask, "scale": scales, "low": scales}
     chosen: dict[str, Any] = {
         name: torch.where(by_field[name], tensor, other[name]) for name, tensor in first.tensors().items()
     }
     return first.with_tensors(chosen)
-
-
-def _differences(bounds: Any) -> Any:
-    return bounds[1:] - bounds[:-1]
 
 
 def spread(flags: Tensor, message: "Message") -> Tensor:
