@@ -12,7 +12,7 @@ import torch
 import laconic
 from laconic import theory
 from laconic.kernels import Stream
-from laconic.lab.papers import EXPERIMENTS
+from laconic.papers import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "errata.md").read_text()

@@ -54,13 +54,13 @@ def test_warmup_says_when_it_is_done(jobs):
 LOADED = """
 from laconic import kernels
 from laconic.cli.warmup import UNITS, compile_unit
-from laconic.kernels import _choice
+from laconic.kernels import _dispatch
 from numba.core.dispatcher import Dispatcher
 for unit in UNITS:
     compile_unit(unit)
 dispatchers = {
     f"{name}.{attribute}": value
-    for name, module in _choice._found.items()
+    for name, module in _dispatch._found.items()
     for attribute, value in vars(module).items()
     if isinstance(value, Dispatcher) and value.targetoptions.get("nogil")
 }

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from matplotlib.figure import Figure
 
+from laconic import papers
 from laconic.cli._group import laconic
-from laconic.lab import papers
-from laconic.lab.papers import Experiment, Report, Settings, Verdict
+from laconic.papers import Experiment, Report, Settings, Verdict
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
 

@@ -142,7 +142,7 @@ def sharing_threads() -> Iterator[None]:
         with ExitStack() as stack:
             for name, thresholds in lower.items():
                 try:
-                    module = importlib.import_module(f"laconic.kernels._cpu.{name}")
+                    module = importlib.import_module(f"laconic.kernels.cpu.{name}")
                 except ImportError:
                     continue
                 for threshold, value in thresholds.items():

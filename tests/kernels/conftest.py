@@ -2,10 +2,10 @@
 
 import pytest
 
-from laconic.kernels import _choice
+from laconic.kernels import _dispatch
 
 
 @pytest.fixture(autouse=True)
 def _eager_threads():
-    with _choice.loops("selection").eagerly():
+    with _dispatch.loops("selection").eagerly():
         yield

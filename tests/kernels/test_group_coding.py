@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from laconic.formats.sizes import symbol_bits
 from laconic.kernels import group_codes
-from laconic.kernels._choice import plainly
-from laconic.kernels._cpu.threads import using_threads
+from laconic.kernels._dispatch import plainly
 from laconic.kernels._narrow import code_dtype
+from laconic.kernels.cpu.threads import using_threads
 from laconic.kernels.group_codes import code_bytes, compact, get_codes, put_codes, spread
 from laconic.kernels.group_packing import (
     get_codes_plainly,

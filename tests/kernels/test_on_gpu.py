@@ -14,7 +14,7 @@ from laconic.kernels import (
     Purpose,
     Step,
     Stream,
-    _choice,
+    _dispatch,
     group_codes,
 )
 
@@ -50,7 +50,7 @@ def test_kernels_go_where_the_tensors_are(name, monkeypatch):
         asked.append((arguments, options))
         return "the GPU's"
 
-    monkeypatch.setattr(_choice, "on_gpu", lambda tensor: SimpleNamespace(**{name: found}))
+    monkeypatch.setattr(_dispatch, "on_gpu", lambda tensor: SimpleNamespace(**{name: found}))
     before = kernels.kernel_counts()
     result = CALLS[name]()
     assert len(asked) == 1
@@ -61,13 +61,13 @@ def test_kernels_go_where_the_tensors_are(name, monkeypatch):
 
 
 def test_main_memory_is_no_gpu():
-    assert _choice.on_gpu(X) is None
+    assert _dispatch.on_gpu(X) is None
 
 
 def test_inside_plainly_nothing_is_compiled(monkeypatch):
-    monkeypatch.setattr(_choice, "loops", lambda name: pytest.fail("asked for loops"))
+    monkeypatch.setattr(_dispatch, "loops", lambda name: pytest.fail("asked for loops"))
     long = torch.arange(10_000.0)
-    with _choice.plainly():
+    with _dispatch.plainly():
         assert float(kernels.canonical_sum(long)) == 49_995_000
         assert kernels.top_k_positions(long, 2).tolist() == [9998, 9999]
 
@@ -77,5 +77,5 @@ def test_what_a_kernel_raises_of_its_arguments_is_raised():
         torch.zeros(2) + torch.zeros(3)
 
     with pytest.raises(RuntimeError, match="size of tensor"):
-        _choice.dispatch("scatter", wrong, lambda: pytest.fail("the plain form ran"))
-    assert _choice.loops("scatter") is not None
+        _dispatch.dispatch("scatter", wrong, lambda: pytest.fail("the plain form ran"))
+    assert _dispatch.loops("scatter") is not None

@@ -284,13 +284,13 @@ def test_other_norms_are_those_of_each_segment():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_definitions_alone(dtype, monkeypatch):
     """What runs where nothing can be compiled."""
-    from laconic.kernels import _choice
+    from laconic.kernels import _dispatch
 
     inp, steps = group([3, 1, 5000, 64], dtype)
-    with _choice.plainly():
+    with _dispatch.plainly():
         check_all(inp, steps)
     empty = SegmentedInput.of_kept(torch.empty(0, dtype=dtype), SegmentTable((), (), (), ()))
-    with _choice.plainly():
+    with _dispatch.plainly():
         assert mean_magnitudes(empty).shape == sign_segments(empty).shape == norms(empty, 2).shape == (0,)
 
 

@@ -17,9 +17,9 @@ from laconic.formats.grids import (
     signed_table,
 )
 from laconic.kernels import group_decode, receive, segments
-from laconic.kernels._choice import plainly
-from laconic.kernels._cpu.threads import using_threads
+from laconic.kernels._dispatch import plainly
 from laconic.kernels._narrow import code_dtype
+from laconic.kernels.cpu.threads import using_threads
 from laconic.kernels.group_decode import decode, decode_plainly
 from laconic.kernels.receive import Received, add_nodes, undo_nodes
 from laconic.kernels.segments import add_segments, copy_segments, segment_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from laconic.kernels import rice
-from laconic.kernels._choice import plainly
+from laconic.kernels._dispatch import plainly
 
 
 @st.composite

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.kernels import scatter_add_
-from laconic.kernels._cpu import scatter
+from laconic.kernels.cpu import scatter
 from laconic.kernels.scatter import scatter_add_plainly_
 
 

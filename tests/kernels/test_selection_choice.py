@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from laconic.kernels import _choice, keeps_compiled
+from laconic.kernels import _dispatch, keeps_compiled
 
 SAME = """
 import warnings
@@ -83,7 +83,7 @@ def test_no_folder_to_keep_compiled_code_is_no_error(tmp_path):
 import pathlib, shutil, sys, laconic
 package = pathlib.Path(laconic.__file__).parent
 shutil.copytree(package, {str(source)!r} + "/laconic", ignore=shutil.ignore_patterns("__pycache__"))
-pathlib.Path({str(source)!r}, "laconic/kernels/_cpu/__pycache__").write_text("")
+pathlib.Path({str(source)!r}, "laconic/kernels/cpu/__pycache__").write_text("")
 """
     run(copy, "", PYTHONDONTWRITEBYTECODE="1")
     environment = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -100,7 +100,7 @@ def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     decorated = """
-from laconic.kernels._cpu._jit import loop
+from laconic.kernels.cpu._jit import loop
 def one(x):
     return x + 1
 assert loop(one)(1) == 2
@@ -111,7 +111,7 @@ assert loop(one)(1) == 2
 
 @pytest.mark.parametrize("keeps", [True, False])
 def test_whether_compiled_code_is_kept(keeps, monkeypatch):
-    jit = _choice.loops("_jit")
+    jit = _dispatch.loops("_jit")
     if not keeps:
         monkeypatch.setattr(jit, "njit", _without_a_folder(jit.njit))
     assert keeps_compiled() == keeps
@@ -146,7 +146,7 @@ def test_an_index_of_compiled_code_that_names_a_lost_class_is_replaced(tmp_path)
     kept = index.read_bytes()
     version = io.BytesIO(kept)
     pickle.load(version)
-    for lost in (b"claconic.kernels._cpu.scatter\nLost\n.", b"claconic.kernels._cpu.lost\nLost\n."):
+    for lost in (b"claconic.kernels.cpu.scatter\nLost\n.", b"claconic.kernels.cpu.lost\nLost\n."):
         index.write_bytes(kept[: version.tell()] + lost)
         run("", SCATTER, NUMBA_CACHE_DIR=str(tmp_path))
         assert lost not in index.read_bytes()

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moving import move_top_k_
 
-from laconic.kernels import Cuts, _choice, set_threads, top_k_segments
-from laconic.kernels._cpu import selection, topk_bounds, topk_shared
+from laconic.kernels import Cuts, _dispatch, set_threads, top_k_segments
+from laconic.kernels.cpu import selection, topk_bounds, topk_shared
 from laconic.kernels.selection import accumulation_dtype, top_k_segments_reference
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -57,7 +57,7 @@ def check_moved(memory, cuts, target, salt):
     """Moved in one reading as by selection and scattering; and it can be put back."""
     start, expected = memory.clone(), memory.clone()
     found = move_top_k_(memory, cuts, target, salt=salt)
-    with _choice.plainly():
+    with _dispatch.plainly():
         same(found, move_top_k_(expected, cuts, target))
     same((memory,), (expected,))
     places = found.positions + torch.from_numpy(cuts.starts.repeat(cuts.kept))

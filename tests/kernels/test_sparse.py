@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.kernels._cpu import sparse as loops
+from laconic.kernels.cpu import sparse as loops
 from laconic.lab import LogisticRegression
 from laconic.lab._sparse import csr, row_block, times
 

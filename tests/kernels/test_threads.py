@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from laconic.kernels import Cuts, get_threads, set_threads, top_k_segments
-from laconic.kernels._cpu import selection
-from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels.cpu import selection
+from laconic.kernels.cpu.threads import in_threads
 from laconic.kernels.selection import top_k_segments_reference
 
 
@@ -109,7 +109,7 @@ import torch
 import laconic
 from laconic.kernels import Cuts, set_threads, top_k_segments
 from laconic.kernels.selection import top_k_segments_reference
-from laconic.kernels._cpu import selection
+from laconic.kernels.cpu import selection
 
 signal.alarm(100)
 torch.set_num_threads(1)

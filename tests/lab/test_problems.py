@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.kernels import _choice
+from laconic.kernels import _dispatch
 from laconic.lab._data import DataError
 from laconic.lab._least_squares import LeastSquares
 from laconic.lab._logistic import LogisticRegression
@@ -573,5 +573,5 @@ def test_without_compiled_loops_gradients_have_the_same_bits():
     problem = LogisticRegression.from_arrays(features, rng.integers(0, 2, 57).astype(float), nodes=5)
     points = torch.from_numpy(rng.standard_normal((3, 9)))
     expected = problem.gradients(points)
-    with _choice.plainly():
+    with _dispatch.plainly():
         assert torch.equal(problem.gradients(points), expected)

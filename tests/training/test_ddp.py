@@ -7,9 +7,9 @@ from torch import nn
 
 import laconic
 from laconic.ddp import CommState, hook
-from laconic.training import _ddp_state
-from laconic.training._ddp_model import Named
-from laconic.training._ddp_schedule import make_schedule, with_density
+from laconic.ddp import _state as _ddp_state
+from laconic.ddp._model import Named
+from laconic.session._schedule import make_schedule, with_density
 
 EF21 = laconic.EF21(laconic.TopK(0.1))
 
@@ -96,7 +96,7 @@ def test_names_are_those_inside_all_wrappers():
 def test_exempt_parameters_and_their_rules():
     mixed = nn.ModuleDict({"a": nn.Linear(40, 40), "b": nn.Linear(4, 4, dtype=torch.float64)})
     rules = lambda layout: {s.name: s.rule for s in layout.segments}  # noqa: E731
-    default = Named(mixed).layout(laconic.training._exempt.vectors_and_small, False)
+    default = Named(mixed).layout(laconic.session._exempt.vectors_and_small, False)
     assert rules(default) == {
         "a.weight": "compress",
         "a.bias": "bfloat16",

@@ -11,8 +11,8 @@ from torch import nn
 import laconic
 from laconic.layout import Layout
 from laconic.optim import CompressedAdamW, CompressedSGD
-from laconic.training._exempt import vectors_and_small
-from laconic.training._replicas import density
+from laconic.optim._replicas import density
+from laconic.session._exempt import vectors_and_small
 
 TOP = laconic.TopK(0.1)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import laconic
 from laconic.optim import CompressedAdamW, CompressedSGD
-from laconic.training import _early
+from laconic.optim import _overlap as _early
 
 ROUNDED = laconic.EF14(laconic.TopK(0.1) >> laconic.RandomDithering(8, 2).contractive())
 

@@ -26,7 +26,7 @@ from laconic.compressors import (
 )
 from laconic.feedback import DCGD, EF21, Feedback, Sender
 from laconic.kernels import get_threads, set_threads, top_k_positions
-from laconic.kernels._choice import plainly
+from laconic.kernels._dispatch import plainly
 from laconic.kernels._selection_plain import top_k_reference
 from laconic.layout import Layout
 from laconic.messages import Message
@@ -163,9 +163,9 @@ def reading(device: torch.device, g: Tensor, h: Tensor) -> dict[str, Callable[[]
     """Ways to read both vectors and do nothing; on a GPU also a copy of one onto the other."""
     found: dict[str, Callable[[], object]] = {"sum": lambda: (g.sum(), h.sum())}
     if device.type == "cpu":
-        from laconic.kernels import _choice
+        from laconic.kernels import _dispatch
 
-        if (loops := _choice.loops("reading")) is not None:
+        if (loops := _dispatch.loops("reading")) is not None:
             found["read"] = lambda: loops.read_all(g, h)
     else:
         other = torch.empty_like(g)

@@ -22,8 +22,8 @@ from laconic._nearest import look_up
 from laconic.cli._output import print_json, progress, table_like
 
 if TYPE_CHECKING:
-    from laconic.lab.papers import Experiment
-    from laconic.lab.papers._write import Attempt, Record
+    from laconic.papers import Experiment
+    from laconic.papers._write import Attempt, Record
 
 _COLOURS = {"agrees": "green", "erratum": "yellow", "disagrees": "red", "failed": "red", "not run": "dim"}
 _WHERE = (
@@ -90,7 +90,7 @@ def command(
       laconic reproduce all --quick --data ~/data
       laconic reproduce all --data ~/data --resume
     """
-    from laconic.lab import papers
+    from laconic import papers
 
     known = papers.EXPERIMENTS
     console = _console(as_json)
@@ -158,8 +158,8 @@ def _run(console: Console, request: _Request, attempts: list["Attempt"], everyth
 
 def _tried(experiment: "Experiment", request: _Request, tell: Callable[[float, str], None]) -> "Attempt":
     """One of many: neither missing data nor an error ends the others."""
-    from laconic.lab.papers import DataMissingError
-    from laconic.lab.papers._write import Attempt
+    from laconic.papers import DataMissingError
+    from laconic.papers._write import Attempt
 
     missing = experiment.missing(request.data)
     if missing:
@@ -177,8 +177,8 @@ def _tried(experiment: "Experiment", request: _Request, tell: Callable[[float, s
 
 def _run_one(experiment: "Experiment", request: _Request, tell: Callable[[float, str], None]) -> "Attempt":
     """Run an experiment and write what it brings home, or take what is there."""
-    from laconic.lab.papers import DataMissingError, Settings
-    from laconic.lab.papers._write import Attempt, forget, key_of, read, write
+    from laconic.papers import DataMissingError, Settings
+    from laconic.papers._write import Attempt, forget, key_of, read, write
 
     missing = experiment.missing(request.data)
     if missing:
@@ -204,8 +204,8 @@ def _run_one(experiment: "Experiment", request: _Request, tell: Callable[[float,
 
 
 def _report_one(console: Console, request: _Request, attempt: "Attempt", as_json: bool) -> None:
-    from laconic.lab.papers._page import duration
-    from laconic.lab.papers._write import described
+    from laconic.papers._page import duration
+    from laconic.papers._write import described
 
     about, record = attempt.experiment, attempt.record
     assert record is not None
@@ -235,8 +235,8 @@ def _verdicts(record: "Record") -> Table:
 
 
 def _report_all(console: Console, request: _Request, attempts: Sequence["Attempt"], as_json: bool) -> None:
-    from laconic.lab.papers._page import counts_of
-    from laconic.lab.papers._write import described
+    from laconic.papers._page import counts_of
+    from laconic.papers._write import described
 
     _write_page(request, attempts)
     if as_json:
@@ -261,8 +261,8 @@ def _report_all(console: Console, request: _Request, attempts: Sequence["Attempt
 
 
 def _write_page(request: _Request, attempts: Sequence["Attempt"]) -> None:
-    from laconic.lab.papers._page import render
-    from laconic.lab.papers._write import Attempt
+    from laconic.papers._page import render
+    from laconic.papers._write import Attempt
 
     rest = request.experiments[len(attempts) :]
     shown = [*attempts, *(Attempt(experiment, reason="interrupted") for experiment in rest)]

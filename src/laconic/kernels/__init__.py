@@ -4,10 +4,8 @@ This room knows tensors only: no compressor, no method, no process. What stands 
 is the definition; a faster form must equal it bit for bit.
 """
 
-from laconic.kernels._choice import kernel_counts as kernel_counts
-from laconic.kernels._cpu.threads import get_threads as get_threads
-from laconic.kernels._cpu.threads import set_threads as set_threads
 from laconic.kernels._cuts import Cuts as Cuts
+from laconic.kernels._dispatch import kernel_counts as kernel_counts
 from laconic.kernels._warm import keeps_compiled as keeps_compiled
 from laconic.kernels._warm import warm_up as warm_up
 from laconic.kernels._warm import warm_up_packing as warm_up_packing
@@ -15,6 +13,8 @@ from laconic.kernels.blocks import dequantize_blocks as dequantize_blocks
 from laconic.kernels.blocks import quantize_block_segments as quantize_block_segments
 from laconic.kernels.blocks import quantize_blocks as quantize_blocks
 from laconic.kernels.casting import cast_segments as cast_segments
+from laconic.kernels.cpu.threads import get_threads as get_threads
+from laconic.kernels.cpu.threads import set_threads as set_threads
 from laconic.kernels.levels import Levels as Levels
 from laconic.kernels.levels import base_below as base_below
 from laconic.kernels.magnitudes import all_finite as all_finite

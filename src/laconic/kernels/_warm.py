@@ -6,10 +6,10 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from laconic.kernels import _choice
-from laconic.kernels._cpu.threads import using_threads
+from laconic.kernels import _dispatch
 from laconic.kernels._cuts import Cuts
 from laconic.kernels._narrow import CODE_DTYPES
+from laconic.kernels.cpu.threads import using_threads
 from laconic.kernels.group_codes import code_bytes, get_codes, put_codes
 from laconic.kernels.group_positions import (
     get_adaptive,
@@ -37,7 +37,7 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
     Example:
         >>> warm_up([])
     """
-    loops = _choice.loops("selection")
+    loops = _dispatch.loops("selection")
     for dtype in dtypes:
         for length in (_LENGTH, 300):
             with using_threads(2), nullcontext() if loops is None else loops.eagerly():
@@ -76,5 +76,5 @@ def warm_up_packing() -> None:
 
 def keeps_compiled() -> bool:
     """Whether compiled loops are kept on disk, so that another process finds them."""
-    jit = _choice.loops("_jit")
+    jit = _dispatch.loops("_jit")
     return jit is not None and bool(jit.keeps())

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels._narrow import CODE_DTYPES, by_width, code_dtype, code_room
 from laconic.kernels.magnitudes import are_finite
 from laconic.kernels.segmented import Reading, SegmentedInput, block_bounds, in_shares, reading_of

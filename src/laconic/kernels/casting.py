@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels.magnitudes import are_finite
 from laconic.kernels.segmented import Reading, SegmentedInput, in_shares
 from laconic.kernels.steps import Step

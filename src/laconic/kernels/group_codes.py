@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
-from laconic.kernels._cpu.threads import get_threads, in_threads
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels._narrow import code_room
+from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.group_packing import Bytes, columns_used, get_codes_plainly, put_codes_plainly
 
 Integers = npt.NDArray[np.int64]

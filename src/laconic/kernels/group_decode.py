@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
-from laconic.kernels._cpu.threads import get_threads, in_threads
+from laconic.kernels._dispatch import dispatch
+from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.tables import Integers, SegmentTable
 
 Factors = npt.NDArray[np.float64]

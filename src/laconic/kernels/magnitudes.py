@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels.segmented import Reading, SegmentedInput, in_shares, reading_of
 from laconic.kernels.steps import Step, dispatch_step
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
+from laconic.kernels._dispatch import dispatch
 
 SHARED = 0xFFFFFFFF
 """The node number of draws that all nodes make alike."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from laconic.kernels._addresses import Received, columns_of, is_dense, place_of
-from laconic.kernels._choice import dispatch
-from laconic.kernels._cpu.threads import get_threads, in_threads
+from laconic.kernels._dispatch import dispatch
+from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.group_decode import as_array, decode, decode_plainly, stretches_of
 from laconic.kernels.segments import copy_segments, segment_of
 from laconic.kernels.tables import SegmentTable, Vectors

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels._narrow import by_width, code_dtype, code_room
 from laconic.kernels.levels import Levels, base_below, bracket
 from laconic.kernels.magnitudes import are_finite, largest_magnitude, largest_magnitudes

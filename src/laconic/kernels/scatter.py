@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
-from laconic.kernels._cpu.threads import get_threads
+from laconic.kernels._dispatch import dispatch
+from laconic.kernels.cpu.threads import get_threads
 
 _WORTH = 1 << 12
 """Additions from which on compiled loops are worth their loading."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._cpu.threads import get_threads, in_threads
+from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.philox import Purpose, Stream
 from laconic.kernels.steps import Step
 from laconic.kernels.tables import Integers, SegmentTable, Vectors

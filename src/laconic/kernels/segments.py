@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
-from laconic.kernels._cpu.threads import get_threads, in_threads
+from laconic.kernels._dispatch import dispatch
+from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.tables import Integers, Vectors
 
 _WORTH = 1 << 16

@@ -8,14 +8,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
-from laconic.kernels._cpu.threads import get_threads
 from laconic.kernels._cuts import Cuts
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels._selection_plain import (
     select_segments_reference,
     top_k_reference,
     top_k_segments_reference,
 )
+from laconic.kernels.cpu.threads import get_threads
 from laconic.kernels.tables import Vectors
 
 _WORTH = 1 << 7
@@ -271,7 +271,7 @@ def _flat(vector: Tensor, cuts: Cuts) -> _Located:
     return _Located(vector.data_ptr() + cuts.starts * vector.itemsize, vector.dtype, vector)
 
 
-_X, _DIFFERENCE, _SUM, _NARROW = 0, 1, 2, 3  # as _cpu.topk_tiles has them
+_X, _DIFFERENCE, _SUM, _NARROW = 0, 1, 2, 3  # as cpu.topk_tiles has them
 _MOVES = {"none": 0, "track": 1, "drain": -1}
 _NOTHING = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
 

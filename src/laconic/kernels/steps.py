@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
+from laconic.kernels._dispatch import dispatch
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def dispatch_step(
     plain: Callable[[], T],
     gpu: Callable[[Any], T] | None = None,
 ) -> T:
-    """As :func:`laconic.kernels._choice.dispatch`, where the loops and kernels take every fitting step."""
+    """As :func:`laconic.kernels._dispatch.dispatch`, where the loops and kernels take every fitting step."""
     return dispatch(
         name, cpu if step.compiled else None, plain, gpu=gpu if step.on_device else None, tensor=step.x
     )

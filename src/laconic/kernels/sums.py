@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._choice import dispatch
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels.magnitudes import largest_magnitude, largest_magnitudes
 from laconic.kernels.segmented import Reading, SegmentedInput, block_bounds, in_shares, reading_of
 from laconic.kernels.steps import Step, dispatch_step

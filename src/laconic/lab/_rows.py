@@ -13,8 +13,8 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 
-from laconic.kernels._choice import dispatch
-from laconic.kernels._cpu.threads import in_threads
+from laconic.kernels._dispatch import dispatch
+from laconic.kernels.cpu.threads import in_threads
 from laconic.lab._data import split_bounds
 from laconic.lab._smoothness import Smoothness, gram, largest_gram_eigenvalue, one_thread
 from laconic.lab._sparse import csr, row_block, spread, times, with_values

@@ -1,4 +1,4 @@
-"""Compiles kernels ahead of time, with no GPU, as the functions of ``laconic.kernels._gpu`` call them.
+"""Compiles kernels ahead of time, with no GPU, as the functions of ``laconic.kernels.gpu`` call them.
 
 ``python aot.py TARGET FOLDER`` writes each kernel's PTX and a list of them as JSON. The functions run with a
 launcher that only notes what it is asked to launch.
@@ -15,7 +15,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from laconic.kernels import Purpose, Stream, _gpu
+from laconic.kernels import Purpose, Stream, gpu
 from laconic.kernels._cuts import Cuts
 from laconic.kernels.levels import Levels
 from laconic.kernels.steps import Step
@@ -47,27 +47,27 @@ def calls():
     long, blocks = Cuts.of([0], [12000], [120]), Cuts.of([0], [12000], [3], block=100)
     for target, kept in ((x, None), (short, memory), (double, None)):
         if target is not double:  # only reads and compares other bits
-            _gpu.top_k_segments(target, kept, long)
-        _gpu.top_k_segments(target, kept, blocks)
-        _gpu.norm(target, 2, kept)
-        _gpu.quantize_blocks(target, 7, 64, kept)
+            gpu.top_k_segments(target, kept, long)
+        gpu.top_k_segments(target, kept, blocks)
+        gpu.norm(target, 2, kept)
+        gpu.quantize_blocks(target, 7, 64, kept)
     draw, scale = Stream(7), torch.ones(1)
-    _gpu.words(draw, 100, Purpose.ROUNDING, "cpu")
-    _gpu.round_to_levels(Step(x), POWERS)
-    _gpu.round_to_levels(Step(short, memory), POWERS, draw)
-    _gpu.round_to_levels(Step(double), WIDE_POWERS, draw)
-    _gpu.round_to_levels(Step(short, memory), TABLE, draw, scale=scale)
-    _gpu.round_to_levels(Step(x), TABLE)
-    _gpu.round_to_signs(Step(short, memory))
-    _gpu.canonical_sum(x)
-    _gpu.mean_magnitude(x)
+    gpu.words(draw, 100, Purpose.ROUNDING, "cpu")
+    gpu.round_to_levels(Step(x), POWERS)
+    gpu.round_to_levels(Step(short, memory), POWERS, draw)
+    gpu.round_to_levels(Step(double), WIDE_POWERS, draw)
+    gpu.round_to_levels(Step(short, memory), TABLE, draw, scale=scale)
+    gpu.round_to_levels(Step(x), TABLE)
+    gpu.round_to_signs(Step(short, memory))
+    gpu.canonical_sum(x)
+    gpu.mean_magnitude(x)
     positions, values = torch.arange(20).view(2, 10), torch.ones(2, 10)
-    _gpu.scatter_add_(x, positions, values)
+    gpu.scatter_add_(x, positions, values)
     levels, number = torch.linspace(0, 1, 9), torch.ones(1)
-    _gpu.dequantize_blocks(torch.ones(100, dtype=torch.int8), levels, number, number, 1024)
+    gpu.dequantize_blocks(torch.ones(100, dtype=torch.int8), levels, number, number, 1024)
     for dtype in (torch.int8, torch.int16, torch.int32):
-        _gpu.pack_codes(torch.ones(100, dtype=dtype), 0, 16, 1, 4)
-    _gpu.pack_codes(torch.ones(100, dtype=torch.int8), 0, 3, 5, 8)
+        gpu.pack_codes(torch.ones(100, dtype=dtype), 0, 16, 1, 4)
+    gpu.pack_codes(torch.ones(100, dtype=torch.int8), 0, 3, 5, 8)
 
 
 def recorded():
@@ -87,7 +87,7 @@ def recorded():
         found[key] = (kernel, types, constants, warps)
 
     for module in MODULES:
-        importlib.import_module(f"laconic.kernels._gpu.{module}").launch = note
+        importlib.import_module(f"laconic.kernels.gpu.{module}").launch = note
     calls()
     return [(f"{key[0]}.{key[1]}", *job) for key, job in found.items()]
 

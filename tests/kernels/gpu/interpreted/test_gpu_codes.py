@@ -6,7 +6,7 @@ import torch
 from same import numbers, same
 
 from laconic.formats.grids import BlockLevels, level_table
-from laconic.kernels import _gpu
+from laconic.kernels import gpu
 from laconic.kernels._narrow import code_dtype
 from laconic.kernels.blocks import dequantize_blocks_plainly, quantize_blocks_plainly
 from laconic.kernels.group_packing import put_codes_plainly
@@ -19,12 +19,12 @@ def test_block_quantiser(block, dtype):
     x = numbers((2, 300), dtype, block)
     memory = numbers((2, 300), wide, 1, edges=False)
     for kept, target in ((None, x.to(wide)), (memory, x - memory)):
-        found = _gpu.quantize_blocks(x, 7, block, kept)
+        found = gpu.quantize_blocks(x, 7, block, kept)
         expected = quantize_blocks_plainly(target, 7, block)
         assert all(same(a, b) for a, b in zip(found, expected, strict=True))
         codes, low, span = found
         levels = level_table(BlockLevels(4), wide, x.device)
-        decoded = _gpu.dequantize_blocks(codes, levels, span, low, block)
+        decoded = gpu.dequantize_blocks(codes, levels, span, low, block)
         assert same(decoded, dequantize_blocks_plainly(codes, levels, span, low, block))
 
 
@@ -32,7 +32,7 @@ def test_a_span_that_would_reach_infinity():
     most = torch.finfo(torch.float32).max
     x = torch.tensor([most, -most / 3, most / 1.5, 1.0, 5e-45, -0.0])
     for found, expected in zip(
-        _gpu.quantize_blocks(x, 127, 3), quantize_blocks_plainly(x, 127, 3), strict=True
+        gpu.quantize_blocks(x, 127, 3), quantize_blocks_plainly(x, 127, 3), strict=True
     ):
         assert same(found, expected)
 
@@ -58,9 +58,9 @@ def test_codes_as_bits(count, symbols, shared, width, base):
         codes[::3] = 0
     bases, bounds, used = np.array([base]), np.array([0, count]), np.array([count])
     expected = put_codes_plainly(codes, bases, bounds, used, symbols, shared, width)
-    assert same(_gpu.pack_codes(codes, base, symbols, shared, width), expected)
+    assert same(gpu.pack_codes(codes, base, symbols, shared, width), expected)
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="blocks of 1 to 4096"):
-        _gpu.quantize_blocks(torch.zeros(9000), 7, 5000)
+        gpu.quantize_blocks(torch.zeros(9000), 7, 5000)

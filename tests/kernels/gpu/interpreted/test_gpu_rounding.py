@@ -12,7 +12,7 @@ from laconic.formats.grids import (
     UniformLevels,
     level_table,
 )
-from laconic.kernels import Purpose, Stream, _gpu
+from laconic.kernels import Purpose, Stream, gpu
 from laconic.kernels._narrow import code_dtype
 from laconic.kernels.levels import Levels, base_below
 from laconic.kernels.rounding import round_plainly
@@ -51,7 +51,7 @@ def check(x, grid, draw=None, memory=None, scale=None, base=None):
     dtype = wide(x.dtype)
     levels = Levels(level_table(grid, dtype, x.device), grid.window(dtype))
     codes = plainly(Step(x, memory), levels, draw, base, scale)
-    assert same(_gpu.round_to_levels(Step(x, memory), levels, draw, base=base, scale=scale), codes)
+    assert same(gpu.round_to_levels(Step(x, memory), levels, draw, base=base, scale=scale), codes)
 
 
 @pytest.mark.parametrize("count", [1, 5, 1024, 1030])
@@ -59,12 +59,12 @@ def check(x, grid, draw=None, memory=None, scale=None, base=None):
     "stream", [Stream(-7, 3, 2, 1), Stream(2**63 + 5, 2**32 - 1, torch.arange(2), 2**31)]
 )
 def test_words(count, stream):
-    found = _gpu.words(stream, count, Purpose.ROUNDING, "cpu")
+    found = gpu.words(stream, count, Purpose.ROUNDING, "cpu")
     assert found.equal(stream.words(count, Purpose.ROUNDING))
 
 
 def test_purposes_draw_other_words():
-    coin, selection = (_gpu.words(Stream(1), 8, p, "cpu") for p in (Purpose.COIN, Purpose.SELECTION))
+    coin, selection = (gpu.words(Stream(1), 8, p, "cpu") for p in (Purpose.COIN, Purpose.SELECTION))
     assert not coin.equal(selection)
 
 
@@ -91,7 +91,7 @@ def test_dtypes_and_rows(grid, dtype):
 def test_dithering(grid, dtype, random):
     x = numbers((2, 100), dtype, 5, edges=False)
     x[1] = 0
-    scale = _gpu.norm(x, 2).to(wide(dtype)).unsqueeze(-1)
+    scale = gpu.norm(x, 2).to(wide(dtype)).unsqueeze(-1)
     check(x, grid, Stream(3, 2, 1) if random else None, scale=scale)
     memory = torch.zeros(2, 100, dtype=wide(dtype))
     check(x, grid, Stream(3, 2, 1) if random else None, memory, scale=scale)
@@ -106,21 +106,21 @@ def test_a_given_base():
 def test_signs(dtype):
     x = numbers((2, 90), dtype, 7)
     memory = numbers((2, 90), wide(dtype), 8, edges=False)
-    found = _gpu.round_to_signs(Step(x, memory))
+    found = gpu.round_to_signs(Step(x, memory))
     assert same(found, torch.where(x - memory < 0, -1, 1).to(torch.int8))
 
 
 def test_the_largest_magnitude():
     x = numbers((3, 4100), torch.bfloat16, 9)
-    assert same(_gpu.largest_magnitude(Step(x)), x.float().abs().amax(dim=-1, keepdim=True))
+    assert same(gpu.largest_magnitude(Step(x)), x.float().abs().amax(dim=-1, keepdim=True))
 
 
 def test_what_does_not_fit_is_refused():
     levels = Levels(torch.tensor([0.0, 1.0]))
     x = torch.zeros(2, 4)
     with pytest.raises(ValueError, match="contiguous"):
-        _gpu.round_to_levels(Step(x.t()), levels)
+        gpu.round_to_levels(Step(x.t()), levels)
     with pytest.raises(TypeError, match="levels"):
-        _gpu.round_to_levels(Step(x.double()), levels)
+        gpu.round_to_levels(Step(x.double()), levels)
     with pytest.raises(ValueError, match="draws for 3 rows"):
-        _gpu.round_to_levels(Step(x), levels, Stream(0, node=torch.arange(3)))
+        gpu.round_to_levels(Step(x), levels, Stream(0, node=torch.arange(3)))

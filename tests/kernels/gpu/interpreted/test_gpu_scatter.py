@@ -4,7 +4,7 @@ import pytest
 import torch
 from same import numbers, same
 
-from laconic.kernels import _gpu
+from laconic.kernels import gpu
 
 
 def one_by_one(out, positions, values):
@@ -24,7 +24,7 @@ def test_any_order_of_positions(batch, dtype):
     values = numbers((*batch, 3, 40), torch.float32, 2, edges=False)
     out = numbers((*batch, 90), dtype, 3, edges=False)
     expected = one_by_one(out, positions, values)
-    _gpu.scatter_add_(out, positions, values)
+    gpu.scatter_add_(out, positions, values)
     assert same(out, expected)
 
 
@@ -33,7 +33,7 @@ def test_nodes_that_share_every_position():
     values = torch.tensor([1e8, 1.0, -1e8, 1.0, 0.1])[:, None].expand(5, 10)
     out = torch.zeros(10)
     expected = one_by_one(out, positions, values)
-    _gpu.scatter_add_(out, positions, values)
+    gpu.scatter_add_(out, positions, values)
     assert same(out, expected)
 
 
@@ -41,11 +41,11 @@ def test_more_positions_than_one_tile():
     positions, values = torch.arange(3000).expand(2, 3000), numbers((2, 3000), torch.float32, 5, edges=False)
     out = torch.ones(3000)
     expected = one_by_one(out, positions, values)
-    _gpu.scatter_add_(out, positions, values)
+    gpu.scatter_add_(out, positions, values)
     assert same(out, expected)
 
 
 def test_what_does_not_fit_is_refused():
     positions, values = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1)
     with pytest.raises(ValueError, match="rows must be contiguous"):
-        _gpu.scatter_add_(torch.zeros(6)[::2], positions, values)
+        gpu.scatter_add_(torch.zeros(6)[::2], positions, values)

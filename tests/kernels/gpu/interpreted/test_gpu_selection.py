@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from same import same
 
-from laconic.kernels import _gpu
+from laconic.kernels import gpu
 from laconic.kernels._cuts import Cuts
 from laconic.kernels.selection import top_k_reference, top_k_segments_reference
 
@@ -17,7 +17,7 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 2.0**-149, -(2.0
 
 
 def check(x, memory, cuts, **sizes):
-    positions, values = _gpu.top_k_segments(x, memory, cuts, **sizes)
+    positions, values = gpu.top_k_segments(x, memory, cuts, **sizes)
     expected, numbers = top_k_segments_reference(x, memory, cuts)
     assert positions.equal(expected)
     assert same(values, numbers)
@@ -85,8 +85,8 @@ def test_blocks(block):
 
 def test_rows():
     x = torch.randn(3, 2, 50, generator=torch.Generator().manual_seed(2))
-    assert _gpu.top_k_positions(x, 7).equal(top_k_reference(x, 7))
-    assert _gpu.top_k_positions(x.transpose(0, 1), 50).equal(top_k_reference(x.transpose(0, 1), 50))
+    assert gpu.top_k_positions(x, 7).equal(top_k_reference(x, 7))
+    assert gpu.top_k_positions(x.transpose(0, 1), 50).equal(top_k_reference(x.transpose(0, 1), 50))
 
 
 def test_the_same_tables_serve_again():
@@ -100,12 +100,12 @@ def test_the_same_tables_serve_again():
 def test_what_does_not_fit_is_refused():
     x, cuts = torch.zeros(10), Cuts.of([0], [10], [2])
     with pytest.raises(ValueError, match="contiguous vector"):
-        _gpu.top_k_segments(x.expand(2, 10), None, cuts)
+        gpu.top_k_segments(x.expand(2, 10), None, cuts)
     with pytest.raises(ValueError, match="memory must be contiguous"):
-        _gpu.top_k_segments(x, torch.zeros(9), cuts)
+        gpu.top_k_segments(x, torch.zeros(9), cuts)
     with pytest.raises(TypeError, match="does not fit"):
-        _gpu.top_k_segments(x.double(), x, cuts)
+        gpu.top_k_segments(x.double(), x, cuts)
     with pytest.raises(TypeError, match="float32 or float64"):
-        _gpu.top_k_segments(x.half(), x.half(), cuts)
+        gpu.top_k_segments(x.half(), x.half(), cuts)
     with pytest.raises(ValueError, match="end at 10"):
-        _gpu.top_k_segments(x[:9], None, cuts)
+        gpu.top_k_segments(x[:9], None, cuts)

@@ -1,0 +1,309 @@
+"""The state and the hook that DDP is given."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from laconic.comm import Exchange, ExchangeError, Stats
+from laconic.comm._streams import future_of
+from laconic.ddp._clip import Held, TensorFuture, at_the_end_of_backward, follow, submit_clipped
+from laconic.ddp._model import Named, check_bucket, gradients_in
+from laconic.feedback import Feedback
+from laconic.session._exempt import Exempt, vectors_and_small
+from laconic.session._gradients import check_positive
+from laconic.session._handshake import differing, meet
+from laconic.session._schedule import Density, Schedule, make_schedule, starting_in_bfloat16
+
+
+class Scaler(Protocol):
+    """What is asked of a ``GradScaler``."""
+
+    def get_scale(self) -> float:
+        """The factor on the loss."""
+
+
+class Writer(Protocol):
+    """What is asked of a TensorBoard ``SummaryWriter``."""
+
+    def add_scalar(self, tag: str, value: float, step: int, /) -> None:
+        """Write one number."""
+
+
+class CommState:
+    """Replaces DDP's all-reduce by compressed messages with error feedback, for any optimiser.
+
+    Every parameter is compressed on its own and its memory kept by its name, so nothing depends on DDP's
+    buckets. Gradients may be float16, bfloat16, float32 or float64; memories are float32 (float64). The
+    estimate replaces the gradient in DDP's own buffer; accumulate under ``no_sync()`` as usual. A step is
+    staged: where the gradient was not finite on any rank, all gradients become NaN on all ranks and every
+    memory stays as it was, so that ``GradScaler`` skips the step everywhere. Without one, do not let the
+    optimiser step on such gradients.
+
+    ``clip_grad_norm_`` after ``backward()`` acts on the estimate, whose norm is another than the gradient's
+    while the memories catch up; ``clip=`` shortens each rank's own gradient before it is compressed.
+
+    Refused: ``join()`` (seen only where ``model`` is the DDP model), sparse and complex gradients, dynamo's
+    ``python_reducer``. A parameter that no rank used keeps its gradient, as in DDP.
+
+    Args:
+        feedback: the method.
+        process_group: the ranks; None is those of DDP, where ``model`` is the DDP model, else all.
+        topology: "auto" or "all-gather": every rank hears every rank.
+        start_iter: iterations that are dense, averaged in float32, before compression starts. Memories of
+            the EF21 family then start at that iteration's gradient, rounded to bfloat16.
+        model: the module, or DDP around it; alike on all ranks. Or call :meth:`attach` later, in all
+            processes together.
+        exempt: called with each parameter's name and tensor; True where it travels whole, in bfloat16
+            through the same feedback. By default those of at most one dimension and the small ones.
+        exact: whether exempt parameters travel in float32 instead. Those of float64 always travel exactly.
+        seed: of random compressors; alike on all ranks.
+        timeout_s: how long to wait for other ranks, in seconds.
+        grad_scaler: the ``GradScaler`` whose scale is on the loss; memories are kept without it.
+        clip: each rank's gradient is shortened to this norm over all parameters, in unscaled units. The
+            norm is known when the last gradient is, so nothing is then sent during backward.
+        density: what is used from which iteration on: None (dense), a share for the compressor's ``k``, or a
+            method that differs in its compressor; memories carry over. Iterations count committed steps.
+        check_replicas_every: compare the parameters' checksums over ranks before every so many iterations.
+        measure_error_every: measure the relative compression error in every so many iterations.
+        adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
+            exchange, of sizes, a step.
+
+    Raises:
+        ValueError: for settings that do not fit together, or that differ between ranks.
+        TypeError: for complex, integer or sparse parameters.
+        RuntimeError: where DDP uses dynamo's python_reducer.
+
+    Example:
+        >>> import torch, laconic
+        >>> from torch.nn.parallel import DistributedDataParallel
+        >>> def wrap(model):  # in every process, after init_process_group
+        ...     model = DistributedDataParallel(model)
+        ...     state = laconic.ddp.CommState(laconic.EF21(laconic.TopK(0.01)), model=model)
+        ...     model.register_comm_hook(state, laconic.ddp.hook)
+        ...     return model
+    """
+
+    def __init__(
+        self,
+        feedback: Feedback,
+        process_group: dist.ProcessGroup | None = None,
+        topology: str = "auto",
+        start_iter: int = 0,
+        *,
+        model: nn.Module | None = None,
+        exempt: Exempt = vectors_and_small,
+        exact: bool = False,
+        seed: int = 0,
+        timeout_s: float = 600.0,
+        grad_scaler: Scaler | None = None,
+        clip: float | None = None,
+        density: Mapping[int, Density] | None = None,
+        check_replicas_every: int = 0,
+        measure_error_every: int = 0,
+        adaptive: bool = False,
+    ) -> None:
+        """Check the settings; with a model, compare them with the other ranks'."""
+        if topology not in ("auto", "all-gather"):
+            raise ValueError(f"topology must be 'auto' or 'all-gather', got {topology!r}")
+        if clip is not None:
+            check_positive("clip", clip)
+        self._schedule = make_schedule(feedback, start_iter, density)
+        self._process_group = process_group
+        self._exempt, self._exact = exempt, exact
+        self._seed, self._timeout_s = seed, timeout_s
+        self._scaler, self._clip = grad_scaler, clip
+        self._check_every, self._measure_every = check_replicas_every, measure_error_every
+        self._adaptive = adaptive
+        self._attached: tuple[Named, Exchange] | None = None
+        self._base = 0
+        self._checked = 0
+        self._sent: list[str] = []
+        self._held: list[Held] = []
+        self._contiguous: dict[tuple[str, ...], bool] = {}
+        self._dense, self._scale = False, 1.0
+        if model is not None:
+            self.attach(model)
+
+    def attach(self, model: nn.Module) -> "CommState":
+        """Take the parameters' names from the model and meet the other ranks; all call it together.
+
+        For wrappers that take state and hook before there is a model, such as Lightning's ``DDPStrategy``.
+
+        Args:
+            model: the module, or DDP around it, as for ``model=``.
+
+        Raises:
+            RuntimeError: where there is a model already.
+            ValueError: where the ranks have different parameters or settings.
+            TypeError: for complex, integer or sparse parameters.
+        """
+        if self._attached is not None:
+            raise RuntimeError("this CommState has a model already; make one for each model")
+        named = Named(model)
+        stages = self._schedule.stages
+        if not named.double:  # bfloat16 would narrow float64 memories
+            stages = tuple((start, m if m is None else starting_in_bfloat16(m)) for start, m in stages)
+        schedule = Schedule(stages)
+        exchange = meet(
+            named.layout(self._exempt, self._exact),
+            schedule,
+            self._process_group or named.process_group,
+            seed=self._seed,
+            timeout_s=self._timeout_s,
+            measure_error_every=self._measure_every,
+            adaptive=self._adaptive,
+            dtypes={name: parameter.dtype for name, parameter in named.parameters.items()},
+            settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
+        )
+        self._schedule = schedule
+        self._attached = named, exchange
+        return self
+
+    def reduce(self, bucket: dist.GradBucket) -> TensorFuture:  # type: ignore[name-defined]
+        """Begin to exchange a bucket of gradients: what :func:`hook` calls.
+
+        Args:
+            bucket: DDP's, during a backward pass.
+
+        Returns:
+            A future of the bucket's buffer, completed when the whole step is.
+
+        Raises:
+            TypeError: for sparse or complex gradients, or dynamo's python_reducer.
+            RuntimeError: where there is no model yet, or the parameters are not those of the model.
+            ExchangeError: where the exchange has failed, or replicas differ.
+        """
+        check_bucket(bucket)
+        named, exchange = self._require()
+        if bucket.index() == 0:
+            self._begin_step(named, exchange)
+        parameters = bucket.parameters()
+        names, flat, last = named.names(parameters), bucket.buffer(), bucket.is_last()
+        # Memories are in logical order: gradients that are not, as of channels_last weights, go one by one.
+        plain = self._contiguous.get(names)
+        if plain is None:
+            plain = self._contiguous[names] = all(p.is_contiguous() for p in parameters)
+        vector = flat if plain else gradients_in(flat, parameters)
+        self._sent.extend(names)
+        if last:
+            named.require_all(self._sent)
+            self._sent = []
+        if self._clip is None:
+            end = exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
+            future = end if plain else follow(end, future_of(flat), flat)
+        else:
+            future = future_of(flat)
+            self._held.append(((names, vector), flat, future))
+            if last:
+                held, self._held = self._held, []
+                end = submit_clipped(exchange, held, clip=self._clip, scale=self._scale, dense=self._dense)
+        if last:
+            at_the_end_of_backward(end)
+        return future
+
+    def _begin_step(self, named: Named, exchange: Exchange) -> None:
+        named.refuse_join()
+        if self._sent:
+            raise RuntimeError(
+                "the last backward pass ended in the middle of a step, so the ranks are out of step: restart "
+                "from the last checkpoint"
+            )
+        iteration = self.iteration
+        if self._check_every and iteration % self._check_every == 0 and iteration != self._checked:
+            self.check_replicas()
+            self._checked = iteration
+        method = self._schedule.at(iteration)
+        self._dense = method is None
+        if method is not None and method != exchange.feedback:
+            exchange.switch(method)
+        self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
+    @property
+    def iteration(self) -> int:
+        """Steps committed so far; those that were void do not count."""
+        return self._base + self._require()[1].stats().steps
+
+    def check_replicas(self) -> None:
+        """Compare the parameters' bits over ranks; all call it together.
+
+        Raises:
+            ExchangeError: naming the first parameter that differs.
+        """
+        named, exchange = self._require()
+        differs = differing(exchange.gather(named.fingerprints(), "the checksums of the parameters"))
+        if differs is not None:
+            place, rank = differs
+            raise ExchangeError(
+                f"the replicas are not equal any more before iteration {self.iteration}: "
+                f"{list(named.parameters)[place]!r} is the first parameter that differs, on rank {rank} from "
+                "rank 0. Did a rank change its parameters alone, or take a step that others skipped?"
+            )
+
+    def stats(self) -> Stats:
+        """What this rank has sent, received and spent so far, and how much of it backward hid."""
+        return self._require()[1].stats()
+
+    def log_to(self, writer: Writer, step: int) -> None:
+        """Write the statistics as scalars ``laconic/...``.
+
+        Args:
+            writer: with TensorBoard's ``add_scalar(tag, value, step)``.
+            step: the place on the axis.
+        """
+        for name, value in self.stats().scalars().items():
+            writer.add_scalar(f"laconic/{name}", value, step)
+
+    def resync(self) -> None:
+        """Forget all memories, on all ranks together, between steps: they start anew at the next gradient."""
+        self._require()[1].reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this rank remembers, by parameter name, between steps; every rank saves its own.
+
+        Returns:
+            Numbers, strings and tensors in dicts, as ``torch.load(weights_only=True)`` reads them.
+        """
+        return {"version": 1, "iteration": self.iteration, "exchange": self._require()[1].state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where this rank's saved state ended: bit for bit, with the same model and optimiser state.
+
+        Raises:
+            ValueError: for the state of another rank, number of ranks, method or model.
+        """
+        if state.get("version") != 1 or "exchange" not in state:
+            raise ValueError("this is not the state_dict() of a CommState, version 1")
+        exchange = self._require()[1]
+        exchange.load_state_dict(state["exchange"])
+        self._base = int(state["iteration"]) - exchange.stats().steps
+        self._checked = int(state["iteration"])
+
+    def close(self) -> None:
+        """End the exchange's thread and process group; the hook can make no more steps."""
+        if self._attached is not None:
+            self._attached[1].close()
+
+    def _require(self) -> tuple[Named, Exchange]:
+        if self._attached is None:
+            raise RuntimeError(
+                "CommState has no model: give it model=, or call state.attach(model) on every rank before "
+                "the first backward pass"
+            )
+        return self._attached
+
+
+def hook(
+    state: CommState,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
+    """The communication hook: ``model.register_comm_hook(state, laconic.ddp.hook)``.
+
+    Raises:
+        TypeError: where the state is not a :class:`CommState`; else as :meth:`CommState.reduce`.
+    """
+    if not isinstance(state, CommState):
+        raise TypeError(f"register laconic.ddp.hook with a laconic.ddp.CommState, not {type(state).__name__}")
+    return state.reduce(bucket)

@@ -1,0 +1,131 @@
+"""Which form of a hot loop runs: one for the tensor's device, or the definition in plain PyTorch.
+
+numba may be missing, too old for the interpreter, or unable to compile for a processor, and Triton missing
+beside a GPU. Then the plain form runs, with the same result, and a warning says so once.
+"""
+
+import importlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+_found: dict[str, ModuleType | None] = {}
+_plain = False
+_ran: Counter[str] = Counter()
+
+
+def kernel_counts() -> dict[str, int]:
+    """How often each module of kernels has run in this process, by form: "cpu:selection", "plain:selection".
+
+    For tests of which way runs.
+    """
+    return dict(_ran)
+
+
+def on_gpu(tensor: Tensor) -> Any:
+    """The kernels for GPUs, ``laconic.kernels.gpu``, where the tensor lies on one and Triton is there."""
+    return _triton() if tensor.is_cuda else None
+
+
+@cache
+def _triton() -> ModuleType | None:
+    try:
+        return importlib.import_module("laconic.kernels.gpu")
+    except ImportError as error:
+        warnings.warn(
+            "laconic runs its slow plain loops on the GPU, with the same results: Triton does not work here "
+            f"({error}); install it with `pip install triton`",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return None
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Inside, the definitions run in the place of the compiled loops, to be held or measured against them."""
+    global _plain  # noqa: PLW0603
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+def loops(name: str) -> Any:
+    """The module ``laconic.kernels.cpu.<name>``, or None where it cannot be had."""
+    if name not in _found:
+        # Imported here because numba takes longer to import than all the rest.
+        try:
+            _found[name] = importlib.import_module(f"laconic.kernels.cpu.{name}")
+            importlib.import_module("laconic.kernels.cpu._jit").forget_stale()
+        except Exception as error:  # an unfit numba raises whatever it likes
+            _give_up(name, error)
+    return _found[name]
+
+
+def dispatch(
+    name: str,
+    cpu: Callable[[Any], T] | None,
+    plain: Callable[[], T],
+    *,
+    gpu: Callable[[Any], T] | None = None,
+    tensor: Tensor | None = None,
+) -> T:
+    """Run a kernel in the form for the device of its tensors, and count it.
+
+    A loop is compiled before it runs, so a failure to compile has changed nothing.
+
+    Args:
+        name: of the module of loops ``laconic.kernels.cpu.<name>``.
+        cpu: is given that module; None where its loops do not take these arguments. Where they cannot be
+            imported or compiled, ``plain`` runs.
+        plain: the definition.
+        gpu: is given ``laconic.kernels.gpu``; None where its kernels do not take these arguments.
+        tensor: what lies on the device; None: all is in main memory.
+    """
+    if not _plain and gpu is not None and tensor is not None and (kernels := on_gpu(tensor)) is not None:
+        _ran[f"gpu:{name}"] += 1
+        return gpu(kernels)
+    module = None if _plain or cpu is None else loops(name)
+    if cpu is not None and module is not None:
+        try:
+            found = cpu(module)
+        except Exception as error:
+            if not _is_of_compiler(error):
+                raise
+            _give_up(name, error)
+        else:
+            _ran[f"cpu:{name}"] += 1
+            return found
+    _ran[f"plain:{name}"] += 1
+    return plain()
+
+
+def _is_of_compiler(error: Exception) -> bool:
+    """Whether numba or llvmlite failed, rather than the arguments: it was raised in their code."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ("numba", "llvmlite"):
+            return True
+        frame = frame.tb_next
+    return any(kind.__module__.partition(".")[0] == "numba" for kind in type(error).__mro__)
+
+
+def _give_up(name: str, error: Exception) -> None:
+    if all(module is not None for module in _found.values()):
+        warnings.warn(
+            "laconic runs its slow plain loops, with the same results: numba is missing or does not work "
+            f"here ({type(error).__name__}: {str(error)[:200]}); install it with `pip install -U numba`",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    _found[name] = None

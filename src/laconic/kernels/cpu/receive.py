@@ -1,0 +1,223 @@
+"""Adding nodes' columns to vectors, by loops that numba compiles at their first use.
+
+Every coordinate has one thread, and there the order of additions is fixed: no result depends on the number of
+threads. Tiles of a segment stay in the cache while all nodes' columns are added and the sum is written. A
+product is rounded before it is added; LLVM fuses the two only where it is told to.
+
+In what is passed as named tuples, an array without elements stands for what is not there.
+"""
+# mypy: ignore-errors
+# numba takes the types from the arguments of the first call.
+
+import numpy as np
+
+from laconic.kernels.cpu._halves import widened
+from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._simd import at_address, brain, never_inlined
+from laconic.kernels.cpu._words import larger, smaller
+from laconic.kernels.cpu.decoding import fill_table, number
+
+U = np.uint64
+TILE = 1 << 14
+"""Numbers that are summed and written while in the cache."""
+
+
+@loop
+def _begin(place, scratch, s, begin, end):
+    """A tile that holds the memory's numbers, or zeros: of the memory, of ``out``, or the scratch."""
+    never_inlined()
+    size = end - begin
+    remembered = place.memory.size > 0
+    if remembered and place.commit:
+        start = place.memory_starts[s] + begin
+        return place.memory[start : start + size]
+    tile = scratch[:size]
+    if place.out.size > 0:
+        start = place.out_starts[s] + begin
+        tile = place.out[start : start + size]
+    if remembered:
+        start = place.memory_starts[s] + begin
+        source = place.memory[start : start + size]
+        for i in range(size):
+            tile[i] = source[i]
+    else:
+        for i in range(size):
+            tile[i] = 0
+    return tile
+
+
+@loop
+def _end(place, tile, s, begin):
+    """Write the tile out, where it was added to elsewhere."""
+    never_inlined()
+    if place.brains.size == 0 and place.out.size == 0:
+        return
+    start = place.out_starts[s] + begin
+    if place.brains.size > 0:
+        brains = place.brains[start : start + tile.size]
+        for i in range(tile.size):
+            brains[i] = brain(tile[i])
+    elif place.out.size > 0 and place.memory.size > 0 and place.commit:
+        out = place.out[start : start + tile.size]
+        for i in range(tile.size):
+            out[i] = tile[i]
+
+
+@loop
+def _first_segment(offsets, coordinate):
+    s = 0
+    while offsets[s + 1] <= coordinate:
+        s += 1
+    return s
+
+
+@loop
+def _lower_bound(address, count, like, coordinate):
+    """How many of a node's positions in a segment are below the coordinate."""
+    left, right = np.int64(0), count
+    while left < right:
+        middle = (left + right) // 2
+        if at_address(address, middle, like) < coordinate:
+            left = middle + 1
+        else:
+            right = middle
+    return left
+
+
+@loop
+def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last):
+    """Add the numbers at the coordinates from ``first`` up to ``last``; returns how many they were.
+
+    ``scratch`` is room for a tile, ``cursors`` for an integer a node.
+    """
+    columns = group.bounds[-1]
+    recording = before.size > 0
+    added = np.int64(0)
+    s = _first_segment(group.offsets, first)
+    while s < group.offsets.size - 1 and group.offsets[s] < last:
+        from_, column = larger(first - group.offsets[s], 0), group.bounds[s]
+        to = smaller(last, group.offsets[s + 1]) - group.offsets[s]
+        for node in range(cursors.size):
+            address = nodes.positions[node] + 8 * column
+            cursors[node] = _lower_bound(address, nodes.counts[node, s], like, from_)
+        for begin in range(from_, to, TILE):
+            end = smaller(begin + TILE, to)
+            tile = _begin(place, scratch, s, begin, end)
+            for node in range(cursors.size):
+                weight, factor, count = nodes.weights[node], nodes.factors[node, s], nodes.counts[node, s]
+                positions, values, kept = nodes.positions[node], nodes.values[node], node * columns
+                c, previous = cursors[node], begin - 1
+                while c < count:
+                    p = at_address(positions, column + c, like)
+                    if p >= end:
+                        break
+                    if p > previous:
+                        previous = p
+                        # Unsigned, so that no index counts from the end.
+                        at = U(p - begin)
+                        old = tile[at]
+                        if recording:
+                            before[U(kept + column + c)] = old
+                        tile[at] = old + weight * (at_address(values, column + c, before) * factor)
+                        added += 1
+                    c += 1
+                cursors[node] = c
+            _end(place, tile, s, begin)
+        s += 1
+    return added
+
+
+@loop
+def undo_sparse(memory, starts, group, nodes, like, before, first, last):
+    """Put back what stood at the coordinates from ``first`` up to ``last`` before ``add_sparse``."""
+    columns = group.bounds[-1]
+    s = _first_segment(group.offsets, first)
+    while s < group.offsets.size - 1 and group.offsets[s] < last:
+        from_, column = larger(first - group.offsets[s], 0), group.bounds[s]
+        to = smaller(last, group.offsets[s + 1]) - group.offsets[s]
+        for node in range(nodes.weights.size - 1, -1, -1):
+            address, count = nodes.positions[node] + 8 * column, nodes.counts[node, s]
+            low = _lower_bound(address, count, like, from_)
+            high = _lower_bound(address, count, like, to)
+            for c in range(high - 1, low - 1, -1):
+                p = at_address(address, c, like)
+                if p >= from_ and p < to:
+                    memory[starts[s] + p] = before[node * columns + column + c]
+        s += 1
+
+
+@loop
+def add_dense(place, group, nodes, like, levels, before, scratch, table, first, last):
+    """As ``add_sparse``, of columns for every coordinate; ``before`` gets the memory.
+
+    ``levels`` is None where values are numbers. ``scratch`` and ``table`` are room for a tile.
+    Returns whether all codes have a level.
+    """
+    fits = True
+    one = nodes.one
+    s = _first_segment(group.offsets, first)
+    while s < group.offsets.size - 1 and group.offsets[s] < last:
+        offset = group.offsets[s]
+        from_, to = larger(first - offset, 0), smaller(last, group.offsets[s + 1]) - offset
+        for begin in range(from_, to, TILE):
+            end = smaller(begin + TILE, to)
+            tile = _begin(place, scratch, s, begin, end)
+            if before.size > 0:
+                kept = before[offset + begin : offset + end]
+                for i in range(tile.size):
+                    kept[i] = tile[i]
+            for node in range(nodes.weights.size):
+                weight, factor, values = nodes.weights[node], nodes.factors[node, s], nodes.values[node]
+                if levels is None:
+                    for i in range(tile.size):
+                        value = widened(at_address(values, offset + begin + i, like))
+                        tile[i] += weight * (value * factor)
+                else:
+                    at = begin
+                    while at < end:
+                        block = at // group.block
+                        stop = smaller(end, (block + 1) * group.block)
+                        block += group.blocks[s]
+                        scale, low, lowered = one, one, nodes.lows[node] != 0
+                        if nodes.scales[node] != 0:
+                            scale = at_address(nodes.scales[node], block, before)
+                        if lowered:
+                            low = at_address(nodes.lows[node], block, before)
+                        part = tile[at - begin : stop - begin]
+                        fits &= _add_codes(
+                            part,
+                            values,
+                            offset + at,
+                            like,
+                            levels,
+                            scale,
+                            low,
+                            lowered,
+                            factor,
+                            weight,
+                            table,
+                        )
+                        at = stop
+            _end(place, tile, s, begin)
+        s += 1
+    return fits
+
+
+@loop
+def _add_codes(tile, codes, start, like, levels, scale, low, lowered, factor, weight, table):
+    middle = np.int64(levels.size // 2)
+    least, largest = np.int64(0), np.int64(0)
+    for i in range(tile.size):
+        code = np.int64(at_address(codes, start + i, like))
+        least, largest = smaller(least, code), larger(largest, code)
+    if least < -middle or largest > middle:
+        return False
+    if tile.size >= levels.size:
+        fill_table(levels, scale, low, lowered, factor, weight, table)
+        for i in range(tile.size):
+            tile[i] += table[U(middle + at_address(codes, start + i, like))]
+    else:
+        for i in range(tile.size):
+            level = middle + at_address(codes, start + i, like)
+            tile[i] += number(level, levels, scale, low, lowered, factor) * weight
+    return True

@@ -1,0 +1,80 @@
+"""Canonical sums of segments, compiled by numba at their first use; ``sums`` is what they must equal."""
+# mypy: ignore-errors
+# numba takes the types from the arguments of the first call.
+
+import numpy as np
+
+from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu.rows import PIECE, load
+
+LANES = 64
+BLOCK = 4096
+PLAIN, SQUARES, SHARES = 0, 1, 2
+
+
+@loop
+def block_sums(reading, what, factors, block_bounds, segment, column, last, out):
+    """The sums of blocks of 4096 of each segment's numbers, or of what is made of them.
+
+    ``SQUARES`` squares ``fl(fl(|x| a) b)``, ``SHARES`` divides magnitudes by a; ``factors`` holds a and b of
+    each segment. Segment s owns ``out`` from ``block_bounds[s]`` on; ``column`` begins a block.
+    """
+    numbers = np.empty(PIECE, reading.memory.dtype)
+    bits = numbers.view(reading.mask.dtype)
+    terms = np.empty(PIECE, np.float64)
+    lanes = np.empty(LANES, np.float64)
+    while column < last:
+        start = reading.bounds[segment]
+        end = min(reading.bounds[segment + 1], last) - start
+        a, b = factors[segment, 0], factors[segment, 1]
+        for first in range(column - start, end, BLOCK):
+            for lane in range(LANES):
+                lanes[lane] = 0.0
+            for at in range(first, min(first + BLOCK, end), PIECE):
+                n = min(PIECE, end - at)
+                load(reading, segment, at, numbers[:n], bits[:n])
+                _terms(numbers[:n], what, a, b, terms)
+                # Rows of nothing but zeros would change no lane.
+                whole = (n + LANES - 1) // LANES * LANES
+                for i in range(n, whole):
+                    terms[i] = 0.0
+                for row in range(whole // LANES):
+                    for lane in range(LANES):
+                        lanes[lane] += terms[row * LANES + lane]
+            width = LANES
+            while width > 1:
+                width //= 2
+                for lane in range(width):
+                    lanes[lane] += lanes[lane + width]
+            out[block_bounds[segment] + first // BLOCK] = lanes[0]
+        column = start + end
+        segment += 1
+
+
+@loop
+def _terms(numbers, what, a, b, terms):
+    if what == PLAIN:
+        for i in range(numbers.size):
+            terms[i] = np.float64(numbers[i])
+    elif what == SQUARES:
+        for i in range(numbers.size):
+            x = np.float64(numbers[i]) * a * b
+            terms[i] = x * x
+    else:
+        for i in range(numbers.size):
+            terms[i] = abs(np.float64(numbers[i])) / a
+
+
+@loop
+def folded(sums, block_bounds, out):
+    """The sum of each segment's blocks, folded in neighbours in place."""
+    for segment in range(out.size):
+        first, end = block_bounds[segment], block_bounds[segment + 1]
+        left = end - first
+        while left > 1:
+            for i in range(left // 2):
+                sums[first + i] = sums[first + 2 * i] + sums[first + 2 * i + 1]
+            if left % 2:
+                sums[first + left // 2] = sums[first + left - 1]
+            left = (left + 1) // 2
+        out[segment] = sums[first] if end > first else 0.0

@@ -1,0 +1,24 @@
+"""The hot loops on a GPU, in Triton; every function equals its plain form in PyTorch bit for bit.
+
+Importing this package imports Triton, which PyTorch brings where it is built for GPUs; nothing else in
+Laconic imports it before a tensor lies on such a device. All kernels are compiled without fused
+multiply-add and divide with correct rounding. ``docs/gpu.md`` says what was tested, and how.
+"""
+# mypy: ignore-errors
+# Triton's decorators are not typed.
+
+from laconic.kernels.gpu.blocks import dequantize_blocks as dequantize_blocks
+from laconic.kernels.gpu.blocks import quantize_blocks as quantize_blocks
+from laconic.kernels.gpu.codes import pack_codes as pack_codes
+from laconic.kernels.gpu.philox import words as words
+from laconic.kernels.gpu.rounding import largest_magnitude as largest_magnitude
+from laconic.kernels.gpu.rounding import round_to_levels as round_to_levels
+from laconic.kernels.gpu.rounding import round_to_signs as round_to_signs
+from laconic.kernels.gpu.scatter import scatter_add_ as scatter_add_
+from laconic.kernels.gpu.selection import top_k_positions as top_k_positions
+from laconic.kernels.gpu.selection import top_k_segments as top_k_segments
+from laconic.kernels.gpu.sums import canonical_sum as canonical_sum
+from laconic.kernels.gpu.sums import largest as largest
+from laconic.kernels.gpu.sums import mean_magnitude as mean_magnitude
+from laconic.kernels.gpu.sums import norm as norm
+from laconic.kernels.gpu.sums import squared_norm as squared_norm

@@ -1,0 +1,168 @@
+"""Canonical sums and norms on the device, in the order that ``laconic.kernels.sums`` fixes.
+
+A program adds the 64 rows of its blocks one after another in float64, then folds the 64 lanes in halves; a
+second kernel folds the blocks in neighbours. A fold adds two numbers at a time, and two numbers have one
+sum, so no order is left open. Missing numbers are zeros, which change no sum that began at 0.
+"""
+# mypy: ignore-errors
+# Triton's decorators are not typed.
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from laconic.kernels.gpu._launch import as_rows, launch, wide
+from laconic.kernels.gpu._numbers import magnitude, read, widened
+from laconic.kernels.sums import LANES, ROWS, _square_root
+
+_TOGETHER = 16
+_FAN = 1024
+_PLAIN, _MAGNITUDES, _SQUARES = 0, 1, 2
+
+
+def canonical_sum(x, memory=None):
+    """As ``laconic.kernels.canonical_sum`` of x, or of ``fl(x - memory)``: (..., d) to float64 (...)."""
+    return _total(x, memory, _PLAIN)
+
+
+def squared_norm(x, memory=None):
+    """As ``laconic.kernels.squared_norm``, likewise."""
+    return _total(x, memory, _SQUARES)
+
+
+def mean_magnitude(x, memory=None):
+    """The canonical sum of ``fl(|x_i| / d)``, the scale of scaled signs: (..., d) to float64 (...)."""
+    divisor = torch.full((math.prod(x.shape[:-1]),), x.shape[-1], dtype=torch.float64, device=x.device)
+    return _total(x, memory, _MAGNITUDES, (divisor, divisor), divide=True)
+
+
+def norm(x, p, memory=None):
+    """As ``laconic.kernels.norm``, likewise; for p = 1, 2 and infinity.
+
+    Raises:
+        ValueError: for any other p.
+    """
+    if p == 1:
+        return _total(x, memory, _MAGNITUDES)
+    if p not in (2, math.inf):
+        raise ValueError(f"norms 1, 2 and infinity run on the device, not {p}")
+    most = largest(x, memory).to(torch.float64)
+    if p != 2:
+        return most
+    _, exponent = torch.frexp(most)
+    total = _square_root(_total(x, memory, _SQUARES, [factor.flatten() for factor in _powers(-exponent)]))
+    first, second = _powers(exponent)
+    return total * first * second
+
+
+def _powers(exponent):
+    """2^exponent as two factors, from their bits: a power function of the device might miss the last one."""
+    half = torch.div(exponent, 2, rounding_mode="floor")
+    return [((e.to(torch.int64) + 1023) << 52).view(torch.float64) for e in (half, exponent - half)]
+
+
+def largest(x, memory=None):
+    """The largest magnitude of each row: (..., d) to (...), float64 for float64 numbers, else float32.
+
+    A maximum does not depend on the order, so programs may add theirs by atomics. NaN counts as largest.
+    """
+    rows, held = as_rows(x, memory)
+    dtype = wide(held.dtype)
+    bits = torch.zeros(
+        len(rows), dtype=torch.int64 if dtype == torch.float64 else torch.int32, device=x.device
+    )
+    d = rows.shape[1]
+    tiles = triton.cdiv(d, 4096)
+    launch(_largest, len(rows) * tiles, rows, held, bits, d, tiles, DIFFERENCE=memory is not None, TILE=4096)
+    return bits.view(dtype).view(x.shape[:-1])
+
+
+def _total(x, memory, kind, factors=None, divide=False):
+    rows, held = as_rows(x, memory)
+    n, d = rows.shape
+    blocks = triton.cdiv(d, LANES * ROWS)
+    programs = triton.cdiv(blocks, _TOGETHER)
+    sums = torch.empty(n, blocks, dtype=torch.float64, device=x.device)
+    first, second = factors or (sums, sums)
+    launch(
+        _blocks, n * programs, rows, held, sums, first, second, d, blocks, programs,
+        DIFFERENCE=memory is not None, KIND=kind, SCALED=factors is not None, DIVIDE=divide,
+        TOGETHER=_TOGETHER, ROWS=ROWS, LANES=LANES,
+    )  # fmt: skip
+    return _folded(sums).view(x.shape[:-1])
+
+
+def _folded(sums):
+    """The sums of rows of block sums, (n, blocks) to (n,), neighbour by neighbour."""
+    while (blocks := sums.shape[1]) > 1:
+        parts = triton.cdiv(blocks, _FAN)
+        folded = torch.empty(len(sums), parts, dtype=torch.float64, device=sums.device)
+        launch(_fold, len(sums) * parts, sums, folded, blocks, parts, FAN=_FAN)
+        sums = folded
+    return sums[:, 0]
+
+
+@triton.jit(do_not_specialize=["blocks", "programs"])
+def _blocks(
+    x, memory, sums, first, second, d, blocks, programs,
+    DIFFERENCE: tl.constexpr, KIND: tl.constexpr, SCALED: tl.constexpr, DIVIDE: tl.constexpr,
+    TOGETHER: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """The sums of TOGETHER blocks of a row; no other program writes them."""
+    program = tl.program_id(0).to(tl.int64)
+    row = program // programs
+    block = program % programs * TOGETHER + tl.arange(0, TOGETHER)
+    start = (block * (ROWS * LANES))[:, None] + tl.arange(0, LANES)[None, :]
+    lanes = tl.zeros((TOGETHER, LANES), dtype=tl.float64)
+    for line in range(ROWS):
+        place = start + line * LANES
+        number = read(x + row * d, memory + row * d, place, place < d, DIFFERENCE).to(tl.float64)
+        if KIND > 0:
+            number = tl.abs(number)
+        if SCALED:
+            if DIVIDE:
+                number = number / tl.load(first + row)
+            else:
+                number = number * tl.load(first + row) * tl.load(second + row)
+        if KIND == 2:
+            number = number * number
+        lanes = lanes + number
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 32)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 16)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 8)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 4)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 2)), axis=1)
+    lanes = tl.sum(lanes, axis=1)
+    tl.store(sums + row * blocks + block, lanes, mask=block < blocks)
+
+
+@triton.jit(do_not_specialize=["blocks", "parts"])
+def _fold(sums, folded, blocks, parts, FAN: tl.constexpr):
+    """FAN neighbours become one, pair by pair; no other program writes it."""
+    tl.static_assert(FAN == 1024)
+    program = tl.program_id(0).to(tl.int64)
+    row, part = program // parts, program % parts
+    block = part * FAN + tl.arange(0, FAN)
+    total = tl.load(sums + row * blocks + block, mask=block < blocks, other=0.0)
+    total = tl.sum(tl.reshape(total, (512, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (256, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (128, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (64, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (32, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (16, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (8, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (4, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (2, 2)), axis=1)
+    tl.store(folded + row * parts + part, tl.sum(total, axis=0))
+
+
+@triton.jit(do_not_specialize=["tiles"])
+def _largest(x, memory, bits, d, tiles, DIFFERENCE: tl.constexpr, TILE: tl.constexpr):
+    """The largest magnitude's bits, by an atomic maximum of integers."""
+    program = tl.program_id(0).to(tl.int64)
+    row, first = program // tiles, program % tiles * TILE
+    place = first + tl.arange(0, TILE)
+    number = widened(read(x + row * d, memory + row * d, place, place < d, DIFFERENCE))
+    tl.atomic_max(bits + row, tl.max(magnitude(number), axis=0), sem="relaxed")

@@ -1,8 +1,0 @@
-"""The two papers' figures and tables, each as an experiment that holds its own run against the paper."""
-
-from laconic.lab.papers._experiment import DataMissingError as DataMissingError
-from laconic.lab.papers._experiment import Experiment as Experiment
-from laconic.lab.papers._experiment import Report as Report
-from laconic.lab.papers._experiment import Settings as Settings
-from laconic.lab.papers._experiment import Verdict as Verdict
-from laconic.lab.papers._suite import EXPERIMENTS as EXPERIMENTS

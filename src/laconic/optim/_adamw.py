@@ -1,0 +1,248 @@
+"""AdamW on every node, its update compressed."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, overload
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+from laconic.comm import Stats
+from laconic.compressors import TopK
+from laconic.feedback import EF14, Feedback
+from laconic.messages import accumulation_dtype
+from laconic.optim._base import Node, opened, refuse_groups
+from laconic.optim._replicas import warn_of_momentum
+from laconic.session._exempt import Exempt, vectors_and_small
+from laconic.session._gradients import (
+    check_positive,
+    check_setting,
+    local_gradient,
+)
+
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+
+class CompressedAdamW(Optimizer):
+    r"""AdamW whose *update* is compressed with error feedback; in the place of DDP and AdamW.
+
+    Every node clips its own gradient, runs Adam's second moment on it, and sends the normalised update,
+    in which every coordinate is of one size, through feedback and compressor; the mean of what all sent is
+    subtracted on every node, and weight decay happens there:
+
+    .. math::
+        g_i &\leftarrow \min(1, \text{clip} / |g_i|)\, g_i \\
+        v_i &\leftarrow \beta_2 v_i + (1 - \beta_2) g_i^2 \\
+        u_i &= \gamma\, \hat m_i / (\sqrt{\hat v_i} + \epsilon) \\
+        x &\leftarrow (1 - \gamma \lambda) x - \text{feedback}(u_1, \ldots, u_n)
+
+    With a feedback whose ``estimates`` is "step" (EF14) the learning rate :math:`\gamma` is inside, as
+    written, so that what waits in the memory keeps the learning rate of its time; with others (EF21) the
+    update is sent without it and the mean is multiplied.
+
+    The model stands alone, without DDP around it. Its parameters are sent from rank 0 at construction;
+    buffers, such as the statistics of batch normalisation, are each rank's own. Every rank calls
+    :meth:`step` at the same points of its program; a parameter without a gradient counts as zeros.
+
+    *Measured* in a first study (a byte-level transformer of 391 264 parameters, 4 nodes with 256 tokens each
+    a step, most rows one seed, differences below 1.5 % undecided), against AdamW with its learning rate,
+    beta_1 and clipping tuned: Top-1 % with these defaults and twice the dense learning rate ends 2.9 % above
+    in validation loss after 400 steps, and 0.6 % and 0.1 % (two seeds) after 1,200; with 1-bit values
+    (``TopK(0.01) >> ScaledSign()``) 2.4 % after 400, with 2.5 % of 1-bit values, which take as many bytes,
+    0.8 %. Against its own row, beta_1 = 0.5 is 2 % worse and 0.9 20 % worse; no feedback 24 % worse; EF14 on
+    gradients with AdamW behind it 5 % (clipped) to 12 % worse; EF21 in the place of EF14, at one learning
+    rate, 42 % worse. *Not* measured there: other models and data, nodes with different data, larger batches,
+    other numbers of nodes, weight decay, clips below 0.5, longer runs.
+
+    Args:
+        params: parameters, groups, or named parameters, which give checkpoints their names. A group may
+            have its own lr, betas, eps, weight_decay and clip.
+        lr: the learning rate; about twice that of dense AdamW is a good start.
+        feedback: what the update goes through.
+        betas: (beta_1, beta_2). beta_1 = 0 by default: the feedback averages already.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled, as AdamW's.
+        clip: a node's gradient is shortened to this norm; None does not. Groups with the same clip share
+            one norm over all their parameters.
+        process_group: the ranks; None is all of them. Without ``torch.distributed`` there is one node.
+        exempt: which parameters travel whole, by name and tensor; by default those of at most one dimension
+            and the small ones. They travel in bfloat16 through the same feedback, those of float64 exactly.
+        exact: whether exempt parameters travel exactly.
+        seed: of random compressors; alike on all ranks.
+        timeout_s: how long to wait for the other ranks, in seconds.
+        overlap: begin to send while the backward pass still runs; needs clip=None, which waits for the whole
+            norm. It changes no value. Learning rates must then be set before the backward pass, gradients
+            left alone after it, and all backward passes of a step but the last be put into
+            :meth:`accumulate`; ``GradScaler`` is refused.
+        adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
+            exchange, of sizes, a step; alike on all ranks.
+
+    Raises:
+        ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
+            that differ.
+        TypeError: for complex, integer or sparse parameters.
+
+    Warns:
+        UserWarning: where beta_1 > 0 and the feedback keeps less than 5 % of the coordinates.
+
+    A step is *void* where a gradient was not finite on any rank: parameters, moments, step counts and
+    memories stay as they were, bit for bit, on every rank, and :attr:`skipped` counts it. ``GradScaler`` is
+    understood: pass the optimiser to ``scaler.step``. Moments and memories are in unscaled units, so the
+    ranks' scales may differ.
+
+    Moments and memories differ by rank: every rank saves its own :meth:`state_dict`. Moments are float32
+    (float64 for float64 parameters), also for bfloat16 parameters.
+
+    Example:
+        >>> import torch, laconic
+        >>> model = torch.nn.Linear(64, 64)
+        >>> optimizer = laconic.optim.CompressedAdamW(model.parameters(), lr=2e-3)
+        >>> for _ in range(3):
+        ...     optimizer.zero_grad()
+        ...     model(torch.ones(8, 64)).square().mean().backward()
+        ...     optimizer.step()
+        >>> optimizer.stats().steps
+        3
+        >>> optimizer.close()
+    """
+
+    _step_supports_amp_scaling = True
+    """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor,
+        feedback: Feedback = EF14(TopK(0.01)),  # noqa: B008 - frozen
+        betas: tuple[float, float] = (0.0, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        clip: float | None = 0.5,
+        process_group: dist.ProcessGroup | None = None,
+        exempt: Exempt = vectors_and_small,
+        exact: bool = False,
+        seed: int = 0,
+        timeout_s: float = 600.0,
+        overlap: bool = False,
+        adaptive: bool = False,
+    ) -> None:
+        """Check the settings, meet the other ranks, and take over rank 0's parameters."""
+        self._node: Node | None = None
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "clip": clip}
+        super().__init__(params, defaults)
+        self._node = Node(
+            self,
+            self._update,
+            feedback,
+            exempt=exempt,
+            exact=exact,
+            process_group=process_group,
+            seed=seed,
+            timeout_s=timeout_s,
+            overlap=overlap,
+            adaptive=adaptive,
+        )
+        for parameter in self._node.parameters:
+            self._begin(parameter)
+        if any(group["betas"][0] > 0 for group in self.param_groups):
+            warn_of_momentum("beta_1 > 0", feedback, self._node.layout, stacklevel=2)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, while the optimiser is made; later it is refused.
+
+        Raises:
+            RuntimeError: once the optimiser is made.
+            ValueError: for a setting out of its range.
+        """
+        refuse_groups(self._node)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        check_setting("lr", group["lr"], 0.0)
+        check_positive("eps", group["eps"])
+        check_setting("weight_decay", group["weight_decay"], 0.0)
+        for number, beta in enumerate(group["betas"]):
+            check_setting(f"betas[{number}]", beta, 0.0, 1.0)
+        if group["clip"] is not None:
+            check_positive("clip", group["clip"])
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step on every rank; void everywhere where a gradient was not finite anywhere.
+
+        Args:
+            closure: evaluates the model anew and returns the loss.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
+            laconic.ExchangeError: where another rank died or hangs.
+        """
+        return opened(self._node).step(closure, self._advance)
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Where all backward passes of a step but the last belong with ``overlap=True``; else no matter."""
+        return opened(self._node).accumulate()
+
+    def _update(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
+        """The normalised update that the moments would make of this gradient; they stay as they are."""
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        gradient = local_gradient(parameter, factor)
+        count = float(state["step"]) + 1.0
+        second = state["exp_avg_sq"] * beta2 + gradient * gradient * (1.0 - beta2)
+        length = (second / (1.0 - beta2**count)).sqrt() + group["eps"]
+        if beta1 > 0:
+            first = gradient * (1.0 - beta1)
+            if "exp_avg" in state:
+                first = state["exp_avg"] * beta1 + first
+            gradient = first / (1.0 - beta1**count)
+        # A square may overflow where the gradient did not: void then too, or v would stay infinite.
+        return torch.where(length.isfinite(), gradient / length, torch.nan)
+
+    def _advance(self, parameter: Tensor, group: dict[str, Any], factor: float) -> None:
+        """Move the moments on: computed anew, which costs less than keeping them through the exchange."""
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        gradient = local_gradient(parameter, factor)
+        if beta1 > 0:
+            first = state.setdefault("exp_avg", torch.zeros_like(gradient))
+            first.mul_(beta1).add_(gradient * (1.0 - beta1))
+        state["exp_avg_sq"].mul_(beta2).add_(gradient * gradient * (1.0 - beta2))
+        state["step"] += 1.0
+
+    def _begin(self, parameter: Tensor) -> None:
+        zeros = torch.zeros_like(parameter, dtype=accumulation_dtype(parameter.dtype))
+        self.state[parameter] = {"step": torch.tensor(0.0), "exp_avg_sq": zeros}
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were void."""
+        return self.stats().skipped
+
+    def stats(self) -> Stats:
+        """What this rank has sent, received and spent so far."""
+        return opened(self._node).stats()
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's settings, moments and memories; every rank saves its own."""
+        return opened(self._node).with_memories(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what this rank saved; parameters are the model's to restore, on every rank.
+
+        Raises:
+            ValueError: for the state of another rank, method, model or optimiser.
+        """
+        opened(self._node).load(state_dict, super().load_state_dict)
+
+    def close(self) -> None:
+        """End the exchange's thread and process group; the optimiser can make no more steps."""
+        if self._node is not None:
+            self._node.close()

@@ -1,0 +1,1 @@
+"""What the front doors share: handshake between ranks, exemptions, gradient clipping, density schedules."""

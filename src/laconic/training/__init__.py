@@ -1,1 +1,0 @@
-"""Where a training loop plugs in: optimisers that send their update, and what they share."""
