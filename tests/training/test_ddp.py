@@ -7,9 +7,8 @@ from torch import nn
 
 import laconic
 from laconic.ddp import CommState, hook
-from laconic.ddp import _state as _ddp_state
-from laconic.ddp._model import Named
-from laconic.session._schedule import make_schedule, with_density
+from laconic.ddp._model import DDPModel
+from laconic.session import make_schedule, vectors_and_small, with_density
 
 EF21 = laconic.EF21(laconic.TopK(0.1))
 
@@ -48,7 +47,7 @@ class Bucket:
         ({"density": {5: laconic.EF21(laconic.TopK(0.1), init="zero")}}, "alike in all but"),
         ({"feedback": laconic.EF21(laconic.ScaledSign()), "density": {5: 0.1}}, "has no k to set to 0.1"),
         ({"feedback": laconic.EF21(laconic.RandK(0.1)), "model": network()}, "contractive"),
-        ({"model": network().requires_grad_(False)}, "nothing to exchange"),
+        ({"model": network().requires_grad_(False)}, "nothing to train"),
     ],
 )
 def test_settings_are_checked(settings, words):
@@ -89,21 +88,21 @@ def test_names_are_those_inside_all_wrappers():
     model = Nested()
     model._ddp_params_and_buffers_to_ignore = ["submodule.bias"]
     model.module.bias.requires_grad_(False)
-    named = Named(torch.compile(model, backend="eager"))
-    assert list(named.parameters) == ["submodule.weight", "module.weight"]
+    named = DDPModel(torch.compile(model, backend="eager"))
+    assert list(named.parameters.by_name) == ["submodule.weight", "module.weight"]
 
 
 def test_exempt_parameters_and_their_rules():
     mixed = nn.ModuleDict({"a": nn.Linear(40, 40), "b": nn.Linear(4, 4, dtype=torch.float64)})
     rules = lambda layout: {s.name: s.rule for s in layout.segments}  # noqa: E731
-    default = Named(mixed).layout(laconic.session._exempt.vectors_and_small, False)
+    default = DDPModel(mixed).parameters.layout(vectors_and_small, False)
     assert rules(default) == {
         "a.weight": "compress",
         "a.bias": "bfloat16",
         "b.weight": "exact",
         "b.bias": "exact",
     }
-    chosen = Named(mixed).layout(lambda name, parameter: name.startswith("a.w"), True)
+    chosen = DDPModel(mixed).parameters.layout(lambda name, parameter: name.startswith("a.w"), True)
     assert rules(chosen) == {"a.weight": "exact"} | dict.fromkeys(
         ["a.bias", "b.weight", "b.bias"], "compress"
     )
@@ -134,7 +133,7 @@ def step_of(state, model, parameters_of_buckets, fill):
 
 def test_statistics_and_their_log(monkeypatch):
     # Outside a backward pass nothing can be queued for its end.
-    monkeypatch.setattr(_ddp_state, "at_the_end_of_backward", lambda future: None)
+    monkeypatch.setattr("laconic.ddp._state.wait_at_end_of_backward", lambda future: None)
     model = nn.Linear(30, 30)
     state = CommState(EF21, model=model, measure_error_every=1)
     for fill in (1.0, 2.0):

@@ -9,7 +9,6 @@ from torch import nn
 
 import laconic
 from laconic.optim import CompressedAdamW, CompressedSGD
-from laconic.optim import _overlap as _early
 
 ROUNDED = laconic.EF14(laconic.TopK(0.1) >> laconic.RandomDithering(8, 2).contractive())
 
@@ -29,11 +28,12 @@ def weights(model):
 
 
 def make(model, kind, overlap):
+    settings = {"overlap": overlap, "timeout_s": 60, "bucket_cap_mb": 500 * 4 / 2**20}
     if kind == "sgd":
         feedback = laconic.EF21(laconic.TopK(0.1))
-        return CompressedSGD(model.parameters(), 0.1, feedback, 0.5, overlap=overlap, timeout_s=60)
+        return CompressedSGD(model.parameters(), 0.1, feedback, 0.5, **settings)
     groups = [{"params": model[0].parameters(), "lr": 0.003}, {"params": model[2:].parameters()}]
-    return CompressedAdamW(groups, 0.01, ROUNDED, clip=None, overlap=overlap, timeout_s=60)
+    return CompressedAdamW(groups, 0.01, ROUNDED, clip=None, **settings)
 
 
 def train(kind, overlap, rank=0):
@@ -42,9 +42,10 @@ def train(kind, overlap, rank=0):
     optimizer = make(model, kind, overlap)
     sent, early = [], []
     if overlap:
-        submit = optimizer._node.early._replicas.submit
-        optimizer._node.early._replicas.submit = lambda names, flat, **more: (
-            sent.append(tuple(names)) or submit(names, flat, **more)
+        exchange = optimizer.session.exchange
+        submit = exchange.submit
+        exchange.submit = lambda names, updates, **more: (
+            sent.append(tuple(names)) or submit(names, updates, **more)
         )
     for step in range(8):
         optimizer.zero_grad()
@@ -63,8 +64,7 @@ def train(kind, overlap, rank=0):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_overlap_changes_no_value(kind, monkeypatch):
-    monkeypatch.setattr(_early, "BUCKET", 500)
+def test_overlap_changes_no_value(kind):
     plain, state, _ = train(kind, overlap=False)
     overlapped, other, early = train(kind, overlap=True)
     assert torch.equal(plain, overlapped)
@@ -75,7 +75,6 @@ def test_overlap_changes_no_value(kind, monkeypatch):
 
 
 def _both(rank, kind):
-    _early.BUCKET = 500
     return train(kind, False, rank)[0], train(kind, True, rank)[0]
 
 

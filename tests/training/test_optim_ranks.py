@@ -77,8 +77,8 @@ def _simulated(name, steps):
         messages = []
         for node in range(RANKS):
             gradients(model, step, node)
-            whole = torch.cat([p.grad.reshape(-1) for p in parameters.values()])
-            factor = min(1.0, 0.5 / math.sqrt(float(laconic.kernels.squared_norm(whole))))
+            square = sum(float(laconic.kernels.squared_norm(p.grad.reshape(-1))) for p in parameters.values())
+            factor = min(1.0, 0.5 / math.sqrt(square))
             updates = []
             for n, p in parameters.items():
                 g = p.grad * factor

@@ -112,7 +112,7 @@ class Buckets:
                 fresh.setdefault(dtype, []).append(segment.name)
         for dtype, names in fresh.items():
             found |= self._made(tuple(names), torch.empty(0, dtype=dtype)).state_by_segment()
-        return found
+        return {segment.name: found[segment.name] for segment in self._layout.segments}
 
     def load(self, memories: Mapping[str, dict[str, Any]]) -> None:
         """Remember this, and nothing else."""

@@ -1,7 +1,6 @@
-"""Gradient clipping in the DDP hook: buckets are held until the norm over all of them is known."""
+"""Gradient clipping in the DDP hook: buckets are held until the global norm is known."""
 
-import math
-from functools import lru_cache
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,70 +8,49 @@ from torch import Tensor
 from laconic.comm import Exchange
 from laconic.comm._bucket import Vector
 from laconic.formats import accumulation_dtype
-from laconic.kernels import SegmentedInput, squared_norm, squared_norms
-from laconic.kernels.tables import SegmentedVector, SegmentTable
-from laconic.layout import Layout
-
-TensorFuture = torch.futures.Future[Tensor]
-Bucket = tuple[tuple[str, ...], Vector]
-"""Names of segments, and their numbers."""
-Held = tuple[Bucket, Tensor, TensorFuture]
-"""A bucket that waits for the norm, DDP's buffer of it, and the future that DDP waits for."""
+from laconic.kernels.tables import SegmentedVector
+from laconic.session import TensorFuture, clip_factor, squared_norms_of
 
 
-def clip_factor(buckets: list[Bucket], layout: Layout, clip: float, scale: float) -> float:
-    """What the gradient is multiplied by, so that its norm over all buckets is at most ``clip``.
-
-    The norm is a canonical sum of each parameter's, in the layout's order, so it does not depend on buckets.
+@dataclass(frozen=True)
+class HeldBucket:
+    """A bucket that waits for the norm.
 
     Args:
-        buckets: names and numbers of all the model's segments, times ``scale``.
-        layout: the model's.
-        clip: the longest norm, in unscaled units.
-        scale: the loss scale.
+        names: of its segments.
+        vector: their gradients, times the loss scale.
+        buffer: DDP's, which the future's value is.
+        future: what DDP waits for.
     """
-    squares: dict[str, float] = {}
-    for names, vector in buckets:
-        squares |= zip(names, _squares(SegmentedVector.of(vector), bucket_table(layout, names)), strict=True)
-    length = math.sqrt(sum(squares[segment.name] for segment in layout.segments)) / scale
-    # Where the norm is not finite, the gradient has to reach the exchange as it is: there the step is void.
-    return min(1.0, clip / length) if length > 0 and math.isfinite(length) else 1.0
 
-
-@lru_cache(maxsize=64)
-def bucket_table(layout: Layout, names: tuple[str, ...]) -> SegmentTable:
-    """Where the segments of a bucket lie in its flat vector."""
-    segments = layout.select(names).segments
-    numels = tuple(segment.numel for segment in segments)
-    return SegmentTable(
-        tuple(segment.offset for segment in segments), numels, numels, tuple(s.number for s in segments)
-    )
-
-
-def _squares(vector: SegmentedVector, table: SegmentTable) -> list[float]:
-    """The squared norm of each segment."""
-    vectors = vector.vectors(range(len(table.numels)), table)
-    if vectors is not None:
-        found: list[float] = squared_norms(SegmentedInput.of(vectors, table)).tolist()
-        return found
-    parts = enumerate(zip(table.starts, table.numels, strict=True))
-    return [float(squared_norm(vector.segment(place, start, numel))) for place, (start, numel) in parts]
+    names: tuple[str, ...]
+    vector: Vector
+    buffer: Tensor
+    future: TensorFuture
 
 
 def submit_clipped(
-    exchange: Exchange, held: list[Held], *, clip: float, scale: float, dense: bool
+    exchange: Exchange, held: list[HeldBucket], *, clip: float, scale: float, dense: bool
 ) -> TensorFuture:
     """Clip the buckets of a whole step, submit them, and let their futures follow; the last one's."""
-    factor = clip_factor([bucket for bucket, _, _ in held], exchange.layout, clip, scale)
-    for number, ((names, vector), flat, future) in enumerate(held):
-        source = vector
+    factor = clip_factor(_squares(exchange, held), clip, scale)
+    for number, bucket in enumerate(held):
+        source = bucket.vector
         if factor != 1.0:
-            numbers = SegmentedVector.of(vector).flattened()
+            numbers = SegmentedVector.of(source).flattened()
             source = numbers.to(accumulation_dtype(numbers.dtype)) * factor
         last = number == len(held) - 1
-        inner = exchange.submit(names, source, last=last, out=vector, scale=scale, dense=dense)
-        follow(inner, future, flat)
-    return inner
+        end = exchange.submit(bucket.names, source, last=last, out=bucket.vector, scale=scale, dense=dense)
+        follow(end, bucket.future, bucket.buffer)
+    return end
+
+
+def _squares(exchange: Exchange, held: list[HeldBucket]) -> list[float]:
+    squares: dict[str, float] = {}
+    for bucket in held:
+        numels = tuple(segment.numel for segment in exchange.layout.select(bucket.names).segments)
+        squares |= zip(bucket.names, squared_norms_of(bucket.vector, numels), strict=True)
+    return [squares[segment.name] for segment in exchange.layout.segments]
 
 
 def follow(inner: TensorFuture, outer: TensorFuture, value: Tensor) -> TensorFuture:
@@ -89,7 +67,7 @@ def follow(inner: TensorFuture, outer: TensorFuture, value: Tensor) -> TensorFut
     return outer
 
 
-def at_the_end_of_backward(future: TensorFuture) -> None:
+def wait_at_end_of_backward(future: TensorFuture) -> None:
     """Wait for the future there, and raise its error as it is; DDP would make "Unable to cast" of it."""
 
     def wait() -> None:

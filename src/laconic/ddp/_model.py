@@ -1,7 +1,6 @@
-"""The model behind DDP: names of its parameters, their layout, and what DDP is refused for."""
+"""The model behind DDP: its trained parameters, gradients in DDP's buckets, and what is refused."""
 
 import weakref
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from laconic.layout import Layout
-from laconic.session._exempt import Exempt, layout_with, plain_name
+from laconic.session import TrainedParameters, check_dense
 
 _JOIN = (
     "laconic.ddp does not work inside DDP's join(): a rank that has run out of data would send zeros as if "
@@ -24,8 +22,8 @@ _PYTHON_REDUCER = (
 )
 
 
-class Named:
-    """A model's trained parameters by name, whatever wraps it.
+class DDPModel:
+    """A model's trained parameters, and the DDP module around it, where there is one.
 
     Args:
         model: a module, or one wrapped by DDP or ``torch.compile``.
@@ -37,7 +35,7 @@ class Named:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Find DDP around the model, if it is there, and the names inside."""
+        """Find DDP around the model, if it is there, and the parameters inside."""
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         inner, ddp = _unwrapped(model)
@@ -46,16 +44,9 @@ class Named:
         # A weak reference: DDP holds the state, so that the two would keep each other alive.
         self._ddp = None if ddp is None else weakref.ref(ddp)
         ignored = set(getattr(inner, "_ddp_params_and_buffers_to_ignore", ()))
-        self.parameters = {
-            plain_name(name): parameter
-            for name, parameter in inner.named_parameters()
-            if parameter.requires_grad and name not in ignored and parameter.numel() > 0
-        }
-        if not self.parameters:
-            raise ValueError("no parameter of the model requires a gradient; there is nothing to exchange")
-        for name, parameter in self.parameters.items():
-            check_dense(parameter, f"the parameter {name!r}")
-        self._names: dict[Tensor, str] = {parameter: name for name, parameter in self.parameters.items()}
+        self.parameters = TrainedParameters(
+            (name, parameter) for name, parameter in inner.named_parameters() if name not in ignored
+        )
 
     @property
     def process_group(self) -> dist.ProcessGroup | None:
@@ -63,29 +54,14 @@ class Named:
         ddp = None if self._ddp is None else self._ddp()
         return None if ddp is None else ddp.process_group
 
-    def names(self, parameters: Sequence[Tensor]) -> tuple[str, ...]:
-        """The names of a bucket's parameters.
-
-        Raises:
-            RuntimeError: for one that the model did not have, or did not train, at the time.
-        """
-        for parameter in parameters:
-            if parameter not in self._names:
-                raise RuntimeError(
-                    f"DDP sends the gradient of a parameter of shape {tuple(parameter.shape)} that CommState "
-                    "does not know: it was frozen, or not yet part of the model, when CommState was given "
-                    "the model. Freeze and add parameters first, then make DDP and CommState"
-                )
-        return tuple([self._names[parameter] for parameter in parameters])
-
     def require_all(self, sent: Sequence[str]) -> None:
         """Refuse a step in which a parameter was not in any bucket.
 
         Raises:
             RuntimeError: naming the first.
         """
-        if missing := self.parameters.keys() - set(sent):
-            first = next(name for name in self.parameters if name in missing)
+        if missing := self.parameters.by_name.keys() - set(sent):
+            first = next(name for name in self.parameters.by_name if name in missing)
             raise RuntimeError(
                 f"DDP did not send the gradient of {first!r} (and of {len(missing) - 1} others): was it "
                 "frozen when DDP was made? Freeze and unfreeze first, then make DDP and CommState"
@@ -96,19 +72,6 @@ class Named:
         ddp = None if self._ddp is None else self._ddp()
         if ddp is not None and ddp._join_config.enable:
             raise RuntimeError(_JOIN)
-
-    def layout(self, exempt: Exempt, exact: bool) -> Layout:
-        """A segment for each parameter; exempt ones travel in bfloat16, or exactly if they are float64."""
-        return layout_with(self.parameters, exempt, exact)
-
-    @property
-    def double(self) -> bool:
-        """Whether any parameter is float64."""
-        return any(parameter.dtype == torch.float64 for parameter in self.parameters.values())
-
-    def fingerprints(self) -> Tensor:
-        """A checksum of each parameter's bits: int64 (parameters,) on the CPU."""
-        return torch.tensor([_checksum(parameter) for parameter in self.parameters.values()])
 
 
 def gradients_in(buffer: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -140,16 +103,6 @@ def check_bucket(bucket: Any) -> None:
     check_dense(bucket.buffer(), "a gradient")
 
 
-def check_dense(tensor: Tensor, what: str) -> None:
-    """Refuse sparse, complex and integer tensors with TypeError."""
-    if tensor.layout != torch.strided:
-        raise TypeError(
-            f"{what} is sparse: build the embedding with sparse=False; compressing it is laconic's own work"
-        )
-    if not tensor.is_floating_point():
-        raise TypeError(f"{what} is {tensor.dtype}: laconic compresses real floating-point numbers only")
-
-
 def _unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:
     ddp = None
     while True:
@@ -159,8 +112,3 @@ def _unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | N
             model = compiled
         else:
             return model, ddp
-
-
-def _checksum(tensor: Tensor) -> int:
-    flat = tensor.detach().to("cpu", memory_format=torch.contiguous_format).reshape(-1)
-    return zlib.crc32(flat.view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""The state and the hook that DDP is given."""
+"""The DDP communication hook and its state."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -7,15 +7,20 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import Exchange, ExchangeError, Stats
+from laconic.comm import Stats
 from laconic.comm._streams import future_of
-from laconic.ddp._clip import Held, TensorFuture, at_the_end_of_backward, follow, submit_clipped
-from laconic.ddp._model import Named, check_bucket, gradients_in
+from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
+from laconic.ddp._model import DDPModel, check_bucket, gradients_in
 from laconic.feedback import Feedback
-from laconic.session._exempt import Exempt, vectors_and_small
-from laconic.session._gradients import check_positive
-from laconic.session._handshake import differing, meet
-from laconic.session._schedule import Density, Schedule, make_schedule, starting_in_bfloat16
+from laconic.session import (
+    Density,
+    Exempt,
+    Session,
+    TensorFuture,
+    check_positive,
+    make_schedule,
+    vectors_and_small,
+)
 
 
 class Scaler(Protocol):
@@ -117,11 +122,10 @@ class CommState:
         self._scaler, self._clip = grad_scaler, clip
         self._check_every, self._measure_every = check_replicas_every, measure_error_every
         self._adaptive = adaptive
-        self._attached: tuple[Named, Exchange] | None = None
-        self._base = 0
+        self._attached: tuple[DDPModel, Session] | None = None
         self._checked = 0
         self._sent: list[str] = []
-        self._held: list[Held] = []
+        self._held: list[HeldBucket] = []
         self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale = False, 1.0
         if model is not None:
@@ -142,24 +146,24 @@ class CommState:
         """
         if self._attached is not None:
             raise RuntimeError("this CommState has a model already; make one for each model")
-        named = Named(model)
-        stages = self._schedule.stages
-        if not named.double:  # bfloat16 would narrow float64 memories
-            stages = tuple((start, m if m is None else starting_in_bfloat16(m)) for start, m in stages)
-        schedule = Schedule(stages)
-        exchange = meet(
-            named.layout(self._exempt, self._exact),
+        ddp_model = DDPModel(model)
+        schedule = self._schedule
+        # Which would narrow float64 memories.
+        if torch.float64 not in ddp_model.parameters.dtypes.values():
+            schedule = schedule.starting_in_bfloat16()
+        session = Session(
+            ddp_model.parameters,
             schedule,
-            self._process_group or named.process_group,
+            exempt=self._exempt,
+            exact=self._exact,
+            process_group=self._process_group or ddp_model.process_group,
+            settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
             seed=self._seed,
             timeout_s=self._timeout_s,
-            measure_error_every=self._measure_every,
             adaptive=self._adaptive,
-            dtypes={name: parameter.dtype for name, parameter in named.parameters.items()},
-            settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
+            measure_error_every=self._measure_every,
         )
-        self._schedule = schedule
-        self._attached = named, exchange
+        self._attached = ddp_model, session
         return self
 
     def reduce(self, bucket: dist.GradBucket) -> TensorFuture:  # type: ignore[name-defined]
@@ -177,11 +181,11 @@ class CommState:
             ExchangeError: where the exchange has failed, or replicas differ.
         """
         check_bucket(bucket)
-        named, exchange = self._require()
+        model, session = self._require()
         if bucket.index() == 0:
-            self._begin_step(named, exchange)
+            self._begin_step(model, session)
         parameters = bucket.parameters()
-        names, flat, last = named.names(parameters), bucket.buffer(), bucket.is_last()
+        names, flat, last = session.parameters.names(parameters), bucket.buffer(), bucket.is_last()
         # Memories are in logical order: gradients that are not, as of channels_last weights, go one by one.
         plain = self._contiguous.get(names)
         if plain is None:
@@ -189,42 +193,41 @@ class CommState:
         vector = flat if plain else gradients_in(flat, parameters)
         self._sent.extend(names)
         if last:
-            named.require_all(self._sent)
+            model.require_all(self._sent)
             self._sent = []
         if self._clip is None:
-            end = exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
+            end = session.exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
             future = end if plain else follow(end, future_of(flat), flat)
         else:
             future = future_of(flat)
-            self._held.append(((names, vector), flat, future))
+            self._held.append(HeldBucket(names, vector, flat, future))
             if last:
                 held, self._held = self._held, []
-                end = submit_clipped(exchange, held, clip=self._clip, scale=self._scale, dense=self._dense)
+                end = submit_clipped(
+                    session.exchange, held, clip=self._clip, scale=self._scale, dense=self._dense
+                )
         if last:
-            at_the_end_of_backward(end)
+            wait_at_end_of_backward(end)
         return future
 
-    def _begin_step(self, named: Named, exchange: Exchange) -> None:
-        named.refuse_join()
+    def _begin_step(self, model: DDPModel, session: Session) -> None:
+        model.refuse_join()
         if self._sent:
             raise RuntimeError(
                 "the last backward pass ended in the middle of a step, so the ranks are out of step: restart "
                 "from the last checkpoint"
             )
-        iteration = self.iteration
+        iteration = session.iteration
         if self._check_every and iteration % self._check_every == 0 and iteration != self._checked:
-            self.check_replicas()
+            session.check_replicas()
             self._checked = iteration
-        method = self._schedule.at(iteration)
-        self._dense = method is None
-        if method is not None and method != exchange.feedback:
-            exchange.switch(method)
+        self._dense = session.begin_step()
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
     @property
     def iteration(self) -> int:
         """Steps committed so far; those that were void do not count."""
-        return self._base + self._require()[1].stats().steps
+        return self._require()[1].iteration
 
     def check_replicas(self) -> None:
         """Compare the parameters' bits over ranks; all call it together.
@@ -232,15 +235,7 @@ class CommState:
         Raises:
             ExchangeError: naming the first parameter that differs.
         """
-        named, exchange = self._require()
-        differs = differing(exchange.gather(named.fingerprints(), "the checksums of the parameters"))
-        if differs is not None:
-            place, rank = differs
-            raise ExchangeError(
-                f"the replicas are not equal any more before iteration {self.iteration}: "
-                f"{list(named.parameters)[place]!r} is the first parameter that differs, on rank {rank} from "
-                "rank 0. Did a rank change its parameters alone, or take a step that others skipped?"
-            )
+        self._require()[1].check_replicas()
 
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far, and how much of it backward hid."""
@@ -258,7 +253,7 @@ class CommState:
 
     def resync(self) -> None:
         """Forget all memories, on all ranks together, between steps: they start anew at the next gradient."""
-        self._require()[1].reset()
+        self._require()[1].exchange.reset()
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank remembers, by parameter name, between steps; every rank saves its own.
@@ -266,7 +261,7 @@ class CommState:
         Returns:
             Numbers, strings and tensors in dicts, as ``torch.load(weights_only=True)`` reads them.
         """
-        return {"version": 1, "iteration": self.iteration, "exchange": self._require()[1].state_dict()}
+        return self._require()[1].state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where this rank's saved state ended: bit for bit, with the same model and optimiser state.
@@ -276,9 +271,7 @@ class CommState:
         """
         if state.get("version") != 1 or "exchange" not in state:
             raise ValueError("this is not the state_dict() of a CommState, version 1")
-        exchange = self._require()[1]
-        exchange.load_state_dict(state["exchange"])
-        self._base = int(state["iteration"]) - exchange.stats().steps
+        self._require()[1].load_state_dict(state)
         self._checked = int(state["iteration"])
 
     def close(self) -> None:
@@ -286,7 +279,7 @@ class CommState:
         if self._attached is not None:
             self._attached[1].close()
 
-    def _require(self) -> tuple[Named, Exchange]:
+    def _require(self) -> tuple[DDPModel, Session]:
         if self._attached is None:
             raise RuntimeError(
                 "CommState has no model: give it model=, or call state.attach(model) on every rank before "

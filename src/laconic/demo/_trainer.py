@@ -9,7 +9,7 @@ from torch import nn
 from laconic.comm import Exchange
 from laconic.demo._methods import Method
 from laconic.layout import Layout
-from laconic.optim._adamw import CompressedAdamW
+from laconic.optim import CompressedAdamW
 
 BETA2 = 0.999
 

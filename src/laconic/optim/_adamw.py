@@ -1,31 +1,21 @@
-"""AdamW on every node, its update compressed."""
+"""AdamW whose update is compressed with error feedback."""
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from typing import Any, overload
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.optim import Optimizer
 
-from laconic.comm import Stats
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
-from laconic.messages import accumulation_dtype
-from laconic.optim._base import Node, opened, refuse_groups
-from laconic.optim._replicas import warn_of_momentum
-from laconic.session._exempt import Exempt, vectors_and_small
-from laconic.session._gradients import (
-    check_positive,
-    check_setting,
-    local_gradient,
-)
-
-Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+from laconic.formats import accumulation_dtype
+from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._momentum import warn_of_momentum
+from laconic.session import Exempt, check_positive, check_setting, vectors_and_small
 
 
-class CompressedAdamW(Optimizer):
+class CompressedAdamW(CompressedOptimizer):
     r"""AdamW whose *update* is compressed with error feedback; in the place of DDP and AdamW.
 
     Every node clips its own gradient, runs Adam's second moment on it, and sends the normalised update,
@@ -78,6 +68,8 @@ class CompressedAdamW(Optimizer):
             :meth:`accumulate`; ``GradScaler`` is refused.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step; alike on all ranks.
+        bucket_cap_mb: size of a bucket of updates in MiB, as for DDP; alike on all ranks. While one is
+            exchanged the next one's updates are computed.
 
     Raises:
         ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
@@ -108,9 +100,6 @@ class CompressedAdamW(Optimizer):
         >>> optimizer.close()
     """
 
-    _step_supports_amp_scaling = True
-    """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
-
     def __init__(
         self,
         params: Parameters,
@@ -128,14 +117,13 @@ class CompressedAdamW(Optimizer):
         timeout_s: float = 600.0,
         overlap: bool = False,
         adaptive: bool = False,
+        bucket_cap_mb: float = 25.0,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
-        self._node: Node | None = None
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "clip": clip}
-        super().__init__(params, defaults)
-        self._node = Node(
-            self,
-            self._update,
+        super().__init__(
+            params,
+            defaults,
             feedback,
             exempt=exempt,
             exact=exact,
@@ -144,58 +132,26 @@ class CompressedAdamW(Optimizer):
             timeout_s=timeout_s,
             overlap=overlap,
             adaptive=adaptive,
+            bucket_cap_mb=bucket_cap_mb,
         )
-        for parameter in self._node.parameters:
-            self._begin(parameter)
         if any(group["betas"][0] > 0 for group in self.param_groups):
-            warn_of_momentum("beta_1 > 0", feedback, self._node.layout, stacklevel=2)
+            warn_of_momentum("beta_1 > 0", feedback, self.session.layout, stacklevel=2)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, while the optimiser is made; later it is refused.
-
-        Raises:
-            RuntimeError: once the optimiser is made.
-            ValueError: for a setting out of its range.
-        """
-        refuse_groups(self._node)
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        check_setting("lr", group["lr"], 0.0)
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Refuse settings out of their range with a ValueError that names the first."""
+        super().check_group(group)
         check_positive("eps", group["eps"])
-        check_setting("weight_decay", group["weight_decay"], 0.0)
         for number, beta in enumerate(group["betas"]):
             check_setting(f"betas[{number}]", beta, 0.0, 1.0)
-        if group["clip"] is not None:
-            check_positive("clip", group["clip"])
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step on every rank; void everywhere where a gradient was not finite anywhere.
+    def new_state(self, parameter: Tensor) -> State:
+        """A second moment of zeros, and no step."""
+        zeros = torch.zeros_like(parameter, dtype=accumulation_dtype(parameter.dtype))
+        return {"step": torch.tensor(0.0), "exp_avg_sq": zeros}
 
-        Args:
-            closure: evaluates the model anew and returns the loss.
-
-        Returns:
-            The closure's loss, or None.
-
-        Raises:
-            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
-            laconic.ExchangeError: where another rank died or hangs.
-        """
-        return opened(self._node).step(closure, self._advance)
-
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Where all backward passes of a step but the last belong with ``overlap=True``; else no matter."""
-        return opened(self._node).accumulate()
-
-    def _update(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
+    def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
         """The normalised update that the moments would make of this gradient; they stay as they are."""
-        state, (beta1, beta2) = self.state[parameter], group["betas"]
-        gradient = local_gradient(parameter, factor)
+        beta1, beta2 = group["betas"]
         count = float(state["step"]) + 1.0
         second = state["exp_avg_sq"] * beta2 + gradient * gradient * (1.0 - beta2)
         length = (second / (1.0 - beta2**count)).sqrt() + group["eps"]
@@ -207,42 +163,11 @@ class CompressedAdamW(Optimizer):
         # A square may overflow where the gradient did not: void then too, or v would stay infinite.
         return torch.where(length.isfinite(), gradient / length, torch.nan)
 
-    def _advance(self, parameter: Tensor, group: dict[str, Any], factor: float) -> None:
-        """Move the moments on: computed anew, which costs less than keeping them through the exchange."""
-        state, (beta1, beta2) = self.state[parameter], group["betas"]
-        gradient = local_gradient(parameter, factor)
+    def advance(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> None:
+        """Move the moments and the step count on."""
+        beta1, beta2 = group["betas"]
         if beta1 > 0:
             first = state.setdefault("exp_avg", torch.zeros_like(gradient))
             first.mul_(beta1).add_(gradient * (1.0 - beta1))
         state["exp_avg_sq"].mul_(beta2).add_(gradient * gradient * (1.0 - beta2))
         state["step"] += 1.0
-
-    def _begin(self, parameter: Tensor) -> None:
-        zeros = torch.zeros_like(parameter, dtype=accumulation_dtype(parameter.dtype))
-        self.state[parameter] = {"step": torch.tensor(0.0), "exp_avg_sq": zeros}
-
-    @property
-    def skipped(self) -> int:
-        """Steps that were void."""
-        return self.stats().skipped
-
-    def stats(self) -> Stats:
-        """What this rank has sent, received and spent so far."""
-        return opened(self._node).stats()
-
-    def state_dict(self) -> dict[str, Any]:
-        """This rank's settings, moments and memories; every rank saves its own."""
-        return opened(self._node).with_memories(super().state_dict())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what this rank saved; parameters are the model's to restore, on every rank.
-
-        Raises:
-            ValueError: for the state of another rank, method, model or optimiser.
-        """
-        opened(self._node).load(state_dict, super().load_state_dict)
-
-    def close(self) -> None:
-        """End the exchange's thread and process group; the optimiser can make no more steps."""
-        if self._node is not None:
-            self._node.close()

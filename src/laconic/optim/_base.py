@@ -1,8 +1,9 @@
-"""What both optimisers do beside their arithmetic: exchange updates, move parameters, keep memories."""
+"""The abstract compressed optimiser: arithmetic left open; exchange, clipping and checkpoints shared."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.distributed as dist
@@ -11,157 +12,290 @@ from torch.optim import Optimizer
 
 from laconic.comm import Stats
 from laconic.feedback import Feedback
-from laconic.layout import Layout
-from laconic.optim._overlap import Early, begin_early, require_plain
-from laconic.optim._replicas import Replicas, parameter_names, settings_of, trained
-from laconic.optim._state_dict import load_memories, restore_moments, with_memories
-from laconic.session._exempt import Exempt
-from laconic.session._gradients import apply_, check_parameters, clip_factors, loss_scale
+from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
+from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
+from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
+from laconic.session import (
+    Exempt,
+    Session,
+    TrainedParameters,
+    check_positive,
+    check_setting,
+    make_schedule,
+    vectors_and_small,
+)
 
-Update = Callable[[Tensor, dict[str, Any], float], Tensor]
-"""From a parameter, its group and its gradient's factor to what is sent, without the learning rate."""
-
-Advance = Callable[[Tensor, dict[str, Any], float], None]
-"""Moves an optimiser's state of a parameter on, once the step stands; arguments as for :data:`Update`."""
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+State = dict[str, Any]
+"""What an optimiser remembers of one parameter."""
 
 
-class Node:
-    """This rank's part in the training of one model by one optimiser.
+class CompressedOptimizer(Optimizer, ABC):
+    """An optimiser that compresses what it sends, in the place of DDP and the optimiser behind it.
+
+    A subclass says what a node sends of a parameter (:meth:`update`), and how the state of that parameter
+    moves on once the step stands (:meth:`advance`). The mean of all nodes' updates is estimated by feedback
+    and compressor, and subtracted on every node together with the weight decay. The updates are exchanged in
+    buckets; with ``overlap`` a bucket is submitted during backward, else after it. Neither changes a bit.
 
     Args:
-        optimizer: whose groups hold the parameters; each has an ``lr``, a ``weight_decay`` and a ``clip``.
-        update: what is sent of a parameter.
+        params: as for :class:`torch.optim.Optimizer`; every group has an ``lr``, a ``weight_decay`` and a
+            ``clip``.
+        defaults: of the groups' settings.
         feedback: what the updates go through. Where it estimates a "step" the learning rate is inside.
-        exempt: which parameters travel whole.
-        exact: whether they travel exactly.
-        process_group: the ranks; None is all of them.
-        seed: of random compressors.
-        timeout_s: how long to wait for the others, in seconds.
-        overlap: whether to begin to send while the backward pass still runs.
-        adaptive: as for the exchange.
+        exempt, exact, process_group, seed, timeout_s, overlap, adaptive, bucket_cap_mb: as for
+            :class:`CompressedAdamW`.
 
     Raises:
         TypeError: for complex, integer or sparse parameters.
-        ValueError: where the ranks differ, or settings do not go together.
+        ValueError: for a setting out of its range, or where the ranks differ.
+
+    Example:
+        >>> import torch, laconic
+        >>> class SignDescent(laconic.optim.CompressedOptimizer):
+        ...     def update(self, state, group, gradient):
+        ...         return gradient.sign()
+        ...
+        ...     def advance(self, state, group, gradient):
+        ...         pass
+        >>> x = torch.nn.Parameter(torch.tensor([[4.0, -2.0]]))
+        >>> settings = {"lr": 0.5, "weight_decay": 0.0, "clip": None}
+        >>> optimizer = SignDescent([x], settings, laconic.EF14(laconic.Identity()))
+        >>> x.grad = x.detach().clone()
+        >>> optimizer.step()
+        >>> x.data
+        tensor([[ 3.5000, -1.5000]])
+        >>> optimizer.close()
     """
+
+    _step_supports_amp_scaling = True
+    """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
 
     def __init__(
         self,
-        optimizer: Optimizer,
-        update: Update,
+        params: Parameters,
+        defaults: dict[str, Any],
         feedback: Feedback,
         *,
-        exempt: Exempt,
-        exact: bool,
-        process_group: dist.ProcessGroup | None,
-        seed: int,
-        timeout_s: float,
-        overlap: bool,
-        adaptive: bool,
+        exempt: Exempt = vectors_and_small,
+        exact: bool = False,
+        process_group: dist.ProcessGroup | None = None,
+        seed: int = 0,
+        timeout_s: float = 600.0,
+        overlap: bool = False,
+        adaptive: bool = False,
+        bucket_cap_mb: float = 25.0,
     ) -> None:
-        """Meet the other ranks, and take over rank 0's parameters."""
-        groups = optimizer.param_groups
-        check_parameters(groups)
-        self._optimizer = optimizer
-        self._update = update
-        self._inside = feedback.estimates == "step"
-        self._names = parameter_names(groups)
-        by_name = {name: parameter for parameter, name in self._names.items()}
-        self._replicas = Replicas(
-            by_name, feedback, exempt, exact, process_group, seed, timeout_s, settings_of(groups), adaptive
+        """Check the settings, meet the other ranks, and take over rank 0's parameters."""
+        self._session: Session | None = None
+        self._overlap: BackwardOverlap | None = None
+        super().__init__(params, defaults)
+        groups = self.param_groups
+        if overlap and any(group["clip"] is not None for group in groups):
+            raise ValueError(
+                "overlap=True sends before the norm of the whole gradient is known: it needs clip=None"
+            )
+        check_positive("bucket_cap_mb", bucket_cap_mb)
+        session = Session(
+            TrainedParameters(named_parameters(groups)),
+            make_schedule(feedback, 0, None),
+            exempt=exempt,
+            exact=exact,
+            process_group=process_group,
+            settings=f"bucket_cap_mb {bucket_cap_mb}, {settings_in_words(groups)}",
+            seed=seed,
+            timeout_s=timeout_s,
+            adaptive=adaptive,
         )
-        self.early: Early | None = None
+        session.broadcast_parameters()
+        self._inside = feedback.estimates == "step"
+        # Groups by number, because load_state_dict makes them anew.
+        self._group_of = {p: number for number, group in enumerate(groups) for p in group["params"]}
+        self._buckets = UpdateBuckets(session, max(1, int(bucket_cap_mb * 2**20 / 4)))
         if overlap:
-            self.early = begin_early(optimizer, self._names, self._replicas, self._sent)
+            ones = [1.0] * len(groups)
+            self._overlap = BackwardOverlap(
+                self._buckets, session, lambda p: self._update_of(p, ones), self._rates
+            )
+        for parameter in session.parameters.name_of:
+            if state := self.new_state(parameter):
+                self.state[parameter] = state
+        self._session = session
+
+    @abstractmethod
+    def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
+        """What a node sends of a parameter, without the learning rate.
+
+        Args:
+            state: of the parameter; it must not change here, for the step may be void.
+            group: the parameter's settings.
+            gradient: of this node, clipped and unscaled, in the accumulation dtype: float64 for float64
+                parameters, else float32.
+
+        Returns:
+            The gradient's shape and dtype: a new tensor, or the gradient itself. A NaN makes the step void.
+        """
+
+    @abstractmethod
+    def advance(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> None:
+        """Move the state of a parameter on, once the step stands; arguments as for :meth:`update`."""
+
+    def new_state(self, parameter: Tensor) -> State:  # noqa: ARG002
+        """The state of a parameter before the first step; empty by default."""
+        return {}
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Refuse settings out of their range.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        check_setting("lr", group["lr"], 0.0)
+        check_setting("weight_decay", group["weight_decay"], 0.0)
+        if group["clip"] is not None:
+            check_positive("clip", group["clip"])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, while the optimiser is made; later it is refused.
+
+        Raises:
+            RuntimeError: once the optimiser is made.
+            ValueError: for a setting out of its range.
+        """
+        if self._session is not None:
+            raise RuntimeError(
+                "the ranks have agreed on the parameters: give all groups when the optimiser is made, those "
+                "for later with lr=0, or make a new optimiser"
+            )
+        super().add_param_group(param_group)
+        self.check_group(self.param_groups[-1])
 
     @property
-    def parameters(self) -> list[Tensor]:
-        """Those that are trained."""
-        return list(self._names)
+    def session(self) -> Session:
+        """The parameters and the exchange.
 
-    @property
-    def layout(self) -> Layout:
-        """A segment for each of them."""
-        return self._replicas.layout
+        Raises:
+            RuntimeError: for an optimiser that came from a pickle.
+        """
+        session: Session | None = self.__dict__.get("_session")
+        if session is None:
+            raise RuntimeError("the optimiser is not made yet, or came from a pickle: make a new one")
+        return session
 
-    def step(self, closure: Callable[[], float] | None, advance: Advance) -> float | None:
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step on every rank; void everywhere where a gradient was not finite anywhere.
+
+        Args:
+            closure: evaluates the model anew and returns the loss.
 
         Returns:
             The closure's loss, or None.
+
+        Raises:
+            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
+            laconic.ExchangeError: where another rank died or hangs.
         """
+        session = self.session
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups = self._optimizer.param_groups
-        factors = clip_factors(groups, loss_scale(self._optimizer))
-        estimates = self._exchanged(factors)
-        if estimates is None:
-            return loss
-        for group, factor in zip(groups, factors, strict=True):
-            lr = float(group["lr"])
-            for parameter, name in trained(group, self._names):
-                advance(parameter, group, factor)
-                step = estimates.pop(name)
-                apply_(parameter, step if self._inside else step * lr, 1.0 - lr * group["weight_decay"])
+        self._refuse_unknown(session)
+        if self._overlap is not None:
+            if getattr(self, "found_inf", None) is not None:
+                raise RuntimeError(
+                    "overlap=True does not know the scale of a GradScaler: use overlap=False with it"
+                )
+            self._overlap.end_step()
+        factors = self.gradient_factors()
+        estimates = self._buckets.finish(lambda p: self._update_of(p, factors))
+        if estimates is not None:
+            self.advance_all(factors)
+            self.apply_all(estimates)
         return loss
 
-    def _exchanged(self, factors: list[float]) -> dict[str, Tensor] | None:
-        """The estimates by name; None where the step is void."""
-        if self.early is not None:
-            require_plain(self._optimizer)
-            return self.early.finish()
-        updates = {}
-        for group, factor in zip(self._optimizer.param_groups, factors, strict=True):
-            for parameter, name in trained(group, self._names):
-                updates[name] = self._sent(parameter, group, factor)
-        return updates if self._replicas.mean_(updates) else None
+    def gradient_factors(self) -> list[float]:
+        """For each group what its gradients are multiplied by: unscaling and clipping."""
+        return gradient_factors(self.param_groups, self.session.parameters, loss_scale(self))
 
-    def _sent(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
-        update = self._update(parameter, group, factor)
+    def updates(self, factors: list[float]) -> dict[Tensor, Tensor]:
+        """What this node sends of each parameter; nothing changes."""
+        return {p: self._update_of(p, factors) for p in self.session.parameters.name_of}
+
+    def advance_all(self, factors: list[float]) -> None:
+        """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""
+        for parameter in self.session.parameters.name_of:
+            number = self._group_of[parameter]
+            gradient = local_gradient(parameter, factors[number])
+            state = self.state.get(parameter, {})
+            self.advance(state, self.param_groups[number], gradient)
+            if state:
+                self.state[parameter] = state
+
+    def apply_all(self, estimates: Mapping[Tensor, Tensor]) -> None:
+        """Subtract the estimates from the parameters, and decay these."""
+        for parameter in self.session.parameters.name_of:
+            group = self.param_groups[self._group_of[parameter]]
+            lr, step = float(group["lr"]), estimates[parameter]
+            apply_(parameter, step if self._inside else step * lr, 1.0 - lr * group["weight_decay"])
+
+    def _update_of(self, parameter: Tensor, factors: list[float]) -> Tensor:
+        number = self._group_of[parameter]
+        group = self.param_groups[number]
+        gradient = local_gradient(parameter, factors[number])
+        update = self.update(self.state.get(parameter, {}), group, gradient)
         return update * float(group["lr"]) if self._inside else update
 
+    def _rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self.param_groups]
+
+    def _refuse_unknown(self, session: Session) -> None:
+        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        session.parameters.names([p for p in given if p.numel() > 0])
+
     def accumulate(self) -> AbstractContextManager[None]:
-        """Where all backward passes of a step but the last belong with overlap; else no matter."""
-        return nullcontext() if self.early is None else self.early.paused()
+        """Context manager for gradient accumulation, needed only with ``overlap=True``, as DDP's ``no_sync``.
+
+        All backward passes of a step but the last belong inside.
+        """
+        return nullcontext() if self._overlap is None else self._overlap.paused()
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were void."""
+        return self.stats().skipped
 
     def stats(self) -> Stats:
-        """What the exchange has sent, received and spent."""
-        return self._replicas.stats()
+        """What this rank has sent, received and spent so far."""
+        return self.session.stats()
 
-    def with_memories(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The optimiser's own state dict, and this rank's memories."""
-        return with_memories(state, self._replicas)
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's settings, state and, under "exchange", memories; every rank saves its own."""
+        return super().state_dict() | {"exchange": self.session.exchange.state_dict()}
 
-    def load(self, state: dict[str, Any], load_own: Callable[[dict[str, Any]], None]) -> None:
-        """Take over memories, what ``load_own`` takes, and moments in the dtype that they were saved in."""
-        load_memories(state, self._replicas)
-        load_own(state)
-        restore_moments(self._optimizer, state)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what this rank saved; parameters are the model's to restore, on every rank.
+
+        Raises:
+            ValueError: for the state of another rank, method, model or optimiser.
+        """
+        if "exchange" not in state_dict:
+            raise ValueError(
+                "the state has no 'exchange': it was saved by another optimiser, or by a tool that keeps "
+                "only 'state' and 'param_groups'; save this optimiser's own state_dict(), one file a rank"
+            )
+        self.session.exchange.load_state_dict(state_dict["exchange"])
+        super().load_state_dict(state_dict)
+        restore_dtypes(self, state_dict)
 
     def close(self) -> None:
-        """End the exchange's thread and process group."""
-        if self.early is not None:
-            self.early.close()
-        self._replicas.close()
-
-
-def opened(node: Node | None) -> Node:
-    """The node of an optimiser that is made."""
-    if node is None:
-        raise RuntimeError("the optimiser is not made yet, or came from a pickle: make a new one")
-    return node
-
-
-def refuse_groups(node: Node | None) -> None:
-    """Refuse a group that comes after the ranks have agreed on the parameters.
-
-    Raises:
-        RuntimeError: saying what to do.
-    """
-    if node is not None:
-        raise RuntimeError(
-            "the ranks have agreed on the parameters: give all groups when the optimiser is made, those for "
-            "later with lr=0, or make a new optimiser"
-        )
+        """End the exchange's thread and process group; the optimiser can make no more steps."""
+        if self._overlap is not None:
+            self._overlap.close()
+        if self._session is not None:
+            self._session.close()

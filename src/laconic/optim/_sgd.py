@@ -1,29 +1,19 @@
-"""SGD on every node, its gradient or momentum compressed."""
+"""SGD whose gradient or momentum is compressed with error feedback."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, overload
+from collections.abc import Mapping
+from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.optim import Optimizer
 
-from laconic.comm import Stats
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
-from laconic.optim._adamw import Parameters
-from laconic.optim._base import Node, opened, refuse_groups
-from laconic.optim._replicas import warn_of_momentum
-from laconic.session._exempt import Exempt, vectors_and_small
-from laconic.session._gradients import (
-    check_positive,
-    check_setting,
-    local_gradient,
-)
+from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._momentum import warn_of_momentum
+from laconic.session import Exempt, check_setting, vectors_and_small
 
 
-class CompressedSGD(Optimizer):
+class CompressedSGD(CompressedOptimizer):
     r"""SGD whose step is compressed with error feedback; in the place of DDP and SGD.
 
     .. math::
@@ -66,6 +56,8 @@ class CompressedSGD(Optimizer):
             :meth:`accumulate`; ``GradScaler`` is refused.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step; alike on all ranks.
+        bucket_cap_mb: size of a bucket of updates in MiB, as DDP's; alike on all ranks. While one is
+            exchanged the next one's updates are computed.
 
     Raises:
         ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
@@ -91,9 +83,6 @@ class CompressedSGD(Optimizer):
         >>> optimizer.close()
     """
 
-    _step_supports_amp_scaling = True
-    """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
-
     def __init__(
         self,
         params: Parameters,
@@ -110,13 +99,13 @@ class CompressedSGD(Optimizer):
         timeout_s: float = 600.0,
         overlap: bool = False,
         adaptive: bool = False,
+        bucket_cap_mb: float = 25.0,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
-        self._node: Node | None = None
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "clip": clip})
-        self._node = Node(
-            self,
-            self._moved,
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "clip": clip}
+        super().__init__(
+            params,
+            defaults,
             feedback,
             exempt=exempt,
             exact=exact,
@@ -125,82 +114,22 @@ class CompressedSGD(Optimizer):
             timeout_s=timeout_s,
             overlap=overlap,
             adaptive=adaptive,
+            bucket_cap_mb=bucket_cap_mb,
         )
         if any(group["momentum"] > 0 for group in self.param_groups):
-            warn_of_momentum("momentum > 0", feedback, self._node.layout, stacklevel=2)
+            warn_of_momentum("momentum > 0", feedback, self.session.layout, stacklevel=2)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, while the optimiser is made; later it is refused.
-
-        Raises:
-            RuntimeError: once the optimiser is made.
-            ValueError: for a setting out of its range.
-        """
-        refuse_groups(self._node)
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        check_setting("lr", group["lr"], 0.0)
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Refuse settings out of their range with a ValueError that names the first."""
+        super().check_group(group)
         check_setting("momentum", group["momentum"], 0.0, 1.0)
-        check_setting("weight_decay", group["weight_decay"], 0.0)
-        if group["clip"] is not None:
-            check_positive("clip", group["clip"])
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step on every rank; void everywhere where a gradient was not finite anywhere.
-
-        Args:
-            closure: evaluates the model anew and returns the loss.
-
-        Returns:
-            The closure's loss, or None.
-
-        Raises:
-            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
-            laconic.ExchangeError: where another rank died or hangs.
-        """
-        return opened(self._node).step(closure, self._advance)
-
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Where all backward passes of a step but the last belong with ``overlap=True``; else no matter."""
-        return opened(self._node).accumulate()
-
-    def _moved(self, parameter: Tensor, group: dict[str, Any], factor: float) -> Tensor:
-        """The momentum after this gradient, as a new tensor; the state stays as it is."""
-        gradient = local_gradient(parameter, factor)
-        old = self.state[parameter].get("momentum_buffer") if parameter in self.state else None
+    def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
+        """The momentum after this gradient; the state stays as it is."""
+        old = state.get("momentum_buffer")
         return gradient if old is None else old * group["momentum"] + gradient
 
-    def _advance(self, parameter: Tensor, group: dict[str, Any], factor: float) -> None:
+    def advance(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> None:
+        """Keep the momentum."""
         if group["momentum"] > 0:
-            self.state[parameter]["momentum_buffer"] = self._moved(parameter, group, factor)
-
-    @property
-    def skipped(self) -> int:
-        """Steps that were void."""
-        return self.stats().skipped
-
-    def stats(self) -> Stats:
-        """What this rank has sent, received and spent so far."""
-        return opened(self._node).stats()
-
-    def state_dict(self) -> dict[str, Any]:
-        """This rank's settings, momentum and memories; every rank saves its own."""
-        return opened(self._node).with_memories(super().state_dict())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what this rank saved; parameters are the model's to restore, on every rank.
-
-        Raises:
-            ValueError: for the state of another rank, method, model or optimiser.
-        """
-        opened(self._node).load(state_dict, super().load_state_dict)
-
-    def close(self) -> None:
-        """End the exchange's thread and process group; the optimiser can make no more steps."""
-        if self._node is not None:
-            self._node.close()
+            state["momentum_buffer"] = self.update(state, group, gradient)

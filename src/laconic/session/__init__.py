@@ -1,1 +1,17 @@
-"""What the front doors share: handshake between ranks, exemptions, gradient clipping, density schedules."""
+"""What DDP hook and optimisers share: handshake, exemptions, clipping, schedules, checkpoints."""
+
+from laconic.session._clip import clip_factor as clip_factor
+from laconic.session._clip import squared_norms_of as squared_norms_of
+from laconic.session._parameters import Exempt as Exempt
+from laconic.session._parameters import TrainedParameters as TrainedParameters
+from laconic.session._parameters import check_dense as check_dense
+from laconic.session._parameters import plain_name as plain_name
+from laconic.session._parameters import vectors_and_small as vectors_and_small
+from laconic.session._schedule import Density as Density
+from laconic.session._schedule import Schedule as Schedule
+from laconic.session._schedule import make_schedule as make_schedule
+from laconic.session._schedule import with_density as with_density
+from laconic.session._session import Session as Session
+from laconic.session._session import TensorFuture as TensorFuture
+from laconic.session._settings import check_positive as check_positive
+from laconic.session._settings import check_setting as check_setting

@@ -1,7 +1,7 @@
-"""Create the Exchange of a model after verifying that all ranks agree on layout and settings."""
+"""Create the Exchange of a model after verifying that all ranks agree on parameters and settings."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -9,33 +9,31 @@ from torch import Tensor
 
 from laconic.comm import Exchange
 from laconic.layout import Layout
+from laconic.session._parameters import TrainedParameters
 from laconic.session._schedule import Schedule
 
 
-def meet(
+def create_exchange(
+    parameters: TrainedParameters,
     layout: Layout,
     schedule: Schedule,
     process_group: dist.ProcessGroup | None,
     *,
+    settings: str,
     seed: int,
     timeout_s: float,
-    measure_error_every: int,
     adaptive: bool,
-    dtypes: Mapping[str, torch.dtype],
-    settings: str,
+    measure_error_every: int = 0,
 ) -> Exchange:
     """The exchange that starts with the schedule's first method; all ranks call it together.
 
     Args:
-        layout: the model's.
+        parameters: what is trained.
+        layout: of the parameters.
         schedule: every method in it must suit the layout.
         process_group: the ranks; None is all of them.
-        seed: of random compressors.
-        timeout_s: how long to wait for the others, in seconds.
-        measure_error_every: as for the exchange.
-        adaptive: as for the exchange.
-        dtypes: as for the exchange.
         settings: whatever else must be alike on all ranks, in words.
+        seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
         ValueError: where a method does not suit the layout, or the ranks differ.
@@ -50,24 +48,31 @@ def meet(
         timeout_s=timeout_s,
         measure_error_every=measure_error_every,
         adaptive=adaptive,
-        dtypes=dtypes,
+        dtypes=parameters.dtypes,
     )
     settings = f"{schedule}, seed {seed}, adaptive {adaptive}, {settings}"
     own = torch.tensor([layout.digest, zlib.crc32(settings.encode())])
-    differs = differing(exchange.gather(own, "the digests of model and settings"))
-    if differs is not None:
-        exchange.close()
-        what = ("parameters (names, shapes or exemptions)", f"settings than {settings}")[differs[0]]
-        raise ValueError(f"rank {differs[1]} and rank 0 differ: other {what}; make them alike")
-    return exchange
+    mismatch = first_mismatch(exchange.gather(own, "the digests of parameters and settings"))
+    if mismatch is None:
+        return exchange
+    exchange.close()
+    place, rank = mismatch
+    if place == 0:
+        raise ValueError(
+            f"rank {rank} has other parameters than rank 0 (their names, shapes or exemptions): build the "
+            "same model on every rank"
+        )
+    raise ValueError(
+        f"rank {rank} has other settings than rank 0; here they are {settings}: give every rank the same"
+    )
 
 
-def differing(found: Sequence[Tensor]) -> tuple[int, int] | None:
+def first_mismatch(found: Sequence[Tensor]) -> tuple[int, int] | None:
     """The first place, and the first rank there, whose number is not that of rank 0; None if all agree.
 
     Example:
         >>> import torch
-        >>> differing([torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), torch.tensor([1, 5, 4])])
+        >>> first_mismatch([torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), torch.tensor([1, 5, 4])])
         (1, 2)
     """
     unequal = torch.stack([numbers != found[0] for numbers in found])

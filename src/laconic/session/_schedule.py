@@ -1,4 +1,4 @@
-"""What is sent when: dense at first, then more and more compressed."""
+"""Density schedules: which method is used from which iteration on, dense at first and then compressed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -40,6 +40,22 @@ class Schedule:
     def at(self, iteration: int) -> Feedback | None:
         """The method in this iteration; None where it is dense."""
         return next(method for start, method in reversed(self.stages) if start <= iteration)
+
+    def starting_in_bfloat16(self) -> "Schedule":
+        """The same, with memories started from gradients rounded to bfloat16 where they were sent whole.
+
+        Example:
+            >>> import laconic
+            >>> make_schedule(laconic.EF21(laconic.TopK(1)), 0, None).starting_in_bfloat16().methods[0].init
+            'bfloat16'
+        """
+
+        def changed(method: Feedback | None) -> Feedback | None:
+            return (
+                _replaced(method, init="bfloat16") if getattr(method, "init", None) == "gradient" else method
+            )
+
+        return Schedule(tuple((start, changed(method)) for start, method in self.stages))
 
     @property
     def methods(self) -> tuple[Feedback, ...]:
@@ -99,19 +115,6 @@ def _keeping(compressor: Compressor, k: float) -> Compressor | None:
         if isinstance(value, Compressor) and (inside := _keeping(value, k)) is not None:
             return _replaced(compressor, **{name: inside})
     return None
-
-
-def starting_in_bfloat16(feedback: Feedback) -> Feedback:
-    """The method with its memories started from gradients rounded to bfloat16, where it sent them whole.
-
-    Example:
-        >>> import laconic
-        >>> starting_in_bfloat16(laconic.EF21(laconic.TopK(1))).init
-        'bfloat16'
-    """
-    if getattr(feedback, "init", None) != "gradient":
-        return feedback
-    return _replaced(feedback, init="bfloat16")
 
 
 def _fields(value: object) -> list[str]:

@@ -1,0 +1,144 @@
+"""The trained parameters of a model by name: which ones count, which are exempt, and their layout."""
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.formats import accumulation_dtype
+from laconic.layout import Layout
+
+Exempt = Callable[[str, Tensor], bool]
+"""Called with a parameter's name and the parameter; True where it is sent whole."""
+
+SMALL = 512
+"""Parameters with fewer numbers are sent whole: compressing them would save next to nothing."""
+
+
+def vectors_and_small(name: str, parameter: Tensor) -> bool:  # noqa: ARG001
+    """Biases, gains and whatever else has at most one dimension, and tensors of fewer than 512 numbers.
+
+    They are some per mille of a model and sensitive: a bias that waits for its turn is a shift of every
+    output until then.
+
+    Example:
+        >>> import torch
+        >>> vectors_and_small("bias", torch.zeros(4096)), vectors_and_small("weight", torch.zeros(64, 64))
+        (True, False)
+    """
+    return parameter.dim() <= 1 or parameter.numel() < SMALL
+
+
+class TrainedParameters:
+    """Parameters by name; frozen ones and those without a number are left out.
+
+    Args:
+        named: names and parameters; ``torch.compile``'s additions to the names are removed.
+
+    Raises:
+        TypeError: for complex, integer or sparse parameters.
+        ValueError: where nothing is trained.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Linear(4, 3)
+        >>> found = TrainedParameters(layer.named_parameters())
+        >>> list(found.by_name), found.name_of[layer.bias]
+        (['weight', 'bias'], 'bias')
+    """
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """Check the parameters."""
+        self.by_name: dict[str, Tensor] = {}
+        for name, parameter in named:
+            if parameter.requires_grad:
+                check_dense(parameter, f"the parameter {name!r}")
+                if parameter.numel() > 0:
+                    self.by_name[plain_name(name)] = parameter
+        if not self.by_name:
+            raise ValueError("no parameter requires a gradient; there is nothing to train")
+        self.name_of: dict[Tensor, str] = {parameter: name for name, parameter in self.by_name.items()}
+
+    def names(self, parameters: Sequence[Tensor]) -> tuple[str, ...]:
+        """The names of some parameters.
+
+        Raises:
+            RuntimeError: for one that is not among the trained ones.
+        """
+        try:
+            return tuple([self.name_of[parameter] for parameter in parameters])
+        except KeyError:
+            unknown = next(p for p in parameters if p not in self.name_of)
+            raise RuntimeError(
+                f"there is a gradient of a parameter of shape {tuple(unknown.shape)} that was frozen, or not "
+                "yet part of the model, when the ranks agreed on the parameters. Freeze, unfreeze and add "
+                "parameters first, then make DDP and CommState, or the optimiser, anew"
+            ) from None
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of each parameter, by name."""
+        return {name: parameter.dtype for name, parameter in self.by_name.items()}
+
+    def layout(self, exempt: Exempt, exact: bool) -> Layout:
+        """A segment for each parameter.
+
+        Args:
+            exempt: which are sent whole: in bfloat16, float64 ones exactly.
+            exact: whether all of these are sent exactly.
+        """
+        chosen = [name for name, parameter in self.by_name.items() if exempt(name, parameter)]
+        double = {name for name in chosen if self.by_name[name].dtype == torch.float64}
+        whole = set(chosen) if exact else double
+        return Layout.of(self.by_name, exact=whole, bfloat16=[name for name in chosen if name not in whole])
+
+    def buckets(self, numel: int) -> list[list[Tensor]]:
+        """The parameters in reverse order, cut into buckets of one accumulation dtype and device.
+
+        Gradients mostly become ready in that order.
+
+        Args:
+            numel: a bucket is closed when it holds so many numbers or more.
+        """
+        full: list[list[Tensor]] = []
+        open_: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for parameter in reversed(self.by_name.values()):
+            key = accumulation_dtype(parameter.dtype), parameter.device
+            bucket = open_.setdefault(key, [])
+            bucket.append(parameter)
+            if sum(p.numel() for p in bucket) >= numel:
+                full.append(open_.pop(key))
+        return full + list(open_.values())
+
+    def fingerprints(self) -> Tensor:
+        """A checksum of each parameter's bits: int64 (parameters,) on the CPU."""
+        return torch.tensor([_checksum(parameter) for parameter in self.by_name.values()])
+
+
+def check_dense(tensor: Tensor, what: str) -> None:
+    """Refuse sparse, complex and integer tensors with TypeError."""
+    if tensor.layout != torch.strided:
+        raise TypeError(
+            f"{what} is sparse: build the embedding with sparse=False; compressing it is laconic's own work"
+        )
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"{what} is {tensor.dtype}: laconic compresses real floating-point numbers only; "
+            "view_as_real() makes a complex parameter real"
+        )
+
+
+def plain_name(name: str) -> str:
+    """The name without what ``torch.compile`` puts into it, so that a checkpoint fits with and without it.
+
+    Example:
+        >>> plain_name("_orig_mod.layer.weight")
+        'layer.weight'
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _checksum(tensor: Tensor) -> int:
+    flat = tensor.detach().to("cpu", memory_format=torch.contiguous_format).reshape(-1)
+    return zlib.crc32(flat.view(torch.uint8).numpy().data)

@@ -1,0 +1,131 @@
+"""The training session of one model on one rank: its parameters, and the exchange of what it sends."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from laconic.comm import Exchange, ExchangeError, Stats
+from laconic.layout import Layout
+from laconic.session._handshake import create_exchange, first_mismatch
+from laconic.session._parameters import Exempt, TrainedParameters
+from laconic.session._schedule import Schedule
+
+TensorFuture = torch.futures.Future[Tensor]
+
+
+class Session:
+    """What the DDP hook and the optimisers share: agreement of the ranks, schedule, checkpoints, statistics.
+
+    Every rank makes one, at the same point of its program.
+
+    Args:
+        parameters: what is trained.
+        schedule: from which iteration on which method is used.
+        exempt: which parameters are sent whole.
+        exact: whether these are sent exactly.
+        process_group: the ranks; None is all of them.
+        settings: whatever else must be alike on all ranks, in words.
+        seed, timeout_s, adaptive, measure_error_every: as for the exchange.
+
+    Raises:
+        ValueError: where the ranks differ in parameters or settings, or a method does not suit them.
+    """
+
+    def __init__(
+        self,
+        parameters: TrainedParameters,
+        schedule: Schedule,
+        *,
+        exempt: Exempt,
+        exact: bool,
+        process_group: dist.ProcessGroup | None,
+        settings: str,
+        seed: int,
+        timeout_s: float,
+        adaptive: bool,
+        measure_error_every: int = 0,
+    ) -> None:
+        """Compare parameters and settings with the other ranks', and start the exchange."""
+        self.parameters = parameters
+        self.schedule = schedule
+        self.seed = seed
+        self._process_group = process_group
+        self.exchange: Exchange = create_exchange(
+            parameters,
+            parameters.layout(exempt, exact),
+            schedule,
+            process_group,
+            settings=settings,
+            seed=seed,
+            timeout_s=timeout_s,
+            adaptive=adaptive,
+            measure_error_every=measure_error_every,
+        )
+        self._base = 0
+
+    @property
+    def layout(self) -> Layout:
+        """A segment for each parameter."""
+        return self.exchange.layout
+
+    @property
+    def iteration(self) -> int:
+        """Steps committed so far; those that were void do not count."""
+        return self._base + self.exchange.stats().steps
+
+    def begin_step(self) -> bool:
+        """Go on with the method that the schedule has for this iteration; whether the step is dense."""
+        method = self.schedule.at(self.iteration)
+        if method is not None and method != self.exchange.feedback:
+            self.exchange.switch(method)
+        return method is None
+
+    def broadcast_parameters(self) -> None:
+        """Replace every rank's parameters by those of rank 0."""
+        if self.exchange.size == 1:
+            return
+        for parameter in self.parameters.by_name.values():
+            sent = parameter.detach().contiguous()
+            dist.broadcast(sent, group=self._process_group, group_src=0)
+            parameter.detach().copy_(sent)
+
+    def check_replicas(self) -> None:
+        """Compare the parameters' bits over ranks; all call it together.
+
+        Raises:
+            ExchangeError: naming the first parameter that differs.
+        """
+        fingerprints = self.parameters.fingerprints()
+        mismatch = first_mismatch(self.exchange.gather(fingerprints, "the checksums of the parameters"))
+        if mismatch is not None:
+            place, rank = mismatch
+            raise ExchangeError(
+                f"the replicas are not equal any more before iteration {self.iteration}: "
+                f"{list(self.parameters.by_name)[place]!r} is the first parameter that differs, on rank "
+                f"{rank} from rank 0. Did a rank change its parameters alone, or take a step that others "
+                "skipped?"
+            )
+
+    def stats(self) -> Stats:
+        """What this rank has sent, received and spent so far."""
+        return self.exchange.stats()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memories of this rank, by parameter name, and the iteration."""
+        return {"version": 1, "iteration": self.iteration, "exchange": self.exchange.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over memories and iteration.
+
+        Raises:
+            ValueError: for the state of another rank, number of ranks, method or model.
+        """
+        self.exchange.load_state_dict(state["exchange"])
+        self._base = int(state["iteration"]) - self.exchange.stats().steps
+
+    def close(self) -> None:
+        """End the exchange's thread and process group."""
+        self.exchange.close()
