@@ -351,3 +351,11 @@ def test_buckets_are_checked():
     for buckets in ([["a"]], [["a", "b", "c", "d", "e"]], [["a", "b"], ["b", "c", "d"]]):
         with pytest.raises(ValueError, match="every segment once"):
             Exchange(LAYOUT, METHODS["ef21"], buckets=buckets)
+
+
+def test_tensors_of_several_dtypes_are_refused():
+    layout = laconic.Layout.of({"a": (300,), "b": (200,)})
+    exchange = laconic.Exchange(layout, laconic.EF14(laconic.TopK(0.1)))
+    with pytest.raises(ValueError, match="must have one dtype and device"):
+        exchange.reduce_({"a": torch.ones(300), "b": torch.ones(200, dtype=torch.bfloat16)})
+    exchange.close()

@@ -120,6 +120,9 @@ class Vectors:
     def of(cls, tensors: Sequence[Tensor]) -> "Vectors":
         """CPU tensors of one dtype, one for each segment, where they lie; of strided ones a contiguous copy.
 
+        Raises:
+            ValueError: for tensors of several dtypes or devices.
+
         Example:
             >>> import torch
             >>> a, b = torch.zeros(3), torch.ones(2)
@@ -128,6 +131,12 @@ class Vectors:
             >>> b
             tensor([5., 1.])
         """
+        kinds = {(tensor.dtype, tensor.device.type) for tensor in tensors}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"the tensors of a bucket must have one dtype and device, got {sorted(map(str, kinds))}: give "
+                "those of each dtype a bucket of their own"
+            )
         kind = np.dtype(_SEEN_AS[tensors[0].dtype])
         tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
         addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)

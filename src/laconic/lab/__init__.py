@@ -17,3 +17,6 @@ from laconic.lab._run import run as run
 from laconic.lab._simulation import NodeByNode as NodeByNode
 from laconic.lab._simulation import Simulation as Simulation
 from laconic.lab._smoothness import Smoothness as Smoothness
+from laconic.lab._train import TrainingResult as TrainingResult
+from laconic.lab._train import TrainingSimulation as TrainingSimulation
+from laconic.lab._train import train as train
