@@ -50,6 +50,8 @@ class CommState:
     ``clip_grad_norm_`` after ``backward()`` acts on the estimate, whose norm is another than the gradient's
     while the memories catch up; ``clip=`` shortens each rank's own gradient before it is compressed.
 
+    A copied or unpickled DDP model has no hook: PyTorch drops it, and the copy averages whole gradients.
+
     Refused: ``join()`` (seen only where ``model`` is the DDP model), sparse and complex gradients, dynamo's
     ``python_reducer``. A parameter that no rank used keeps its gradient, as in DDP.
 
@@ -123,6 +125,8 @@ class CommState:
         self._check_every, self._measure_every = check_replicas_every, measure_error_every
         self._adaptive = adaptive
         self._attached: tuple[DDPModel, Session] | None = None
+        self._copied = False
+        self._untraced: Any = None
         self._checked = 0
         self._sent: list[str] = []
         self._held: list[HeldBucket] = []
@@ -164,6 +168,8 @@ class CommState:
             measure_error_every=self._measure_every,
         )
         self._attached = ddp_model, session
+        # Dynamo traces what runs inside a compiled training step.
+        self._untraced = torch.compiler.disable(self._reduce)  # type: ignore[no-untyped-call]
         return self
 
     def reduce(self, bucket: dist.GradBucket) -> TensorFuture:  # type: ignore[name-defined]
@@ -180,11 +186,20 @@ class CommState:
             RuntimeError: where there is no model yet, or the parameters are not those of the model.
             ExchangeError: where the exchange has failed, or replicas differ.
         """
-        check_bucket(bucket)
         model, session = self._require()
+        future: TensorFuture = self._untraced(bucket, model, session)
+        return future
+
+    def _reduce(
+        self,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]
+        model: DDPModel,
+        session: Session,
+    ) -> TensorFuture:
+        check_bucket(bucket)
         if bucket.index() == 0:
             self._begin_step(model, session)
-        parameters = bucket.parameters()
+        parameters = [p for p in bucket.parameters() if p.numel() > 0]
         names, flat, last = session.parameters.names(parameters), bucket.buffer(), bucket.is_last()
         # Memories are in logical order: gradients that are not, as of channels_last weights, go one by one.
         plain = self._contiguous.get(names)
@@ -279,7 +294,17 @@ class CommState:
         if self._attached is not None:
             self._attached[1].close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings: a copied or unpickled state has no model, no exchange and no process group."""
+        gone = ("_attached", "_process_group", "_scaler", "_untraced")
+        return self.__dict__ | dict.fromkeys(gone) | {"_copied": True, "_held": [], "_sent": []}
+
     def _require(self) -> tuple[DDPModel, Session]:
+        if self._attached is None and self._copied:
+            raise RuntimeError(
+                "this CommState is a copy or came from a pickle, as that of a copied DDP model, and has no "
+                "exchange with other ranks: make DDP and CommState anew to train the copy"
+            )
         if self._attached is None:
             raise RuntimeError(
                 "CommState has no model: give it model=, or call state.attach(model) on every rank before "

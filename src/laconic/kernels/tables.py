@@ -134,8 +134,8 @@ class Vectors:
         kinds = {(tensor.dtype, tensor.device.type) for tensor in tensors}
         if len(kinds) > 1:
             raise ValueError(
-                f"the tensors of a bucket must have one dtype and device, got {sorted(map(str, kinds))}: give "
-                "those of each dtype a bucket of their own"
+                f"the tensors of a bucket must have one dtype and device, got {sorted(map(str, kinds))}: "
+                "give those of each dtype a bucket of their own"
             )
         kind = np.dtype(_SEEN_AS[tensors[0].dtype])
         tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]

@@ -30,6 +30,12 @@ State = dict[str, Any]
 """What an optimiser remembers of one parameter."""
 
 
+_COPIED = (
+    "the optimiser is a copy or came from a pickle, which has no exchange with other ranks: make a new one "
+    "on every rank and load this one's state_dict()"
+)
+
+
 class CompressedOptimizer(Optimizer, ABC):
     """An optimiser that compresses what it sends, in the place of DDP and the optimiser behind it.
 
@@ -121,6 +127,8 @@ class CompressedOptimizer(Optimizer, ABC):
             if state := self.new_state(parameter):
                 self.state[parameter] = state
         self._session = session
+        # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
+        self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
@@ -175,20 +183,22 @@ class CompressedOptimizer(Optimizer, ABC):
         """The parameters and the exchange.
 
         Raises:
-            RuntimeError: for an optimiser that came from a pickle.
+            RuntimeError: for a copied or unpickled optimiser.
         """
         session: Session | None = self.__dict__.get("_session")
         if session is None:
-            raise RuntimeError("the optimiser is not made yet, or came from a pickle: make a new one")
+            raise RuntimeError(_COPIED)
         return session
 
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step on every rank; void everywhere where a gradient was not finite anywhere.
+
+        Inside ``torch.compile`` it runs eagerly. A parameter that has been frozen stays as it is, counts as
+        zeros, and what its memory still holds is sent and dropped.
 
         Args:
             closure: evaluates the model anew and returns the loss.
@@ -200,6 +210,13 @@ class CompressedOptimizer(Optimizer, ABC):
             RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
             laconic.ExchangeError: where another rank died or hangs.
         """
+        if "_untraced_step" not in self.__dict__:
+            raise RuntimeError(_COPIED)
+        found: float | None = self._untraced_step(closure)
+        return found
+
+    @torch.no_grad()
+    def _step(self, closure: Callable[[], float] | None) -> float | None:
         session = self.session
         loss = None
         if closure is not None:
@@ -229,7 +246,7 @@ class CompressedOptimizer(Optimizer, ABC):
 
     def advance_all(self, factors: list[float]) -> None:
         """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""
-        for parameter in self.session.parameters.name_of:
+        for parameter in self._thawed():
             number = self._group_of[parameter]
             gradient = local_gradient(parameter, factors[number])
             state = self.state.get(parameter, {})
@@ -239,7 +256,7 @@ class CompressedOptimizer(Optimizer, ABC):
 
     def apply_all(self, estimates: Mapping[Tensor, Tensor]) -> None:
         """Subtract the estimates from the parameters, and decay these."""
-        for parameter in self.session.parameters.name_of:
+        for parameter in self._thawed():
             group = self.param_groups[self._group_of[parameter]]
             lr, step = float(group["lr"]), estimates[parameter]
             apply_(parameter, step if self._inside else step * lr, 1.0 - lr * group["weight_decay"])
@@ -248,8 +265,14 @@ class CompressedOptimizer(Optimizer, ABC):
         number = self._group_of[parameter]
         group = self.param_groups[number]
         gradient = local_gradient(parameter, factors[number])
+        if not parameter.requires_grad:
+            return torch.zeros_like(gradient)
         update = self.update(self.state.get(parameter, {}), group, gradient)
         return update * float(group["lr"]) if self._inside else update
+
+    def _thawed(self) -> list[Tensor]:
+        """The parameters that have not been frozen since the optimiser was made."""
+        return [parameter for parameter in self.session.parameters.name_of if parameter.requires_grad]
 
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.param_groups]

@@ -94,9 +94,10 @@ class BackwardOverlap:
         self._ready: set[Tensor] = set()
         self._paused = False
         self._sent_at: list[float] = []
-        # Untyped in PyTorch.
+        # Dynamo traces what runs inside a compiled training step, and would specialise on one parameter.
+        hook = torch.compiler.disable(self._on_gradient)  # type: ignore[no-untyped-call]
         self._handles: list[RemovableHandle] = [
-            parameter.register_post_accumulate_grad_hook(self._on_gradient)  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
             for parameter in self._name_of
         ]
 
