@@ -6,8 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from laconic.comm import Exchange
-from laconic.comm._bucket import Vector
+from laconic.comm import Exchange, Vector
 from laconic.formats import accumulation_dtype
 from laconic.kernels import SegmentedInput, squared_norm, squared_norms
 from laconic.kernels.tables import SegmentedVector, SegmentTable

@@ -7,8 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import Exchange, ExchangeError, Stats
-from laconic.comm._streams import future_of
+from laconic.comm import Exchange, ExchangeError, Stats, future_of
 from laconic.ddp._clip import Held, TensorFuture, at_the_end_of_backward, follow, submit_clipped
 from laconic.ddp._model import Named, check_bucket, gradients_in
 from laconic.feedback import Feedback

@@ -1,52 +1,58 @@
 """The buckets of an exchange, and the memories of segments that no bucket holds."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import torch
 
-from laconic.comm._bucket import Bucket
-from laconic.comm._dense_bucket import DenseBucket
-from laconic.comm._group import Group
-from laconic.comm._stats import Counter
+from laconic.comm.topologies import (
+    BucketContext,
+    BucketExchange,
+    Dense,
+    SegmentStates,
+    Topology,
+    Vector,
+    numel,
+)
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
-from laconic.layout import Layout
 
 Names = tuple[str, ...]
-Memories = dict[str, dict[str, Any]]
 
 
-class Buckets:
-    """The state of each bucket; where buckets change, memories move with their segments."""
+class BucketStates:
+    """The exchange of each bucket; where buckets change, memories move with their segments.
+
+    Args:
+        whole: the context of all segments in one bucket.
+        topology: makes the buckets.
+        dtypes: of each segment's numbers, by name; float32 where it has none.
+    """
 
     def __init__(
-        self,
-        layout: Layout,
-        feedback: Feedback,
-        group: Group,
-        seed: int,
-        counter: Counter,
-        *,
-        adaptive: bool = False,
-        dtypes: Mapping[str, torch.dtype] | None = None,
+        self, whole: BucketContext, topology: Topology, dtypes: Mapping[str, torch.dtype] | None
     ) -> None:
-        """Start without memories; ``dtypes`` says of which dtype each segment's numbers will be."""
-        self.feedback = feedback
-        self._layout = layout
-        self._group = group
-        self._seed = seed
-        self._counter = counter
-        self._adaptive = adaptive
+        """Start without memories."""
+        self._whole = whole
+        self._topology = topology
         self._dtypes = dict(dtypes or {})
-        self._held: dict[Names, Bucket] = {}
-        self._loose: Memories = {}
+        self._held: dict[Names, BucketExchange] = {}
+        self._loose: SegmentStates = {}
 
-    def dense(self, names: Names) -> DenseBucket:
-        """A bucket that is averaged whole, past all memories."""
-        return DenseBucket(self._layout.select(names), self._group, self._counter)
+    @property
+    def feedback(self) -> Feedback:
+        """The method."""
+        return self._whole.feedback
 
-    def get(self, names: Names, vector: SegmentedVector) -> Bucket:
+    def dense(self, names: Names, vector: Vector) -> BucketExchange:
+        """A bucket that is averaged whole, past all memories.
+
+        Raises:
+            ValueError: for unknown names, or a tensor of another size.
+        """
+        return Dense().make_bucket(self._checked_context(names, vector))
+
+    def get(self, names: Names, vector: Vector) -> BucketExchange:
         """The bucket of these segments, made of their memories where buckets have changed.
 
         Raises:
@@ -54,15 +60,12 @@ class Buckets:
         """
         if names in self._held:
             return self._held[names]
-        layout = self._layout.select(names)
-        found = sum(tensor.numel() for tensor in vector.tensors or (vector.like,))
-        if layout.d != found:
-            raise ValueError(f"the bucket of {names[0]!r} has {layout.d} elements, got {found}")
+        context = self._checked_context(names, vector)
         for key, bucket in list(self._held.items()):
             if not set(key).isdisjoint(names):
                 self._loose.update(bucket.state_by_segment())
                 del self._held[key]
-        made = self._made(names, vector.like)
+        made = self._topology.make_bucket(context)
         known = [name for name in names if name in self._loose]
         if known and len(known) < len(names):
             missing = next(name for name in names if name not in self._loose)
@@ -72,16 +75,16 @@ class Buckets:
         self._held[names] = made
         return made
 
-    def _made(self, names: Names, like: torch.Tensor) -> Bucket:
-        return Bucket(
-            self._layout.select(names),
-            self.feedback,
-            self._group,
-            self._seed,
-            self._counter,
-            like,
-            adaptive=self._adaptive,
-        )
+    def _checked_context(self, names: Names, vector: Vector) -> BucketContext:
+        context = self._context(names, SegmentedVector.of(vector).like)
+        if context.layout.d != numel(vector):
+            raise ValueError(
+                f"the bucket of {names[0]!r} has {context.layout.d} elements, got {numel(vector)}"
+            )
+        return context
+
+    def _context(self, names: Names, like: torch.Tensor) -> BucketContext:
+        return replace(self._whole, layout=self._whole.layout.select(names), like=like.new_empty(0))
 
     def switch(self, feedback: Feedback) -> None:
         """Go on with the same memories and another compressor.
@@ -95,26 +98,27 @@ class Buckets:
                 f"the memories of {self.feedback.name} mean nothing to {feedback.name}: change only the "
                 "compressor"
             )
-        feedback.sender(self._layout, seed=self._seed)
+        feedback.sender(self._whole.layout, seed=self._whole.seed)
         self.load(self.memories())
-        self.feedback = feedback
+        self._whole = replace(self._whole, feedback=feedback)
 
-    def memories(self) -> Memories:
+    def memories(self) -> SegmentStates:
         """What is remembered of every segment, as a copy: zeros of those that have not been sent yet."""
-        found: Memories = {}
+        found: SegmentStates = {}
         for bucket in self._held.values():
             found.update(bucket.state_by_segment())
         found |= self._loose
         fresh: dict[torch.dtype, list[str]] = {}
-        for segment in self._layout.segments:
+        for segment in self._whole.layout.segments:
             if segment.name not in found:
                 dtype = self._dtypes.get(segment.name, torch.float32)
                 fresh.setdefault(dtype, []).append(segment.name)
         for dtype, names in fresh.items():
-            found |= self._made(tuple(names), torch.empty(0, dtype=dtype)).state_by_segment()
+            context = self._context(tuple(names), torch.empty(0, dtype=dtype))
+            found |= self._topology.make_bucket(context).state_by_segment()
         return found
 
-    def load(self, memories: Mapping[str, dict[str, Any]]) -> None:
+    def load(self, memories: SegmentStates) -> None:
         """Remember this, and nothing else."""
         self._held = {}
         self._loose = dict(memories)
