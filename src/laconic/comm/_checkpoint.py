@@ -9,8 +9,8 @@ from laconic.comm.topologies import SegmentStates
 def checked_segments(state: Mapping[str, Any], own: Mapping[str, Any]) -> SegmentStates:
     """The memories by segment of a saved exchange.
 
-    In version 1 a memory was None before its first round; now it is zeros, which None is loaded as, and there
-    was one topology. All other fields mean the same.
+    In version 1 a memory was None before its first round; now it is zeros, which None is loaded as. All other
+    fields mean the same. A state that names no topology is of the all-gather, which was the only one.
 
     Args:
         state: as it was saved.
@@ -19,8 +19,9 @@ def checked_segments(state: Mapping[str, Any], own: Mapping[str, Any]) -> Segmen
     Raises:
         ValueError: naming what differs.
     """
+    state = {"topology": "all-gather", **state}
     if state.get("version") == 1:
-        state = {**state, "version": 2, "topology": "all-gather"}
+        state["version"] = 2
     for key, value in own.items():
         if state.get(key) != value:
             raise ValueError(
