@@ -16,7 +16,7 @@ METHOD = laconic.EF21(laconic.TopK(0.2))
 
 
 def shared_top_k(x, residual, mean):
-    """Joint Top-k: every rank keeps the K coordinates whose mean magnitude is largest, and sends no positions."""
+    """Joint Top-k: all ranks keep the K coordinates whose mean magnitude is largest; no positions travel."""
     target = x + residual
     support = mean(target.abs()).sort(descending=True, stable=True).indices[:K]
     approximation, left = torch.zeros_like(target), target.clone()

@@ -14,7 +14,7 @@ Vector = Tensor | Sequence[Tensor]
 
 def numel(vector: Vector) -> int:
     """How many numbers it has."""
-    return vector.numel() if isinstance(vector, Tensor) else sum(tensor.numel() for tensor in vector)
+    return vector.numel() if isinstance(vector, Tensor) else sum([tensor.numel() for tensor in vector])
 
 
 def unscaled(source: Vector, scale: float) -> Vector:
