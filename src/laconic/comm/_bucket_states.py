@@ -37,7 +37,7 @@ class BucketStates:
         self._topology = topology
         self._dtypes = dict(dtypes or {})
         self._held: dict[Names, BucketExchange] = {}
-        self._loose: SegmentStates = {}
+        self._unassigned: SegmentStates = {}
 
     @property
     def feedback(self) -> Feedback:
@@ -63,15 +63,15 @@ class BucketStates:
         context = self._checked_context(names, vector)
         for key, bucket in list(self._held.items()):
             if not set(key).isdisjoint(names):
-                self._loose.update(bucket.state_by_segment())
+                self._unassigned.update(bucket.state_by_segment())
                 del self._held[key]
         made = self._topology.make_bucket(context)
-        known = [name for name in names if name in self._loose]
+        known = [name for name in names if name in self._unassigned]
         if known and len(known) < len(names):
-            missing = next(name for name in names if name not in self._loose)
+            missing = next(name for name in names if name not in self._unassigned)
             raise ValueError(f"the memory of {known[0]!r} is known, but not that of {missing!r}")
         if known:
-            made.load_by_segment({name: self._loose.pop(name) for name in names})
+            made.load_by_segment({name: self._unassigned.pop(name) for name in names})
         self._held[names] = made
         return made
 
@@ -107,7 +107,7 @@ class BucketStates:
         found: SegmentStates = {}
         for bucket in self._held.values():
             found.update(bucket.state_by_segment())
-        found |= self._loose
+        found |= self._unassigned
         fresh: dict[torch.dtype, list[str]] = {}
         for segment in self._whole.layout.segments:
             if segment.name not in found:
@@ -121,4 +121,4 @@ class BucketStates:
     def load(self, memories: SegmentStates) -> None:
         """Remember this, and nothing else."""
         self._held = {}
-        self._loose = dict(memories)
+        self._unassigned = dict(memories)

@@ -17,7 +17,7 @@ from laconic.comm._warm import warm_up
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies import BucketContext, Topology, Vector, numel, topology_of
 from laconic.comm.transport.collectives import Collectives
-from laconic.comm.transport.streams import TensorFuture, after, future_of
+from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after
 from laconic.comm.transport.worker import Worker
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
@@ -173,7 +173,7 @@ class Exchange:
         """
         destination = source if out is None else out
         future = future_of(SegmentedVector.of(destination).like)
-        on_side_stream = after(SegmentedVector.of(source).like)
+        on_side_stream = side_stream_after(SegmentedVector.of(source).like)
         key = tuple(names)
         self._require_going()
         arrival = time.perf_counter()
