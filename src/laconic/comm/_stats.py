@@ -47,8 +47,9 @@ class Stats:
     waited_for: tuple[float, ...] = (0.0,)
 
     def scalars(self) -> dict[str, float]:
-        """Every number by a name of its own, for a log: of ``waited_for`` the sum and the rank."""
-        values = {name: float(getattr(self, name)) for name in SCALARS}
+        """Every number by a name of its own, for a log: of ``waited_for`` sum and latest rank."""
+        found = {name: getattr(self, name) for name in SCALARS}
+        values = {name: float("nan" if value is None else value) for name, value in found.items()}
         return values | {f"seconds_{phase}": value for phase, value in self.seconds.items()}
 
     @property
@@ -57,9 +58,9 @@ class Stats:
         return sum(self.waited_for)
 
     @property
-    def latest_rank(self) -> float:
-        """The rank that this one waited for longest; NaN where it waited for none."""
-        return self.waited_for.index(max(self.waited_for)) if self.waited else float("nan")
+    def latest_rank(self) -> int | None:
+        """The rank that this one waited for longest; None where it waited for none."""
+        return self.waited_for.index(max(self.waited_for)) if self.waited else None
 
     @property
     def hidden(self) -> float:

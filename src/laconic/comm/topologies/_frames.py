@@ -1,6 +1,7 @@
 """Senders that pack their messages into frames, and receivers that unpack them."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -100,7 +101,11 @@ class FrameReceiver:
         self._scratch: Tensor | None = None
 
     def stage(
-        self, frames: Sequence[Tensor], out: Vector, scale: float, known: Mapping[int, Message]
+        self,
+        frames: Sequence[Tensor],
+        out: Vector,
+        scale: float = 1.0,
+        known: Mapping[int, Message] = MappingProxyType({}),
     ) -> bool:
         """Write the estimate times ``scale``; False where a sender's numbers or the estimate are not finite.
 

@@ -10,8 +10,9 @@ so that memories stay where they are when buckets change. Its ``stage`` is::
 
     frames = [sender.stage(piece, scale)[0] for sender, piece in zip(self.senders, pieces(source))]
     arrived = collectives.all_to_all(frames, sizes, what)      # n frames of this rank's own pieces
-    finite = self.receiver.stage(arrived, mine)                # a FrameReceiver of n nodes
-    frame, _ = self.second_sender.stage(mine)                  # NaN in mine, if not finite, is told to all
+    if not self.receiver.stage(arrived, mine):                 # a FrameReceiver of n nodes
+        mine.fill_(nan)                                        # which the next frame tells to all
+    frame, _ = self.second_sender.stage(mine)
     frames = collectives.all_gather(frame, what)
     return all([end.stage([frame], piece, scale) for end, frame, piece in zip(self.second_receivers, ...)])
 

@@ -1,28 +1,21 @@
 """States of senders and receivers, cut by segment and joined."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from laconic.comm.topologies._protocol import SegmentStates
+from laconic.feedback import Receiver, Sender
 from laconic.layout import Layout, Segment
 
 State = dict[str, Any]
+Ends = Mapping[str, Sender | Receiver]
+"""Senders and receivers by name; their tensors have the layout's coordinates as their last dimension."""
 
 
-class Stateful(Protocol):
-    """A sender or a receiver, whose tensors have the layout's coordinates as their last dimension."""
-
-    def state_dict(self) -> State:
-        """What it remembers."""
-
-    def load_state_dict(self, state: State) -> None:
-        """Take it over."""
-
-
-def cut_by_segment(layout: Layout, ends: Mapping[str, Stateful]) -> SegmentStates:
+def cut_by_segment(layout: Layout, ends: Ends) -> SegmentStates:
     """What the ends remember of each segment of their layout, by the segment's and the end's name."""
     states = {end: holder.state_dict() for end, holder in ends.items()}
     return {
@@ -31,9 +24,7 @@ def cut_by_segment(layout: Layout, ends: Mapping[str, Stateful]) -> SegmentState
     }
 
 
-def load_by_segment(
-    layout: Layout, ends: Mapping[str, Stateful], states: Mapping[str, dict[str, Any]]
-) -> None:
+def load_by_segment(layout: Layout, ends: Ends, states: Mapping[str, dict[str, Any]]) -> None:
     """Let the ends take over what was cut by segment.
 
     Raises:

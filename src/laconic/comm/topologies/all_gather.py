@@ -6,7 +6,7 @@ from typing import Any
 
 from laconic.comm.topologies._frames import FrameReceiver, FrameSender
 from laconic.comm.topologies._protocol import BucketContext, BucketExchange, SegmentStates
-from laconic.comm.topologies._states import Stateful, cut_by_segment, load_by_segment
+from laconic.comm.topologies._states import Ends, cut_by_segment, load_by_segment
 from laconic.comm.topologies._vectors import Vector
 
 
@@ -26,7 +26,7 @@ class _AllGatherBucket:
         self._context = context
         self._sender = FrameSender(context)
         self._receiver = FrameReceiver(context, context.collectives.size)
-        self._ends: dict[str, Stateful] = {"sender": self._sender.sender, "receiver": self._receiver.receiver}
+        self._ends: Ends = {"sender": self._sender.sender, "receiver": self._receiver.receiver}
 
     def stage(self, source: Vector, out: Vector, scale: float) -> bool:
         collectives = self._context.collectives

@@ -114,17 +114,17 @@ class Collectives:
         so that it does not depend on where a number lies: ``fl(sum + fl(number / size))``, from 0.
 
         Args:
-            numbers: (d,) on the CPU.
+            numbers: of any shape, on the CPU.
             what: what is averaged, for the error.
         """
-        pieces = numbers.contiguous().tensor_split(self.size)
+        pieces = numbers.reshape(-1).tensor_split(self.size)
         sizes = [piece.numel() for piece in pieces]
         own = sizes[self.rank]
         share = numbers.new_zeros(max(sizes))
         for piece in self.all_to_all(pieces, [own] * self.size, what):
             share[:own] += piece * (1.0 / self.size)
         shares = self.all_gather(share, what)
-        return torch.cat([part[:size] for part, size in zip(shares, sizes, strict=True)])
+        return torch.cat([part[:n] for part, n in zip(shares, sizes, strict=True)]).view(numbers.shape)
 
     def close(self) -> None:
         """Give the group back."""
