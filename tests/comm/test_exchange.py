@@ -111,7 +111,7 @@ def test_stats_count_what_was_sent(processes):
     expected = METHODS["ef14"].format(LAYOUT, torch.float32, 1)
     assert stats.steps == 50
     assert stats.skipped == 0
-    assert stats.bytes_sent == 50 * (NODES - 1) * expected.max_nbytes
+    assert stats.bytes_sent == 50 * (NODES - 1) * (expected.max_nbytes + 8)
     assert stats.bytes_received == stats.bytes_sent
     assert stats.bytes_bf16 == 50 * (2 * (NODES - 1) * 2 * LAYOUT.d // NODES)
     assert stats.ratio_to_bf16 == stats.bytes_sent / stats.bytes_bf16

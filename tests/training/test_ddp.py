@@ -36,7 +36,7 @@ class Bucket:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"topology": "ring"}, "'auto' or 'all-gather', got 'ring'"),
+        ({"topology": "ring"}, "one of .* or an object, got 'ring'"),
         ({"clip": 0.0}, "clip must be positive"),
         ({"start_iter": -1}, "must not be negative"),
         ({"start_iter": 3, "density": {5: 0.1}}, "start_iter or density"),

@@ -1,5 +1,8 @@
 """The exchange of messages over ``torch.distributed``."""
 
-from laconic.comm._errors import ExchangeError as ExchangeError
 from laconic.comm._stats import Stats as Stats
+from laconic.comm.errors import ExchangeError as ExchangeError
 from laconic.comm.exchange import Exchange as Exchange
+from laconic.comm.topologies import Topology as Topology
+from laconic.comm.topologies import Vector as Vector
+from laconic.comm.transport.streams import future_of as future_of

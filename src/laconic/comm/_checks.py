@@ -1,4 +1,4 @@
-"""Checks of what an exchange is given."""
+"""Checks of the tensors and buckets that an exchange is given."""
 
 from collections.abc import Mapping, Sequence
 

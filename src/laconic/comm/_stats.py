@@ -1,4 +1,4 @@
-"""What an exchange has cost so far."""
+"""Statistics of an exchange: steps, bytes, time by phase, waiting."""
 
 import time
 from collections.abc import Iterator
@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 PHASES = ("select", "pack", "communicate", "unpack", "apply")
+SCALARS = (
+    "steps", "skipped", "bytes_sent", "bytes_received", "bytes_bf16", "ratio_to_bf16",
+    "exposed", "hidden", "waited", "latest_rank", "relative_error",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,19 @@ class Stats:
     Args:
         steps: steps that were committed.
         skipped: steps that were rolled back because some rank's numbers were not finite.
-        bytes_sent: bytes handed to collectives for the other ranks: n - 1 copies of each message.
-        bytes_received: bytes of the other ranks' messages.
+        bytes_sent: bytes handed to collectives for the other ranks: n - 1 copies of each message, and of 8
+            bytes for ``waited_for``; where sizes vary, of these too.
+        bytes_received: bytes that came from the other ranks.
         bytes_bf16: what a ring all-reduce of the same numbers in bfloat16 sends, 2 (n - 1) / n * 2 d a step.
         seconds: by phase: select (feedback and compressor), pack, communicate, unpack, apply. Waiting for
-            ranks that come later is in "communicate".
+            ranks that come later is in "communicate"; ``waited`` says how much of it that is.
         exposed: seconds from the arrival of each step's last bucket to the end of the step, in which the
             caller had nothing to do but wait.
         relative_error: this rank's |x - what listeners know of x|^2 / |x|^2 in the last step in which it was
             measured, with x its gradient (EF14: what waits to be sent); NaN where it never was.
+        waited_for: seconds by rank: how long this rank waited in collectives to which that rank came last. A
+            rank that others wait for has 0 here itself. Every rank sends how long it worked since the last
+            collective; links on which ranks leave it at different times blur this by the difference.
     """
 
     steps: int
@@ -36,12 +44,23 @@ class Stats:
     seconds: dict[str, float]
     exposed: float = 0.0
     relative_error: float = float("nan")
+    waited_for: tuple[float, ...] = (0.0,)
 
     def scalars(self) -> dict[str, float]:
-        """Every number by a name of its own, for a log."""
-        plain = ("steps", "skipped", "bytes_sent", "bytes_received", "bytes_bf16", "ratio_to_bf16", "exposed")
-        values = {name: float(getattr(self, name)) for name in (*plain, "hidden", "relative_error")}
+        """Every number by a name of its own, for a log: of ``waited_for`` sum and latest rank."""
+        found = {name: getattr(self, name) for name in SCALARS}
+        values = {name: float("nan" if value is None else value) for name, value in found.items()}
         return values | {f"seconds_{phase}": value for phase, value in self.seconds.items()}
+
+    @property
+    def waited(self) -> float:
+        """Seconds that this rank waited in collectives for ranks that came later."""
+        return sum(self.waited_for)
+
+    @property
+    def latest_rank(self) -> int | None:
+        """The rank that this one waited for longest; None where it waited for none."""
+        return self.waited_for.index(max(self.waited_for)) if self.waited else None
 
     @property
     def hidden(self) -> float:
@@ -66,6 +85,7 @@ class Counter:
     bytes_bf16: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     exposed: float = 0.0
+    waited_for: list[float] = field(default_factory=lambda: [0.0])
     measuring: bool = False
     error: tuple[float, float] = (0.0, 0.0)
 
@@ -78,6 +98,10 @@ class Counter:
     def add_error(self, missing: float, whole: float) -> None:
         """Add a bucket's squared norms."""
         self.error = self.error[0] + missing, self.error[1] + whole
+
+    def add_bf16(self, numbers: int, ranks: int) -> None:
+        """Add what a ring all-reduce of so many numbers in bfloat16 sends."""
+        self.bytes_bf16 += 2 * (ranks - 1) * 2 * numbers // ranks
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -98,4 +122,5 @@ class Counter:
             seconds=dict(self.seconds),
             exposed=self.exposed,
             relative_error=self.error[0] / self.error[1] if self.error[1] else float("nan"),
+            waited_for=tuple(self.waited_for),
         )

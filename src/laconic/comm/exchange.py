@@ -1,4 +1,4 @@
-"""The engine: every rank's vectors in, the feedback's estimate of their mean out."""
+"""The exchange: every rank's vectors in, the feedback's estimate of their mean out."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm._bucket import Bucket, Vector
-from laconic.comm._buckets import Buckets
-from laconic.comm._checkpoint import converted
+from laconic.comm._bucket_states import BucketStates
+from laconic.comm._checkpoint import checked_segments
 from laconic.comm._checks import check_tensors, checked_buckets
-from laconic.comm._dense_bucket import DenseBucket
-from laconic.comm._errors import ExchangeError
-from laconic.comm._group import Group
 from laconic.comm._stats import Counter, Stats
-from laconic.comm._streams import TensorFuture, after, future_of
+from laconic.comm._step import Step
 from laconic.comm._warm import warm_up
-from laconic.comm._worker import Worker
+from laconic.comm.errors import ExchangeError
+from laconic.comm.topologies import BucketContext, Topology, Vector, numel, topology_of
+from laconic.comm.transport.collectives import Collectives
+from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after
+from laconic.comm.transport.worker import Worker
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
 from laconic.layout import Layout
@@ -27,10 +27,10 @@ from laconic.layout import Layout
 class Exchange:
     """Replaces each rank's vectors by the estimate of their mean, with compressed messages.
 
-    Every rank makes one with the same settings and calls it at the same points of its program. Each bucket
-    of segments is one message a rank and one all-gather, done in order on a thread of the exchange's own,
-    over a process group of its own. A step is *staged*: memories change for good only when the numbers of
-    all ranks were finite in all buckets; else every memory is rolled back, bit for bit, on every rank.
+    Every rank makes one with the same settings and calls it at the same points of its program. Buckets of
+    segments are exchanged in order, on a thread of the exchange's own, over a process group of its own; in an
+    all-gather each is one message a rank. A step is *staged*: memories change for good only when the numbers
+    of all ranks were finite in all buckets; else every memory is rolled back, bit for bit, on every rank.
 
     Without ``torch.distributed``, or with one process, it is a single node that sends to itself: the same
     compression and feedback, no communication.
@@ -39,6 +39,9 @@ class Exchange:
         layout: the segments; alike on all ranks.
         feedback: the method; alike on all ranks.
         process_group: the ranks that exchange; None is all of them. All must construct it together.
+        topology: who sends what to whom; alike on all ranks. "all-gather" ("auto"): every rank's message to
+            every rank. "dense": the exact mean in float32 (float64), past compressor and memories. Or an
+            object: :class:`laconic.comm.Topology`.
         seed: of all draws; alike on all ranks.
         timeout_s: how long to wait for the other ranks before giving up, in seconds.
         buckets: names of the segments that travel together, in order; by default all in one.
@@ -50,7 +53,7 @@ class Exchange:
             a segment's first step asks for it; the memories themselves follow from what is sent.
 
     Raises:
-        ValueError: where the settings do not fit the layout, or a bucket names an unknown segment.
+        ValueError: where the settings do not fit the layout, or a bucket or topology is unknown.
 
     Example:
         >>> import torch, laconic
@@ -70,6 +73,7 @@ class Exchange:
         layout: Layout,
         feedback: Feedback,
         process_group: dist.ProcessGroup | None = None,
+        topology: str | Topology = "auto",
         *,
         seed: int = 0,
         timeout_s: float = 600.0,
@@ -80,36 +84,36 @@ class Exchange:
     ) -> None:
         """Check the settings, and make a process group with the other ranks."""
         self.layout = layout
+        self._topology = topology_of(topology)
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
         warm_up(layout, feedback)
-        self._group = Group(process_group, timeout_s)
         self._counter = Counter()
+        self._collectives = Collectives(process_group, timeout_s, self._counter)
         self._measure = measure_error_every
-        self._held_buckets = Buckets(
-            layout, feedback, self._group, seed, self._counter, adaptive=adaptive, dtypes=dtypes
+        whole = BucketContext(
+            layout, feedback, torch.empty(0), seed, self._collectives, self._counter, adaptive
         )
+        self._states = BucketStates(whole, self._topology, dtypes)
         self._worker = Worker("laconic-exchange")
-        self._pending: list[tuple[TensorFuture, Vector]] = []
-        self._touched: list[Bucket | DenseBucket] = []
-        self._finite = True
+        self._step = Step()
         self._last_finite = True
         self._failure: BaseException | None = None
 
     @property
     def feedback(self) -> Feedback:
         """The method."""
-        return self._held_buckets.feedback
+        return self._states.feedback
 
     @property
     def rank(self) -> int:
         """This process's number among the exchange's."""
-        return self._group.rank
+        return self._collectives.rank
 
     @property
     def size(self) -> int:
         """Number of ranks."""
-        return self._group.size
+        return self._collectives.size
 
     def reduce_(self, tensors: Mapping[str, Tensor]) -> bool:
         """Replace each segment's tensor by the estimate of the mean over ranks, in place; one whole step.
@@ -169,7 +173,7 @@ class Exchange:
         """
         destination = source if out is None else out
         future = future_of(SegmentedVector.of(destination).like)
-        on_side_stream = after(SegmentedVector.of(source).like)
+        on_side_stream = side_stream_after(SegmentedVector.of(source).like)
         key = tuple(names)
         self._require_going()
         arrival = time.perf_counter()
@@ -193,30 +197,24 @@ class Exchange:
         dense: bool,
         future: TensorFuture,
     ) -> None:
-        if not self._pending:
+        if self._step.empty:
             self._counter.measure(self._measure > 0 and self._counter.steps % self._measure == 0)
-        self._pending.append((future, out))
+        self._step.add(future, out)
         try:
             self._require_going()
             with torch.no_grad():
-                if self._finite:
-                    bucket = (
-                        self._held_buckets.dense(names)
-                        if dense
-                        else self._held_buckets.get(names, SegmentedVector.of(source))
-                    )
-                    self._touched.append(bucket)
-                    self._finite = bucket.run(source, out, scale)
+                if self._step.finite:
+                    find = self._states.dense if dense else self._states.get
+                    self._step.stage(find(names, source), source, out, scale)
+                    self._counter.add_bf16(numel(source), self.size)
                 if last:
                     self._end_step()
         except BaseException as error:  # it belongs to whoever waits, not to the worker
             known = isinstance(error, (ExchangeError, ValueError, TypeError))
             failure = error if known else ExchangeError(f"{type(error).__name__}: {error}")
             self._failure = self._failure or failure
-            pending, self._pending = self._pending, []
-            for waiting, _ in pending:
-                # The stub types the argument as the future's value.
-                waiting.set_exception(failure)  # type: ignore[arg-type]
+            step, self._step = self._step, Step()
+            step.fail(failure)
 
     def _require_going(self) -> None:
         if self._failure is not None:
@@ -225,23 +223,14 @@ class Exchange:
             ) from self._failure
 
     def _end_step(self) -> None:
-        finite, self._last_finite = self._finite, self._finite
-        for bucket in self._touched:
-            if finite:
-                bucket.commit()
-            else:
-                bucket.roll_back()
-        if finite:
+        self._step.settle()
+        step, self._step = self._step, Step()
+        self._last_finite = step.finite
+        if step.finite:
             self._counter.steps += 1
         else:
             self._counter.skipped += 1
-        pending, self._pending, self._touched, self._finite = self._pending, [], [], True
-        for future, out in pending:
-            tensors = (out,) if isinstance(out, Tensor) else out
-            if not finite:
-                for tensor in tensors:
-                    tensor.fill_(torch.nan)
-            future.set_result(tensors[0])
+        step.complete()
 
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far."""
@@ -252,31 +241,26 @@ class Exchange:
 
         Call it between steps; every rank saves its own.
         """
-        return {
-            "version": 2,
-            "method": self.feedback.name,
-            "layout": self.layout.digest,
-            "rank": self.rank,
-            "size": self.size,
-            "segments": self._held_buckets.memories(),
-        }
+        return {**self._identity(), "segments": self._states.memories()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what an exchange of the same method, layout, rank and number of ranks remembered.
+        """Take over what an exchange of the same method, topology, layout, rank and size remembered.
 
         Raises:
             ValueError: naming what differs.
         """
-        state = converted(state)
-        own = {"version": 2, "method": self.feedback.name, "layout": self.layout.digest}
-        own |= {"rank": self.rank, "size": self.size}
-        for key, value in own.items():
-            if state.get(key) != value:
-                raise ValueError(
-                    f"the saved exchange has {key} {state.get(key)!r}, this one has {value!r}: load "
-                    "each rank's own state, with the same method, parameters and number of ranks"
-                )
-        self._held_buckets.load(state["segments"])
+        self._states.load(checked_segments(state, self._identity()))
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be alike in an exchange that loads this one's state."""
+        return {
+            "version": 2,
+            "method": self.feedback.name,
+            "topology": self._topology.name,
+            "layout": self.layout.digest,
+            "rank": self.rank,
+            "size": self.size,
+        }
 
     def switch(self, feedback: Feedback) -> None:
         """Go on with the same memories and another compressor, on every rank, between steps.
@@ -284,11 +268,11 @@ class Exchange:
         Raises:
             ValueError: where more than the compressor differs, or it does not suit the method.
         """
-        self._held_buckets.switch(feedback)
+        self._states.switch(feedback)
 
     def reset(self) -> None:
         """Forget all memories, on every rank, between steps: the next step is a first one."""
-        self._held_buckets.load({})
+        self._states.load({})
 
     def gather(self, numbers: Tensor, what: str) -> list[Tensor]:
         """Every rank's numbers, after all that was submitted; waits.
@@ -301,10 +285,10 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        return self._worker.call(lambda: self._group.all_gather(numbers, what))
+        return self._worker.call(lambda: self._collectives.all_gather(numbers, what))
 
     def close(self) -> None:
         """Finish what was submitted, end the thread, and give the process group back."""
         self._worker.close()
-        self._group.close()
+        self._collectives.close()
         self._failure = self._failure or ExchangeError("it was closed")

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.comm import Exchange
-from laconic.comm._bucket import Vector
+from laconic.comm import Exchange, Vector
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import SegmentedVector
 from laconic.session import TensorFuture, clip_factor, squared_norms_of

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import Stats
-from laconic.comm._streams import future_of
+from laconic.comm import Stats, future_of
+from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, check_bucket, gradients_in
 from laconic.feedback import Feedback
@@ -58,7 +58,7 @@ class CommState:
     Args:
         feedback: the method.
         process_group: the ranks; None is those of DDP, where ``model`` is the DDP model, else all.
-        topology: "auto" or "all-gather": every rank hears every rank.
+        topology: as for :class:`laconic.Exchange`: "auto", "all-gather", "dense", or an object.
         start_iter: iterations that are dense, averaged in float32, before compression starts. Memories of
             the EF21 family then start at that iteration's gradient, rounded to bfloat16.
         model: the module, or DDP around it; alike on all ranks. Or call :meth:`attach` later, in all
@@ -97,7 +97,7 @@ class CommState:
         self,
         feedback: Feedback,
         process_group: dist.ProcessGroup | None = None,
-        topology: str = "auto",
+        topology: str | Topology = "auto",
         start_iter: int = 0,
         *,
         model: nn.Module | None = None,
@@ -113,8 +113,7 @@ class CommState:
         adaptive: bool = False,
     ) -> None:
         """Check the settings; with a model, compare them with the other ranks'."""
-        if topology not in ("auto", "all-gather"):
-            raise ValueError(f"topology must be 'auto' or 'all-gather', got {topology!r}")
+        self._topology = topology_of(topology)
         if clip is not None:
             check_positive("clip", clip)
         self._schedule = make_schedule(feedback, start_iter, density)
@@ -161,6 +160,7 @@ class CommState:
             exempt=self._exempt,
             exact=self._exact,
             process_group=self._process_group or ddp_model.process_group,
+            topology=self._topology,
             settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
             seed=self._seed,
             timeout_s=self._timeout_s,

@@ -72,6 +72,8 @@ class TrainingSimulation:
             if feedback is not None or clip is not None:
                 raise ValueError("the compressed optimiser has its own feedback and clip: set them there")
             session = optimizer.session
+            if session.topology.name != "all-gather":
+                raise ValueError(f"only the all-gather topology is simulated, got {session.topology.name!r}")
             self._parameters, layout = session.parameters, session.layout
             feedback, seed = session.exchange.feedback, session.seed
         else:

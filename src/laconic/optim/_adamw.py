@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.comm import Topology
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.formats import accumulation_dtype
@@ -57,6 +58,7 @@ class CompressedAdamW(CompressedOptimizer):
         clip: a node's gradient is shortened to this norm; None does not. Groups with the same clip share
             one norm over all their parameters.
         process_group: the ranks; None is all of them. Without ``torch.distributed`` there is one node.
+        topology: as for :class:`laconic.Exchange`.
         exempt: which parameters travel whole, by name and tensor; by default those of at most one dimension
             and the small ones. They travel in bfloat16 through the same feedback, those of float64 exactly.
         exact: whether exempt parameters travel exactly.
@@ -111,6 +113,7 @@ class CompressedAdamW(CompressedOptimizer):
         *,
         clip: float | None = 0.5,
         process_group: dist.ProcessGroup | None = None,
+        topology: str | Topology = "auto",
         exempt: Exempt = vectors_and_small,
         exact: bool = False,
         seed: int = 0,
@@ -128,6 +131,7 @@ class CompressedAdamW(CompressedOptimizer):
             exempt=exempt,
             exact=exact,
             process_group=process_group,
+            topology=topology,
             seed=seed,
             timeout_s=timeout_s,
             overlap=overlap,

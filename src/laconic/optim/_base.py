@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.comm import Stats
+from laconic.comm import Stats, Topology
 from laconic.feedback import Feedback
 from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
 from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
@@ -49,7 +49,7 @@ class CompressedOptimizer(Optimizer, ABC):
             ``clip``.
         defaults: of the groups' settings.
         feedback: what the updates go through. Where it estimates a "step" the learning rate is inside.
-        exempt, exact, process_group, seed, timeout_s, overlap, adaptive, bucket_cap_mb: as for
+        exempt, exact, process_group, topology, seed, timeout_s, overlap, adaptive, bucket_cap_mb: as for
             :class:`CompressedAdamW`.
 
     Raises:
@@ -86,6 +86,7 @@ class CompressedOptimizer(Optimizer, ABC):
         exempt: Exempt = vectors_and_small,
         exact: bool = False,
         process_group: dist.ProcessGroup | None = None,
+        topology: str | Topology = "auto",
         seed: int = 0,
         timeout_s: float = 600.0,
         overlap: bool = False,
@@ -108,6 +109,7 @@ class CompressedOptimizer(Optimizer, ABC):
             exempt=exempt,
             exact=exact,
             process_group=process_group,
+            topology=topology,
             settings=f"bucket_cap_mb {bucket_cap_mb}, {settings_in_words(groups)}",
             seed=seed,
             timeout_s=timeout_s,

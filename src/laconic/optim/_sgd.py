@@ -6,6 +6,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.comm import Topology
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.optim._base import CompressedOptimizer, Parameters, State
@@ -46,6 +47,7 @@ class CompressedSGD(CompressedOptimizer):
         clip: a node's gradient is shortened to this norm; None does not. Groups with the same clip share
             one norm.
         process_group: the ranks; None is all of them. Without ``torch.distributed`` there is one node.
+        topology: as for :class:`laconic.Exchange`.
         exempt: which parameters travel whole, by name and tensor, in bfloat16 through the same feedback.
         exact: whether exempt parameters travel exactly.
         seed: of random compressors; alike on all ranks.
@@ -93,6 +95,7 @@ class CompressedSGD(CompressedOptimizer):
         *,
         clip: float | None = None,
         process_group: dist.ProcessGroup | None = None,
+        topology: str | Topology = "auto",
         exempt: Exempt = vectors_and_small,
         exact: bool = False,
         seed: int = 0,
@@ -110,6 +113,7 @@ class CompressedSGD(CompressedOptimizer):
             exempt=exempt,
             exact=exact,
             process_group=process_group,
+            topology=topology,
             seed=seed,
             timeout_s=timeout_s,
             overlap=overlap,

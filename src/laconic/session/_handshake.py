@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Exchange
+from laconic.comm import Exchange, Topology
+from laconic.comm.topologies import topology_of
 from laconic.layout import Layout
 from laconic.session._parameters import TrainedParameters
 from laconic.session._schedule import Schedule
@@ -18,6 +19,7 @@ def create_exchange(
     layout: Layout,
     schedule: Schedule,
     process_group: dist.ProcessGroup | None,
+    topology: str | Topology,
     *,
     settings: str,
     seed: int,
@@ -33,7 +35,7 @@ def create_exchange(
         schedule: every method in it must suit the layout.
         process_group: the ranks; None is all of them.
         settings: whatever else must be alike on all ranks, in words.
-        seed, timeout_s, adaptive, measure_error_every: as for the exchange.
+        topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
         ValueError: where a method does not suit the layout, or the ranks differ.
@@ -44,13 +46,16 @@ def create_exchange(
         layout,
         schedule.methods[0],
         process_group,
+        topology,
         seed=seed,
         timeout_s=timeout_s,
         measure_error_every=measure_error_every,
         adaptive=adaptive,
         dtypes=parameters.dtypes,
     )
-    settings = f"{schedule}, seed {seed}, adaptive {adaptive}, {settings}"
+    settings = (
+        f"{schedule}, topology {topology_of(topology).name}, seed {seed}, adaptive {adaptive}, {settings}"
+    )
     own = torch.tensor([layout.digest, zlib.crc32(settings.encode())])
     mismatch = first_mismatch(exchange.gather(own, "the digests of parameters and settings"))
     if mismatch is None:

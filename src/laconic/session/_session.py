@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Exchange, ExchangeError, Stats
+from laconic.comm import Exchange, ExchangeError, Stats, Topology
+from laconic.comm.topologies import topology_of
 from laconic.layout import Layout
 from laconic.session._handshake import create_exchange, first_mismatch
 from laconic.session._parameters import Exempt, TrainedParameters
@@ -28,7 +29,7 @@ class Session:
         exact: whether these are sent exactly.
         process_group: the ranks; None is all of them.
         settings: whatever else must be alike on all ranks, in words.
-        seed, timeout_s, adaptive, measure_error_every: as for the exchange.
+        topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
         ValueError: where the ranks differ in parameters or settings, or a method does not suit them.
@@ -42,6 +43,7 @@ class Session:
         exempt: Exempt,
         exact: bool,
         process_group: dist.ProcessGroup | None,
+        topology: str | Topology,
         settings: str,
         seed: int,
         timeout_s: float,
@@ -51,6 +53,7 @@ class Session:
         """Compare parameters and settings with the other ranks', and start the exchange."""
         self.parameters = parameters
         self.schedule = schedule
+        self.topology = topology_of(topology)
         self.seed = seed
         self._process_group = process_group
         self.exchange: Exchange = create_exchange(
@@ -58,6 +61,7 @@ class Session:
             parameters.layout(exempt, exact),
             schedule,
             process_group,
+            self.topology,
             settings=settings,
             seed=seed,
             timeout_s=timeout_s,

@@ -1,4 +1,4 @@
-"""Where collectives work: in main memory over Gloo, on a GPU over NCCL."""
+"""Staging of tensors between main memory and where a backend's collectives work: a GPU, on NCCL."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -9,20 +9,20 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Carrier(Protocol):
-    """Takes tensors from main memory to where a backend's collectives work, and back."""
+class HostStaging(Protocol):
+    """Copies tensors from main memory to where a backend's collectives work, and back."""
 
     @property
     def backend(self) -> str:
         """The backend's name."""
 
-    def working(self) -> AbstractContextManager[object]:
+    def context(self) -> AbstractContextManager[object]:
         """A context to make collectives in, on any thread."""
 
-    def there(self, host: Tensor) -> Tensor:
+    def to_device(self, host: Tensor) -> Tensor:
         """The tensor where collectives work."""
 
-    def home(self, tensor: Tensor) -> Tensor:
+    def to_host(self, tensor: Tensor) -> Tensor:
         """The tensor in main memory, once the collective that fills it is done.
 
         Raises:
@@ -30,30 +30,30 @@ class Carrier(Protocol):
         """
 
 
-class InMemory:
+class NoStaging:
     """Gloo: tensors stay where they are."""
 
     backend = "gloo"
 
-    def working(self) -> AbstractContextManager[object]:
+    def context(self) -> AbstractContextManager[object]:
         """Nothing to prepare."""
         return nullcontext()
 
-    def there(self, host: Tensor) -> Tensor:
+    def to_device(self, host: Tensor) -> Tensor:
         """The tensor itself."""
         return host
 
-    def home(self, tensor: Tensor) -> Tensor:
+    def to_host(self, tensor: Tensor) -> Tensor:
         """The tensor itself."""
         return tensor
 
 
-class OnDevice:
+class PinnedStaging:
     """NCCL: tensors cross to a GPU and back through page-locked memory, on the current stream.
 
     Args:
         device: this process's GPU.
-        timeout_s: how long :meth:`home` waits, in seconds.
+        timeout_s: how long :meth:`to_host` waits, in seconds.
     """
 
     backend = "nccl"
@@ -63,15 +63,15 @@ class OnDevice:
         self._device = device
         self._timeout_s = timeout_s
 
-    def working(self) -> AbstractContextManager[object]:
+    def context(self) -> AbstractContextManager[object]:
         """A thread starts on the first GPU, whichever the process uses."""
         return torch.cuda.device(self._device)
 
-    def there(self, host: Tensor) -> Tensor:
+    def to_device(self, host: Tensor) -> Tensor:
         """A copy on the GPU; what follows on the stream waits for it."""
         return host.pin_memory().to(self._device, non_blocking=True)
 
-    def home(self, tensor: Tensor) -> Tensor:
+    def to_host(self, tensor: Tensor) -> Tensor:
         """A copy in main memory.
 
         The event is asked again and again instead of waited for, since a collective whose other ranks have
@@ -89,8 +89,8 @@ class OnDevice:
         return host
 
 
-def carrier_for(process_group: dist.ProcessGroup | None, timeout_s: float) -> Carrier:
-    """NCCL's where the ranks' own group speaks that and nothing else, Gloo's for all others."""
+def staging_for(process_group: dist.ProcessGroup | None, timeout_s: float) -> HostStaging:
+    """For NCCL where the ranks' own group speaks that and nothing else, for Gloo else."""
     if dist.get_backend(process_group) == "nccl" and torch.cuda.is_available():
-        return OnDevice(torch.device("cuda", torch.cuda.current_device()), timeout_s)
-    return InMemory()
+        return PinnedStaging(torch.device("cuda", torch.cuda.current_device()), timeout_s)
+    return NoStaging()

@@ -1,4 +1,4 @@
-"""One thread that does a rank's communication in order."""
+"""The communication thread of a rank, which makes its collectives in order."""
 
 import queue
 import threading

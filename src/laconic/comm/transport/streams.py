@@ -1,7 +1,4 @@
-"""Order between a GPU's streams: the exchange works on a side stream, after what made its source.
-
-On a CPU all of this is nothing.
-"""
+"""Side streams on a GPU: the exchange works on one, after what made its source; on a CPU there is none."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +15,7 @@ def future_of(tensor: Tensor) -> TensorFuture:
     return torch.futures.Future(devices=[tensor.device] if tensor.is_cuda else None)
 
 
-def after(source: Tensor) -> Callable[[], AbstractContextManager[None]]:
+def side_stream_after(source: Tensor) -> Callable[[], AbstractContextManager[None]]:
     """A context to work in, on any thread, that sees what the caller's stream has written to ``source``.
 
     Call it on the thread and the stream that made ``source``.

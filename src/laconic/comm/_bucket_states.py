@@ -1,0 +1,124 @@
+"""The buckets of an exchange, and the memories of segments that no bucket holds."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from laconic.comm.topologies import (
+    BucketContext,
+    BucketExchange,
+    Dense,
+    SegmentStates,
+    Topology,
+    Vector,
+    numel,
+)
+from laconic.feedback import Feedback
+from laconic.kernels.tables import SegmentedVector
+
+Names = tuple[str, ...]
+
+
+class BucketStates:
+    """The exchange of each bucket; where buckets change, memories move with their segments.
+
+    Args:
+        whole: the context of all segments in one bucket.
+        topology: makes the buckets.
+        dtypes: of each segment's numbers, by name; float32 where it has none.
+    """
+
+    def __init__(
+        self, whole: BucketContext, topology: Topology, dtypes: Mapping[str, torch.dtype] | None
+    ) -> None:
+        """Start without memories."""
+        self._whole = whole
+        self._topology = topology
+        self._dtypes = dict(dtypes or {})
+        self._held: dict[Names, BucketExchange] = {}
+        self._unassigned: SegmentStates = {}
+
+    @property
+    def feedback(self) -> Feedback:
+        """The method."""
+        return self._whole.feedback
+
+    def dense(self, names: Names, vector: Vector) -> BucketExchange:
+        """A bucket that is averaged whole, past all memories.
+
+        Raises:
+            ValueError: for unknown names, or a tensor of another size.
+        """
+        return Dense().make_bucket(self._checked_context(names, vector))
+
+    def get(self, names: Names, vector: Vector) -> BucketExchange:
+        """The bucket of these segments, made of their memories where buckets have changed.
+
+        Raises:
+            ValueError: for unknown names, a tensor of another size, or memories that do not fit together.
+        """
+        if names in self._held:
+            return self._held[names]
+        context = self._checked_context(names, vector)
+        for key, bucket in list(self._held.items()):
+            if not set(key).isdisjoint(names):
+                self._unassigned.update(bucket.state_by_segment())
+                del self._held[key]
+        made = self._topology.make_bucket(context)
+        known = [name for name in names if name in self._unassigned]
+        if known and len(known) < len(names):
+            missing = next(name for name in names if name not in self._unassigned)
+            raise ValueError(f"the memory of {known[0]!r} is known, but not that of {missing!r}")
+        if known:
+            made.load_by_segment({name: self._unassigned.pop(name) for name in names})
+        self._held[names] = made
+        return made
+
+    def _checked_context(self, names: Names, vector: Vector) -> BucketContext:
+        context = self._context(names, SegmentedVector.of(vector).like)
+        if context.layout.d != numel(vector):
+            raise ValueError(
+                f"the bucket of {names[0]!r} has {context.layout.d} elements, got {numel(vector)}"
+            )
+        return context
+
+    def _context(self, names: Names, like: torch.Tensor) -> BucketContext:
+        return replace(self._whole, layout=self._whole.layout.select(names), like=like.new_empty(0))
+
+    def switch(self, feedback: Feedback) -> None:
+        """Go on with the same memories and another compressor.
+
+        Raises:
+            ValueError: where the method or its settings beside the compressor differ, or the compressor
+                does not suit them.
+        """
+        if feedback.name != self.feedback.name:
+            raise ValueError(
+                f"the memories of {self.feedback.name} mean nothing to {feedback.name}: change only the "
+                "compressor"
+            )
+        feedback.sender(self._whole.layout, seed=self._whole.seed)
+        self.load(self.memories())
+        self._whole = replace(self._whole, feedback=feedback)
+
+    def memories(self) -> SegmentStates:
+        """What is remembered of every segment, as a copy: zeros of those that have not been sent yet."""
+        found: SegmentStates = {}
+        for bucket in self._held.values():
+            found.update(bucket.state_by_segment())
+        found |= self._unassigned
+        fresh: dict[torch.dtype, list[str]] = {}
+        for segment in self._whole.layout.segments:
+            if segment.name not in found:
+                dtype = self._dtypes.get(segment.name, torch.float32)
+                fresh.setdefault(dtype, []).append(segment.name)
+        for dtype, names in fresh.items():
+            context = self._context(tuple(names), torch.empty(0, dtype=dtype))
+            found |= self._topology.make_bucket(context).state_by_segment()
+        return {segment.name: found[segment.name] for segment in self._whole.layout.segments}
+
+    def load(self, memories: SegmentStates) -> None:
+        """Remember this, and nothing else."""
+        self._held = {}
+        self._unassigned = dict(memories)

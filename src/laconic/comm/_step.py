@@ -1,0 +1,58 @@
+"""A step of the exchange: buckets staged one after another, then committed or rolled back together."""
+
+import torch
+from torch import Tensor
+
+from laconic.comm.topologies import BucketExchange, Vector
+from laconic.comm.transport.streams import TensorFuture
+
+
+class Step:
+    """The futures of the buckets that were submitted, and the buckets that were staged.
+
+    Attributes:
+        finite: whether the numbers of all ranks were finite in all buckets so far.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a bucket."""
+        self.finite = True
+        self._waiting: list[tuple[TensorFuture, Vector]] = []
+        self._staged: list[BucketExchange] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether no bucket was submitted yet."""
+        return not self._waiting
+
+    def add(self, future: TensorFuture, out: Vector) -> None:
+        """A bucket was submitted."""
+        self._waiting.append((future, out))
+
+    def stage(self, bucket: BucketExchange, source: Vector, out: Vector, scale: float) -> None:
+        """Exchange a bucket."""
+        self._staged.append(bucket)
+        self.finite = bucket.stage(source, out, scale)
+
+    def settle(self) -> None:
+        """Commit all buckets, or roll them back."""
+        for bucket in self._staged:
+            if self.finite:
+                bucket.commit()
+            else:
+                bucket.roll_back()
+
+    def complete(self) -> None:
+        """Complete the futures; what was written is NaN throughout where the step was rolled back."""
+        for future, out in self._waiting:
+            tensors = (out,) if isinstance(out, Tensor) else out
+            if not self.finite:
+                for tensor in tensors:
+                    tensor.fill_(torch.nan)
+            future.set_result(tensors[0])
+
+    def fail(self, error: BaseException) -> None:
+        """Let all futures raise the error."""
+        for future, _ in self._waiting:
+            # The stub types the argument as the future's value.
+            future.set_exception(error)  # type: ignore[arg-type]

@@ -1,0 +1,31 @@
+"""Topologies: who sends what to whom, and what each rank remembers of it."""
+
+from laconic.comm.topologies._protocol import BucketContext as BucketContext
+from laconic.comm.topologies._protocol import BucketExchange as BucketExchange
+from laconic.comm.topologies._protocol import SegmentStates as SegmentStates
+from laconic.comm.topologies._protocol import Topology as Topology
+from laconic.comm.topologies._vectors import Vector as Vector
+from laconic.comm.topologies._vectors import numel as numel
+from laconic.comm.topologies._vectors import unscaled as unscaled
+from laconic.comm.topologies._vectors import write_scaled as write_scaled
+from laconic.comm.topologies.all_gather import AllGather as AllGather
+from laconic.comm.topologies.dense import Dense as Dense
+
+NAMES = ("auto", "all-gather", "dense")
+
+
+def topology_of(name_or_object: str | Topology) -> Topology:
+    """The topology of a name, or the object itself; "auto" is all-gather.
+
+    Raises:
+        ValueError: for an unknown name.
+
+    Example:
+        >>> topology_of("auto")
+        AllGather()
+    """
+    if not isinstance(name_or_object, str):
+        return name_or_object
+    if name_or_object not in NAMES:
+        raise ValueError(f"topology must be one of {NAMES} or an object, got {name_or_object!r}")
+    return Dense() if name_or_object == "dense" else AllGather()

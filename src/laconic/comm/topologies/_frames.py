@@ -1,0 +1,154 @@
+"""Senders that pack their messages into frames, and receivers that unpack them."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from laconic.comm.errors import ExchangeError
+from laconic.comm.topologies._protocol import BucketContext
+from laconic.comm.topologies._vectors import Vector, unscaled, write_scaled
+from laconic.feedback import NotFiniteError
+from laconic.formats import MessageFormat, accumulation_dtype
+from laconic.formats.sizes import FRAME_BYTES
+from laconic.kernels.tables import SegmentedVector
+from laconic.messages import Message
+from laconic.wire import WireError, pack_into, pack_non_finite, packed_size, read_frame, unpack
+
+
+class FrameSender:
+    """A node's sender: vector in, frame out.
+
+    Args:
+        context: the segments, the method, and the number of the node, which is this rank's.
+    """
+
+    def __init__(self, context: BucketContext) -> None:
+        """Start with memories of zeros."""
+        self._context = context
+        self.sender = context.feedback.sender(
+            context.layout, node=context.collectives.rank, seed=context.seed, dtype=context.like.dtype
+        )
+        self._seen: tuple[Message, Tensor] | None = None
+        self._frame = torch.zeros(0, dtype=torch.uint8)
+
+    @property
+    def format(self) -> MessageFormat:
+        """The format of the next message."""
+        return self._context.format(self.sender.round)
+
+    def stage(self, source: Vector, scale: float = 1.0) -> tuple[Tensor, Message | None]:
+        """This round's frame, and its message; None where the numbers are not finite, as the frame says.
+
+        The frame is overwritten in the next round.
+        """
+        counter = self._context.counter
+        with counter.phase("select"):
+            message = self._message(unscaled(source, scale))
+        with counter.phase("pack"):
+            return self._packed(message), message
+
+    def _message(self, source: Vector) -> Message | None:
+        try:
+            message = self.sender.stage(source)
+        except NotFiniteError:
+            # To be told to all ranks, not raised on one: the others wait in the collective.
+            return None
+        if self._context.counter.measuring:
+            self._seen = message, SegmentedVector.of(source).flattened().clone()
+        return message
+
+    def _packed(self, message: Message | None) -> Tensor:
+        expected = self.format
+        if expected.fixed:
+            size = expected.max_nbytes
+        else:
+            size = FRAME_BYTES if message is None else packed_size(message, expect=expected)
+        if self._frame.numel() != size:
+            self._frame = torch.zeros(size, dtype=torch.uint8)
+        if message is None:
+            pack_non_finite(self._frame, expected.digest, self.sender.round)
+        else:
+            pack_into(message, self._frame, expect=expected)
+        return self._frame
+
+    def commit(self) -> None:
+        """Let the memories move on, and measure the compression error where it is wanted."""
+        self.sender.commit()
+        if self._seen is not None:
+            self._context.counter.add_error(*self.sender.error(*self._seen))
+            self._seen = None
+
+    def roll_back(self) -> None:
+        """Forget the round."""
+        self.sender.roll_back()
+        self._seen = None
+
+
+class FrameReceiver:
+    """A receiver: the frames of all nodes in, the estimate of the mean out.
+
+    Args:
+        context: the segments and the method.
+        nodes: how many.
+    """
+
+    def __init__(self, context: BucketContext, nodes: int) -> None:
+        """Start with memories of zeros."""
+        self._context = context
+        self.receiver = context.feedback.receiver(context.layout, nodes, dtype=context.like.dtype)
+        self._scratch: Tensor | None = None
+
+    def stage(
+        self,
+        frames: Sequence[Tensor],
+        out: Vector,
+        scale: float = 1.0,
+        known: Mapping[int, Message] = MappingProxyType({}),
+    ) -> bool:
+        """Write the estimate times ``scale``; False where a sender's numbers or the estimate are not finite.
+
+        Args:
+            frames: in the order of nodes.
+            out: as for :meth:`BucketExchange.stage`.
+            scale: likewise.
+            known: messages by node that are known without unpacking.
+
+        Raises:
+            ExchangeError: for a frame that was not expected.
+        """
+        counter = self._context.counter
+        with counter.phase("unpack"):
+            messages = [
+                known[node] if node in known else self._unpacked(frame, node)
+                for node, frame in enumerate(frames)
+            ]
+        finite = [message for message in messages if message is not None]
+        if len(finite) < len(messages):
+            return False
+        with counter.phase("apply"):
+            return self._apply(finite, out, scale)
+
+    def _unpacked(self, buffer: Tensor, node: int) -> Message | None:
+        round_ = self.receiver.round
+        try:
+            frame = read_frame(buffer)
+            if frame.non_finite:
+                return None
+            expected = self._context.format(round_)
+            return unpack(buffer[: frame.length], frame=frame, expect=expected, round=round_)
+        except WireError as error:
+            raise ExchangeError(f"the message of rank {node} for {self._context.what}: {error}") from error
+
+    def _apply(self, messages: list[Message], out: Vector, scale: float) -> bool:
+        like = SegmentedVector.of(out).like
+        messages = [message.to(like.device) for message in messages]
+        if scale == 1.0 and like.dtype != torch.float16:
+            self.receiver.stage(messages, out=out)
+            return True
+        if self._scratch is None:
+            dtype = accumulation_dtype(like.dtype)
+            self._scratch = torch.empty(self._context.layout.d, dtype=dtype, device=like.device)
+        self.receiver.stage(messages, out=self._scratch)
+        return write_scaled(self._scratch, out, scale)

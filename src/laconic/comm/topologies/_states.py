@@ -1,0 +1,58 @@
+"""States of senders and receivers, cut by segment and joined."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.comm.topologies._protocol import SegmentStates
+from laconic.feedback import Receiver, Sender
+from laconic.layout import Layout, Segment
+
+State = dict[str, Any]
+Ends = Mapping[str, Sender | Receiver]
+"""Senders and receivers by name; their tensors have the layout's coordinates as their last dimension."""
+
+
+def cut_by_segment(layout: Layout, ends: Ends) -> SegmentStates:
+    """What the ends remember of each segment of their layout, by the segment's and the end's name."""
+    states = {end: holder.state_dict() for end, holder in ends.items()}
+    return {
+        segment.name: {end: _cut(state, segment) for end, state in states.items()}
+        for segment in layout.segments
+    }
+
+
+def load_by_segment(layout: Layout, ends: Ends, states: Mapping[str, dict[str, Any]]) -> None:
+    """Let the ends take over what was cut by segment.
+
+    Raises:
+        ValueError: where segments are of different rounds, or do not fit.
+    """
+    for end, holder in ends.items():
+        holder.load_state_dict(_joined([states[segment.name][end] for segment in layout.segments], layout))
+
+
+def _cut(state: State, segment: Segment) -> State:
+    return {
+        key: value[..., segment.offset : segment.end].clone() if isinstance(value, Tensor) else value
+        for key, value in state.items()
+        if key != "layout"
+    }
+
+
+def _joined(states: list[State], layout: Layout) -> State:
+    joined: State = {"layout": layout.digest}
+    for key, first in states[0].items():
+        values = [state[key] for state in states]
+        if isinstance(first, Tensor):
+            joined[key] = torch.cat(values, dim=-1)
+        elif any(value != first for value in values):
+            raise ValueError(
+                f"the segments of {layout.segments[0].name!r} and others are at different {key}s "
+                f"({sorted(set(map(str, values)))}); resync() starts them anew"
+            )
+        else:
+            joined[key] = first
+    return joined

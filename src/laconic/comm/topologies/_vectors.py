@@ -1,0 +1,39 @@
+"""Vectors that a bucket is given and written to, and the loss scale on them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.formats import accumulation_dtype
+from laconic.kernels.tables import SegmentedVector
+
+Vector = Tensor | Sequence[Tensor]
+"""A flat vector (d,), or a tensor for each segment."""
+
+
+def numel(vector: Vector) -> int:
+    """How many numbers it has."""
+    return vector.numel() if isinstance(vector, Tensor) else sum([tensor.numel() for tensor in vector])
+
+
+def unscaled(source: Vector, scale: float) -> Vector:
+    """The source divided by its loss scale, in its accumulation dtype; itself where the scale is 1."""
+    if scale == 1.0:
+        return source
+    flat = SegmentedVector.of(source).flattened()
+    return flat.to(accumulation_dtype(flat.dtype)) / scale
+
+
+def write_scaled(estimate: Tensor, out: Vector, scale: float) -> bool:
+    """``out <- estimate * scale``; whether out's dtype could hold it.
+
+    A loss scale may push an estimate out of float16's range. All ranks have the same estimate, so all see
+    it; the step is then void, as it is for a gradient that overflowed.
+    """
+    if scale != 1.0:
+        estimate = estimate * scale
+    tensors = (out,) if isinstance(out, Tensor) else out
+    for tensor, part in zip(tensors, torch.split(estimate, [t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
+    return all(t.dtype != torch.float16 or bool(torch.isfinite(t).all()) for t in tensors)

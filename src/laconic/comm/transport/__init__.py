@@ -1,0 +1,1 @@
+"""Collectives on a process group, staging for GPUs, streams, the communication thread."""

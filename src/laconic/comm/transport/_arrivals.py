@@ -1,0 +1,41 @@
+"""Which rank came last to a collective, and how long this one waited for it."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.comm._stats import Counter
+
+TAIL_BYTES = 8
+"""Bytes behind what a rank sends: how long it had worked, in nanoseconds."""
+
+
+class Arrivals:
+    """Compares how long the ranks worked since the last collective, which all leave at about the same time.
+
+    Durations travel, not points in time, for the clocks of machines differ. The rank that worked longest came
+    last, and what another worked less is what it waited, at most the time that it spent in the collective.
+    Ranks that leave a collective one after another, on links of unlike speed, blur this by that difference.
+    """
+
+    def __init__(self, rank: int, size: int, counter: Counter) -> None:
+        """Begin where the ranks have just made their process group."""
+        self._rank = rank
+        self._counter = counter
+        self._left = time.perf_counter_ns()
+        self._entered = self._left
+        counter.waited_for = [0.0] * size
+
+    def enter(self) -> Tensor:
+        """uint8 (8,) for the other ranks: how long this one worked since it left the last collective."""
+        self._entered = time.perf_counter_ns()
+        return torch.tensor([self._entered - self._left]).view(torch.uint8)
+
+    def leave(self, worked: Sequence[int]) -> None:
+        """Count the wait, with what each rank said at its enter."""
+        self._left = time.perf_counter_ns()
+        last = max(range(len(worked)), key=worked.__getitem__)
+        waited = min(worked[last] - worked[self._rank], self._left - self._entered)
+        self._counter.waited_for[last] += 1e-9 * waited

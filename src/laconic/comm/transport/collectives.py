@@ -1,0 +1,157 @@
+"""Collectives on tensors in main memory, with errors that say what was waited for."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import chain
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from laconic.comm._stats import Counter
+from laconic.comm.errors import ExchangeError
+from laconic.comm.transport._arrivals import TAIL_BYTES, Arrivals
+from laconic.comm.transport.staging import HostStaging, staging_for
+
+
+class Collectives:
+    """The collectives of an exchange, on a process group of its own, or of a single process.
+
+    Its own, because the collectives of two threads on one group may meet in another order on another
+    rank. Every process of ``process_group`` has to make it at the same point of its program. Tensors are
+    in main memory on both sides.
+
+    Args:
+        process_group: the ranks; None is all of them.
+        timeout_s: how long to wait for the others, in seconds.
+        counter: of bytes and waits.
+        staging: by default what suits the backend.
+    """
+
+    def __init__(
+        self,
+        process_group: dist.ProcessGroup | None,
+        timeout_s: float,
+        counter: Counter,
+        staging: HostStaging | None = None,
+    ) -> None:
+        """Make the group; without ``torch.distributed`` there is a single rank."""
+        self._timeout_s = timeout_s
+        self._counter = counter
+        self._group: dist.ProcessGroup | None = None
+        self.rank, self.size = 0, 1
+        self._whole = True
+        if not dist.is_available() or not dist.is_initialized():
+            if process_group is not None:
+                raise ValueError("torch.distributed is not initialised; call init_process_group first")
+            return
+        self.rank, self.size = dist.get_rank(process_group), dist.get_world_size(process_group)
+        if self.rank < 0:
+            raise ValueError("this process does not belong to the process group that was passed")
+        self._staging = staging or staging_for(process_group, timeout_s)
+        self._whole = self.size == dist.get_world_size()
+        if self.size > 1:
+            # A group of some ranks only must be made without the others. Its name is then a hash of its
+            # ranks, so it is never destroyed: a second one of that name would find the first's addresses.
+            self._group = dist.new_group(
+                None if self._whole else dist.get_process_group_ranks(process_group),
+                # NCCL's own watchdog ends the process; it must not come before the error that says why.
+                timeout=timedelta(seconds=timeout_s + (60 if self._staging.backend == "nccl" else 0)),
+                backend=self._staging.backend,
+                use_local_synchronization=not self._whole,
+            )
+        self._arrivals = Arrivals(self.rank, self.size, counter)
+
+    def all_gather(self, numbers: Tensor, what: str) -> list[Tensor]:
+        """Every rank's bytes or numbers, in the order of ranks, where all have as many.
+
+        Args:
+            numbers: (n,) on the CPU, contiguous.
+            what: what is exchanged, for the error.
+        """
+        if self._group is None:
+            return [numbers]
+        with self._collective(f"all_gather of {numbers.nbytes} bytes", what) as worked:
+            own = self._staging.to_device(torch.cat([numbers.view(torch.uint8), worked]))
+            found = own.new_empty(self.size, own.numel())
+            dist.all_gather(list(found.unbind()), own, group=self._group)
+            rows = self._staging.to_host(found).unbind()
+        return self._received(rows, numbers.dtype, sent=(self.size - 1) * own.numel())
+
+    def all_to_all(self, pieces: Sequence[Tensor], received: Sequence[int], what: str) -> list[Tensor]:
+        """What each rank has sent to this one, in the order of ranks.
+
+        Args:
+            pieces: what each rank is sent, (n,) on the CPU, contiguous and of one dtype.
+            received: how many numbers come from each rank.
+            what: what is exchanged, for the error.
+        """
+        if self._group is None:
+            return list(pieces)
+        itemsize = pieces[0].element_size()
+        out = [itemsize * piece.numel() + TAIL_BYTES for piece in pieces]
+        back = [itemsize * count + TAIL_BYTES for count in received]
+        with self._collective(f"all_to_all of {sum(out)} bytes", what) as worked:
+            tails = [worked] * self.size
+            both = zip([piece.view(torch.uint8) for piece in pieces], tails, strict=True)
+            own = self._staging.to_device(torch.cat(list(chain.from_iterable(both))))
+            found = own.new_empty(sum(back))
+            dist.all_to_all_single(found, own, back, out, group=self._group)
+            rows = torch.split(self._staging.to_host(found), back)
+        return self._received(rows, pieces[0].dtype, sent=sum(out) - out[self.rank])
+
+    def all_gather_varied(self, frame: Tensor, what: str) -> list[Tensor]:
+        """Every rank's bytes where their numbers differ: a round of 4-byte sizes, then uneven splits."""
+        own = torch.tensor([frame.numel()], dtype=torch.int32)
+        sizes = [int(size) for size in self.all_gather(own, f"the sizes of {what}")]
+        return self.all_to_all([frame] * self.size, sizes, what)
+
+    def mean(self, numbers: Tensor, what: str) -> Tensor:
+        """The mean over ranks: every rank adds up a share of the numbers, then all gather the shares.
+
+        This is the traffic of a ring all-reduce, but the order of the sum is that of the ranks everywhere,
+        so that it does not depend on where a number lies: ``fl(sum + fl(number / size))``, from 0.
+
+        Args:
+            numbers: of any shape, on the CPU.
+            what: what is averaged, for the error.
+        """
+        pieces = numbers.reshape(-1).tensor_split(self.size)
+        sizes = [piece.numel() for piece in pieces]
+        own = sizes[self.rank]
+        share = numbers.new_zeros(max(sizes))
+        for piece in self.all_to_all(pieces, [own] * self.size, what):
+            share[:own] += piece * (1.0 / self.size)
+        shares = self.all_gather(share, what)
+        return torch.cat([part[:n] for part, n in zip(shares, sizes, strict=True)]).view(numbers.shape)
+
+    def close(self) -> None:
+        """Give the group back."""
+        if self._group is not None and self._whole and dist.is_initialized():
+            dist.destroy_process_group(self._group)
+        self._group = None
+
+    def _received(self, rows: Sequence[Tensor], dtype: torch.dtype, sent: int) -> list[Tensor]:
+        """The numbers of uint8 rows, once their bytes and what stands behind them are counted."""
+        self._counter.bytes_sent += sent
+        self._counter.bytes_received += sum(row.numel() for row in rows) - rows[self.rank].numel()
+        tails = torch.cat([row[-TAIL_BYTES:] for row in rows])
+        self._arrivals.leave(tails.view(torch.int64).tolist())
+        return [row[:-TAIL_BYTES].view(dtype) for row in rows]
+
+    @contextmanager
+    def _collective(self, name: str, what: str) -> Iterator[Tensor]:
+        try:
+            with self._staging.context():
+                yield self._arrivals.enter()
+        except RuntimeError as error:
+            raise ExchangeError(
+                f"rank {self.rank} waited for {what}, {name}, and it failed (timeout "
+                f"{self._timeout_s:g} s): another rank died, hangs, or left its step. Restart from the last "
+                f"checkpoint. The backend says: {_first_line(error)}"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,71 @@
+"""Laws of the exchange on random layouts: neither buckets nor void steps change any bit."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import laconic
+from laconic.comm import Exchange
+
+METHODS = (
+    laconic.DCGD(laconic.RandomSparsification(0.3)),
+    laconic.EF14(laconic.TopK(0.3) >> laconic.ScaledSign()),
+    laconic.EF21(laconic.TopK(0.2)),
+    laconic.EF21Plus(laconic.TopK(1)),
+    laconic.EF21SGDM(laconic.TopK(0.2), eta=0.5),
+)
+
+
+@st.composite
+def cases(draw):
+    numels = draw(st.lists(st.integers(1, 40), min_size=1, max_size=6))
+    rules = [draw(st.sampled_from(["compress", "exact", "bfloat16"])) for _ in numels]
+    names = [f"s{i}" for i in range(len(numels))]
+    layout = laconic.Layout.of(
+        {name: (d,) for name, d in zip(names, numels, strict=True)},
+        exact=[n for n, rule in zip(names, rules, strict=True) if rule == "exact"],
+        bfloat16=[n for n, rule in zip(names, rules, strict=True) if rule == "bfloat16"],
+    )
+    order = draw(st.permutations(names))
+    cuts = sorted(draw(st.sets(st.integers(1, len(names)))))
+    buckets = [list(order[a:b]) for a, b in zip([0, *cuts], [*cuts, len(names)], strict=True)]
+    void = [draw(st.none() | st.tuples(st.sampled_from(names), st.integers(0, 39))) for _ in range(4)]
+    return layout, draw(st.sampled_from(METHODS)), buckets, void
+
+
+def gradients(layout, step):
+    generator = torch.Generator().manual_seed(step)
+    return {s.name: torch.randn(s.numel, generator=generator) for s in layout.segments}
+
+
+def bits(state):
+    return {
+        (segment, end, key): value.tolist() if isinstance(value, torch.Tensor) else value
+        for segment, ends in state["segments"].items()
+        for end, holder in ends.items()
+        for key, value in holder.items()
+    }
+
+
+@settings(max_examples=20, deadline=None)
+@given(cases())
+def test_buckets_and_void_steps_change_no_bit(case):
+    layout, method, buckets, void = case
+    plain = Exchange(layout, method, seed=2)
+    other = Exchange(layout, method, seed=2, buckets=buckets)
+    for step, place in enumerate(void):
+        if place is not None:
+            poisoned, before = gradients(layout, step + 10), bits(other.state_dict())
+            name, offset = place
+            poisoned[name][offset % len(poisoned[name])] = (torch.inf, torch.nan)[step % 2]
+            assert not other.reduce_(poisoned)
+            assert all(bool(tensor.isnan().all()) for tensor in poisoned.values())
+            assert bits(other.state_dict()) == before
+        expected, found = gradients(layout, step), gradients(layout, step)
+        assert plain.reduce_(expected)
+        assert other.reduce_(found)
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert bits(plain.state_dict()) == bits(other.state_dict())
+    assert (other.stats().steps, other.stats().skipped) == (4, sum(place is not None for place in void))
+    plain.close()
+    other.close()
