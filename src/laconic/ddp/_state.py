@@ -186,6 +186,7 @@ class CommState:
             RuntimeError: where there is no model yet, or the parameters are not those of the model.
             ExchangeError: where the exchange has failed, or replicas differ.
         """
+        check_bucket(bucket)
         model, session = self._require()
         future: TensorFuture = self._untraced(bucket, model, session)
         return future
@@ -196,7 +197,6 @@ class CommState:
         model: DDPModel,
         session: Session,
     ) -> TensorFuture:
-        check_bucket(bucket)
         if bucket.index() == 0:
             self._begin_step(model, session)
         parameters = [p for p in bucket.parameters() if p.numel() > 0]
