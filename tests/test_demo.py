@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from laconic.cli._group import laconic
-from laconic.demo import LINKS, METHODS, Run, Settings, make_row, run_all, verdict
+from laconic.demo import LINKS, METHODS, DemoSettings, Run, make_row, run_all, verdict
 from laconic.demo._model import ByteTransformer
 from laconic.demo._text import even_starts, read_corpus, share, windows
 from laconic.demo._worker import schedule
@@ -106,7 +106,7 @@ def test_the_verdict_follows_the_numbers():
 
 def test_real_processes_train_and_count_their_bytes():
     seen = []
-    settings = Settings(steps=3, nodes=2, points=3)
+    settings = DemoSettings(steps=3, nodes=2, points=3)
     methods = [BY_NAME[name] for name in ("bf16", "ef21", "compressed-1bit", "compressed-1bit")]
     runs = run_all(settings, methods, lambda name, step, loss: seen.append((name, step)))
     assert seen == [(method.name, step) for method in methods for step in (1, 2, 3)]

@@ -11,11 +11,12 @@ import torch
 from click.testing import CliRunner
 
 import laconic
-from laconic.bench.cases import WARM_UP, Settings, Times, format_of, make_layout, one_thread
+from laconic.bench.cases import BenchSettings, format_of, make_layout, one_thread
 from laconic.bench.exchange import METHODS, PHASES, Rank, count_notes, measure
+from laconic.bench.timing import WARM_UP, Times
 from laconic.cli._group import laconic as cli
 
-TINY = Settings(dims=(900,), segments=(1, 6), nodes=(2, 3), repeats=2)
+TINY = BenchSettings(dims=(900,), segments=(1, 6), nodes=(2, 3), repeats=2)
 STEP_FIELDS = {"method", "d", "nodes", "segments", "phases", "ms", "ratio", "cpu_ms", "cpu_ratio"}
 WHOLE_FIELDS = {
     "method",

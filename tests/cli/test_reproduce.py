@@ -35,7 +35,7 @@ class Runs:
     def experiment(self, name: str, *outcomes: str, needs=()) -> Experiment:
         def run(settings: Settings) -> Report:
             self.seen.append((name, settings))
-            settings.tell(0.5, "half [of] it")
+            settings.report_progress(0.5, "half [of] it")
             (settings.checkpoint / "half").write_text(name)
             if name in self.fails:
                 raise RuntimeError("it broke\nhere")

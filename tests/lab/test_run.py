@@ -8,7 +8,15 @@ import pytest
 import torch
 
 import laconic
-from laconic.lab import LogisticRegression, NodeByNode, Quadratic, Result, Simulation, base_stepsize, run
+from laconic.lab import (
+    LogisticRegression,
+    Quadratic,
+    Result,
+    SequentialSimulation,
+    Simulation,
+    base_stepsize,
+    run,
+)
 from laconic.theory import ef21_pl_stepsize, ef21_stepsize
 
 METHODS = {
@@ -45,7 +53,7 @@ def test_batched_equals_node_by_node(problem, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_round_from_the_same_state(problem, name):
-    """From the middle of a run, not only from the start: the walker takes over the batch's state."""
+    """From the middle of a run, not only from the start: the sequential form takes over the batch's state."""
     feedback = METHODS[name]
     x = torch.from_numpy(np.random.default_rng(1).standard_normal(problem.d))
     batch = Simulation(
@@ -53,15 +61,15 @@ def test_one_round_from_the_same_state(problem, name):
     )
     for _ in range(7):
         batch.advance(problem.gradients(batch.x))
-    walker = NodeByNode(problem, feedback, batch.x[0].clone(), 0.4, 2)
+    single = SequentialSimulation(problem, feedback, batch.x[0].clone(), 0.4, 2)
     state = batch.sender.state_dict()
-    for i, sender in enumerate(walker.senders):
+    for i, sender in enumerate(single.senders):
         sender.load_state_dict({k: v[0, i] if isinstance(v, torch.Tensor) else v for k, v in state.items()})
     state = batch.receiver.state_dict()
-    walker.receiver.load_state_dict({k: v[0] if isinstance(v, torch.Tensor) else v for k, v in state.items()})
+    single.receiver.load_state_dict({k: v[0] if isinstance(v, torch.Tensor) else v for k, v in state.items()})
     batch.advance(problem.gradients(batch.x))
-    walker.advance(walker.gradients())
-    torch.testing.assert_close(batch.x[0], walker.x, rtol=1e-12, atol=0)
+    single.advance(single.gradients())
+    torch.testing.assert_close(batch.x[0], single.x, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from laconic.compressors import RandK, TopK
-from laconic.papers import DataMissingError, Settings
-from laconic.papers import _biased as biased
+from laconic.papers import EXPERIMENTS, DataMissingError, Settings
 from laconic.papers import _biased_albert as albert
 from laconic.papers import _biased_algorithm1 as algorithm1
 from laconic.papers import _biased_bits as bits
@@ -22,12 +21,13 @@ from laconic.papers import _biased_savings as savings
 from laconic.papers import _biased_statistics as statistics
 from laconic.papers import _biased_training as training
 from laconic.papers import _biased_variance as variance
-from laconic.papers._biased_rows import Row
-from laconic.papers._training import Course
+from laconic.papers._biased_rows import TableRow
+from laconic.papers._training import TrainingCurve
 
 DATA = Path(os.environ["LACONIC_DATA"]) if "LACONIC_DATA" in os.environ else None
 needs_data = pytest.mark.skipif(DATA is None, reason="LACONIC_DATA does not name the data folder")
 SETTINGS = Settings(quick=True, data=DATA)
+BIASED = [each for each in EXPERIMENTS.values() if each.name.startswith("biased-")]
 
 
 def hold(report, errata=0):
@@ -43,7 +43,7 @@ def hold(report, errata=0):
 
 
 def test_every_figure_and_table_is_there():
-    names = [experiment.name for experiment in biased.EXPERIMENTS]
+    names = [experiment.name for experiment in BIASED]
     assert names == [
         "biased-table3",
         "biased-table4",
@@ -59,11 +59,11 @@ def test_every_figure_and_table_is_there():
         "biased-dithering",
         "biased-albert",
     ]
-    assert [e.name for e in biased.EXPERIMENTS if e.stands_for] == ["biased-albert"]
+    assert [e.name for e in BIASED if e.stands_for] == ["biased-albert"]
 
 
 def test_experiments_say_what_data_they_miss():
-    needy = [experiment for experiment in biased.EXPERIMENTS if experiment.needs]
+    needy = [experiment for experiment in BIASED if experiment.needs]
     assert len(needy) == 4
     for experiment in needy:
         assert experiment.missing(None) == list(experiment.needs)
@@ -79,12 +79,12 @@ def test_table_3():
 
 
 def test_table_3_sees_constants_that_are_too_good_or_too_careful():
-    row = Row("d", TopK(8), ("delta",), ("delta",), torch.ones(64, dtype=torch.float64))
+    row = TableRow("d", TopK(8), ("delta",), ("delta",), torch.ones(64, dtype=torch.float64))
     (found,) = constants.worst(row, samples=1, draws=1)
     assert found.value == pytest.approx(8.0)
-    assert [v.outcome for v in constants.judge([found])] == ["agrees", "agrees"]
-    assert [v.outcome for v in constants.judge([replace(found, declared=7.9)])] == ["disagrees", "agrees"]
-    assert [v.outcome for v in constants.judge([replace(found, declared=8.5)])] == ["agrees", "disagrees"]
+    assert [v.outcome for v in constants.evaluate([found])] == ["agrees", "agrees"]
+    assert [v.outcome for v in constants.evaluate([replace(found, declared=7.9)])] == ["disagrees", "agrees"]
+    assert [v.outcome for v in constants.evaluate([replace(found, declared=8.5)])] == ["agrees", "disagrees"]
     lower = replace(found, name="alpha", declared=0.126, value=0.125)
     assert lower.exceeded
     assert not replace(lower, declared=0.124).exceeded
@@ -129,23 +129,23 @@ def test_the_best_scaling_is_the_best():
 
 @needs_data
 def test_figure_2():
-    hold(savings.report_savings(SETTINGS, rounds=100, trained=20))
+    hold(savings.report(SETTINGS, rounds=100, trained=20))
 
 
 @needs_data
 def test_empirical_variance():
-    hold(variance.report_variance(SETTINGS, rounds=40, every=10))
+    hold(variance.report(SETTINGS, rounds=40, every=10))
 
 
 def test_a_lower_variance_of_the_random_ones_would_be_seen():
     names = list(variance.COMPRESSORS)
     values = dict(zip(names, ([0.2], [0.8], [0.04], [0.08]), strict=True))
     course = variance.Variances("", [0], values, [1.0])
-    assert {v.outcome for v in variance.judge_variance([course])} == {"agrees"}
+    assert {v.outcome for v in variance.evaluate([course])} == {"agrees"}
     turned = replace(course, values=values | {names[1]: [0.1], names[3]: [0.03]})
-    assert [v.outcome for v in variance.judge_variance([turned])] == ["disagrees", "disagrees", "agrees"]
+    assert [v.outcome for v in variance.evaluate([turned])] == ["disagrees", "disagrees", "agrees"]
     worse = replace(course, values=values | {names[2]: [0.12], names[3]: [0.13]})
-    assert [v.outcome for v in variance.judge_variance([worse])] == ["agrees", "agrees", "disagrees"]
+    assert [v.outcome for v in variance.evaluate([worse])] == ["agrees", "agrees", "disagrees"]
 
 
 # Figures 7 and 8, Theorem 21, Examples 1 to 3
@@ -161,9 +161,9 @@ def test_figure_8():
 
 def test_a_path_above_its_bound_would_be_seen():
     (task, *_) = cgd.quadratics(d=10)
-    walk = cgd.walk(task, "Top-5", TopK(5), 30)
-    assert walk.tightness <= 1
-    assert replace(walk, gaps=walk.gaps[:1].repeat(len(walk.gaps))).tightness > 1
+    descent = cgd.descend(task, "Top-5", TopK(5), 30)
+    assert descent.tightness <= 1
+    assert replace(descent, gaps=descent.gaps[:1].repeat(len(descent.gaps))).tightness > 1
 
 
 def test_theorem_21():
@@ -172,13 +172,13 @@ def test_theorem_21():
 
 def test_courses_above_their_bounds_would_be_seen():
     courses = algorithm1.follow(rounds=400, runs=1)
-    assert {v.outcome for v in algorithm1.judge(courses)} == {"agrees"}
+    assert {v.outcome for v in algorithm1.evaluate(courses)} == {"agrees"}
     # Always above the bounds, and falling a little faster than they do.
     above = replace(courses, gaps=courses.bounds * (1 + 1 / np.arange(1, 401)), drift=1e-6)
-    told = [v.outcome for v in algorithm1.judge(above)]
+    told = [v.outcome for v in algorithm1.evaluate(above)]
     assert told == ["disagrees"] * 3 + ["agrees", "disagrees"]
     flat = replace(courses, gaps=courses.gaps * 0 + courses.gaps[..., -1:])
-    assert [v.outcome for v in algorithm1.judge(flat)][3] == "disagrees"
+    assert [v.outcome for v in algorithm1.evaluate(flat)][3] == "disagrees"
 
 
 def test_the_nodes_of_theorem_21_are_alike_in_the_first_setting_only():
@@ -201,24 +201,25 @@ def test_examples_1_to_3():
 @needs_data
 @pytest.mark.slow
 def test_figure_4():
-    hold(training.report_feedback(SETTINGS, training.Size(width=8, rounds=40, judged=4)))
+    hold(training.report_feedback(SETTINGS, width=8, rounds=40, evaluated=4))
 
 
 @needs_data
 @pytest.mark.slow
 def test_figure_5():
-    hold(training.report_dithering(SETTINGS, training.Size(width=8, rounds=40, judged=4)))
+    hold(training.report_dithering(SETTINGS, width=8, rounds=40, evaluated=4))
 
 
 @needs_data
 def test_a_long_run_goes_on_from_what_it_has_kept(tmp_path):
-    size, methods = training.Size(8, 2, 1), {name: training.FEEDBACK[name] for name in ("SGD", "Rand-5")}
-    first = training.train(replace(SETTINGS, checkpoint=tmp_path), size, methods)
+    methods = {name: training.FEEDBACK[name] for name in ("SGD", "Rand-5")}
+    size = {"width": 8, "rounds": 2, "evaluated": 1}
+    first = training.train(replace(SETTINGS, checkpoint=tmp_path), methods, **size)
     assert len(list(tmp_path.glob("*.json"))) == len(list(tmp_path.iterdir())) == 2
-    assert first == training.train(SETTINGS, size, methods)
+    assert first == training.train(SETTINGS, methods, **size)
     (tmp_path / "1.json").unlink()
     (tmp_path / "0.json").write_text((tmp_path / "0.json").read_text().replace("[0, 1, 2]", "[0, 1, 7]"))
-    again = training.train(replace(SETTINGS, checkpoint=tmp_path), size, methods)
+    again = training.train(replace(SETTINGS, checkpoint=tmp_path), methods, **size)
     assert again["SGD"].rounds == [0, 1, 7]
     assert again["Rand-5"] == first["Rand-5"]
 
@@ -227,25 +228,25 @@ def course(losses, bits_a_round=1.0):
     rounds = list(range(len(losses)))
     sent = [bits_a_round * t for t in rounds]
     kinds = ("values", "entropy", "wire")
-    return Course(rounds, list(losses), [0.1] * len(losses), dict.fromkeys(kinds, sent))
+    return TrainingCurve(rounds, list(losses), [0.1] * len(losses), dict.fromkeys(kinds, sent))
 
 
 def test_feedback_that_does_not_help_would_be_seen():
     good, bad = course([2.0, 1.0, 1.0, 1.0]), course([2.0, 2.0, 2.0, 2.0])
     courses = {name: bad if "without" in name or "Rand" in name else good for name in training.FEEDBACK}
-    assert {v.outcome for v in training.judge_feedback(courses)} == {"agrees"}
+    assert {v.outcome for v in training.evaluate_feedback(courses)} == {"agrees"}
     turned = {name: good if c is bad else bad for name, c in courses.items()} | {"SGD": good}
-    assert {v.outcome for v in training.judge_feedback(turned)} == {"disagrees"}
+    assert {v.outcome for v in training.evaluate_feedback(turned)} == {"disagrees"}
     burst = courses | {name: course([2.0, math.inf]) for name in courses if "without" in name}
-    assert {v.outcome for v in training.judge_feedback(burst)} == {"agrees"}
+    assert {v.outcome for v in training.evaluate_feedback(burst)} == {"agrees"}
 
 
 def test_the_fewest_bits_are_counted():
     courses = {name: course([2.0, 1.0, 1.0], 10.0) for name in training.DITHERING}
     best = "Top-5 % + nat. dithering"
     cheap = courses | {best: course([2.0, 1.0, 1.0], 1.0)}
-    assert {v.outcome for v in training.judge_dithering(cheap)} == {"agrees"}
-    assert {v.outcome for v in training.judge_dithering(courses)} == {"disagrees"}
+    assert {v.outcome for v in training.evaluate_dithering(cheap)} == {"agrees"}
+    assert {v.outcome for v in training.evaluate_dithering(courses)} == {"disagrees"}
     assert training.spent_until(course([2.0, 1.5]), 1.0, "wire") == math.inf
     assert training.spent_until(course([2.0, 1.5, 1.0], 3.0), 1.5, "wire") == 3.0
 

@@ -7,21 +7,21 @@ import torch
 import laconic
 from laconic.papers import EXPERIMENTS, DataMissingError, Settings
 from laconic.papers import _ef21_counterexample as counterexample
-from laconic.papers import _ef21_least_squares as least_squares
 from laconic.papers import _ef21_markov as markov
 from laconic.papers import _ef21_noise as noise
 from laconic.papers import _ef21_rates as rates
-from laconic.papers._ef21 import EXPERIMENTS as OF_EF21
-from laconic.papers._ef21_common import floor, thinned
-from laconic.papers._rates import Slope, factor, follow, power, worst_step
+from laconic.papers._figures import thinned
+from laconic.papers._fits import factor, floor, half_lives, power
+from laconic.papers._follow import follow
+from laconic.papers._slope import Slope
+from laconic.papers._tight_rate import worst_step
 
 QUICK = Settings(quick=True)
+OF_EF21 = [each for each in EXPERIMENTS.values() if each.name.startswith("ef21-")]
 RUNS = {
     "markov": lambda: markov.report(QUICK, 700),
-    "rates": lambda: rates.report(QUICK, rates.Size(rounds=1500, pl_rounds=1000, states=40000)),
-    "counterexample": lambda: counterexample.report(
-        QUICK, counterexample.Size(stepsizes=(0.03, 0.01), runs=4, relaxations=20.0)
-    ),
+    "rates": lambda: rates.report(QUICK, rounds=1500, pl_rounds=1000, states=40000),
+    "counterexample": lambda: counterexample.report(QUICK, stepsizes=(0.03, 0.01), runs=4, relaxations=20.0),
 }
 
 
@@ -38,7 +38,8 @@ def test_every_verdict_agrees(name, tmp_path):
 
 
 def test_the_experiments_are_listed_and_say_what_they_are():
-    assert [each.name for each in OF_EF21] == [name for name in EXPERIMENTS if name.startswith("ef21-")]
+    assert len(OF_EF21) == 7
+    assert all(name == each.name for name, each in EXPERIMENTS.items())
     for each in OF_EF21:
         assert each.paper.startswith("Richtárik")
         assert each.shows.endswith(".")
@@ -87,14 +88,18 @@ def test_fits_find_what_was_put_in():
     T = np.arange(1.0, 2001.0)
     assert power(7 * T**-0.8) == pytest.approx(-0.8)
     assert factor(3 * 0.99**T) == pytest.approx(0.99)
-    first, last = least_squares.half_lives(2.0 ** (-T / 50))
+    first, last = half_lives(2.0 ** (-T / 50))
     assert (first, last) == (pytest.approx(50), pytest.approx(50))
-    assert least_squares.half_lives(np.ones(400))[1] == np.inf
+    assert half_lives(np.ones(400))[1] == np.inf
 
 
 def test_small_helpers():
     assert floor(np.array([9.0, 9.0, 9.0, 1.0, np.nan])) == 1.0
-    at = thinned(5000, 100)
+    even = thinned(5000, 100)
+    assert (even[0], even[-1], len(even)) == (0, 4999, 100)
+    assert set(np.diff(even)) == {50, 51}
+    assert thinned(7).tolist() == thinned(7, log=True).tolist() == list(range(7))
+    at = thinned(5000, 100, log=True)
     assert (at[0], at[-1]) == (0, 4999)
     assert len(at) <= 101
     assert (np.diff(at) > 0).all()

@@ -14,7 +14,7 @@ from laconic.layout import Layout
 from laconic.papers import Settings
 from laconic.papers._images import IMAGES, Images, load_images
 from laconic.papers._networks import FlatNetwork, plain_network, residual_network, resnet, vgg
-from laconic.papers._training import Course, Training, batches, descend, kept
+from laconic.papers._training import Training, TrainingCurve, batches, descend, train_cached
 
 DATA = Path(os.environ["LACONIC_DATA"]) if "LACONIC_DATA" in os.environ else None
 needs_data = pytest.mark.skipif(DATA is None, reason="LACONIC_DATA does not name the data folder")
@@ -35,7 +35,7 @@ def some_images(side=8):
 
 
 def training(make=NETWORKS["plain"][0], **arguments):
-    settings = {"rounds": 4, "stepsize": 0.05, "nodes": 2, "batch": 10, "judged": 1} | arguments
+    settings = {"rounds": 4, "stepsize": 0.05, "nodes": 2, "batch": 10, "evaluated": 1} | arguments
     return Training(some_images(), FlatNetwork(make, seed=3), **settings)
 
 
@@ -70,7 +70,7 @@ def test_the_flat_gradient_is_the_networks_own(name):
     loss = functional.cross_entropy(network.module(shown), classes)
     own = torch.autograd.grad(loss, list(network.module.parameters()))
     assert torch.allclose(found, torch.cat([g.flatten() for g in own]), atol=1e-6)
-    assert network.judge(network.start, shown, classes)[0] == pytest.approx(loss.item(), rel=1e-5)
+    assert network.evaluate(network.start, shown, classes)[0] == pytest.approx(loss.item(), rel=1e-5)
     assert torch.equal(network.start, FlatNetwork(make, seed=3).start)
     assert not torch.equal(network.start, FlatNetwork(make, seed=4).start)
 
@@ -108,16 +108,16 @@ def test_training_without_compression_is_sgd_on_the_mean_gradient(name):
 
 
 def test_one_node_without_compression_is_plain_descent():
-    run = training(nodes=1, judged=4)
+    run = training(nodes=1, evaluated=4)
     iterates = [x for (x, _), _ in zip(descend(run.network, run.images, 0.05, 10), range(5), strict=False)]
-    loss = run.network.judge(iterates[-1], run.images.train, run.images.train_classes)[0]
+    loss = run.network.evaluate(iterates[-1], run.images.train, run.images.train_classes)[0]
     assert run.run(DENSE).loss[-1] == pytest.approx(loss, rel=1e-5)
 
 
 def test_bits_are_those_of_the_messages_and_starts_are_alike():
     d = len(training().network.start)
     whole = Layout.flat(d)
-    run, compressor = training(layout=whole, judged=2), laconic.TopK(7)
+    run, compressor = training(layout=whole, evaluated=2), laconic.TopK(7)
     ef14, ef21 = run.run(laconic.EF14(compressor)), run.run(laconic.EF21(compressor))
     assert ef14.rounds == [0, 2, 4]
     assert ef14.bits["values"] == [0, 2 * 224, 4 * 224]
@@ -138,19 +138,31 @@ def test_compressors_see_the_networks_tensors_unless_told_otherwise():
 
 
 def test_training_that_diverges_says_so():
-    for judged in (1, 8):
-        course = training(stepsize=1e30, rounds=8, judged=judged).run(DENSE)
+    for evaluated in (1, 8):
+        course = training(stepsize=1e30, rounds=8, evaluated=evaluated).run(DENSE)
         assert math.isnan(course.loss[-1])
         assert len(course.loss) == len(course.rounds) == len(course.bits["wire"]) < 9
         assert not any(map(math.isnan, course.loss[:-1]))
 
 
-def test_a_kept_course_is_taken_and_not_made_again(tmp_path):
-    course = Course()
-    course.add(3, math.nan, 0.1, {"values": 1.5, "entropy": 2.0, "wire": 8.0})
-    settings = Settings(checkpoint=tmp_path)
-    first = kept(settings, "some", lambda: course)
-    again = kept(settings, "some", lambda: pytest.fail("made again"))
-    assert repr(first) == repr(again) == repr(course)
+def test_a_cached_curve_is_read_and_not_made_again(tmp_path, monkeypatch):
+    curve = TrainingCurve()
+    curve.add(3, math.nan, 0.1, {"values": 1.5, "entropy": 2.0, "wire": 8.0})
+    settings, run = Settings(checkpoint=tmp_path), training()
+    monkeypatch.setattr(Training, "run", lambda *_: curve)
+    first = train_cached(settings, "some", run, DENSE)
+    monkeypatch.setattr(Training, "run", lambda *_: pytest.fail("made again"))
+    again = train_cached(settings, "some", run, DENSE)
+    assert repr(first) == repr(again) == repr(curve)
     assert [path.name for path in tmp_path.iterdir()] == ["some.json"]
-    assert kept(Settings(), "some", lambda: course) is course
+    monkeypatch.setattr(Training, "run", lambda *_: curve)
+    assert repr(train_cached(Settings(), "other", run, DENSE)) == repr(curve)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_grid_runs_every_pair_in_order_and_reports_progress():
+    told = []
+    settings = Settings(progress=lambda share, note: told.append((share, note)))
+    found = settings.grid([("a", 1), ("b", 2)], ["x", "y"], lambda row, column: row[0] + column)
+    assert found == {("a", 1): {"x": "ax", "y": "ay"}, ("b", 2): {"x": "bx", "y": "by"}}
+    assert told == [(0.0, "x, a, 1"), (0.25, "y, a, 1"), (0.5, "x, b, 2"), (0.75, "y, b, 2"), (1.0, "done")]

@@ -1,11 +1,9 @@
-"""The benchmark of the exchange: settings, methods, layouts, gradients and rows of results."""
+"""Settings, methods, layouts, gradients and rows of the benchmark of the exchange."""
 
 import os
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,28 +11,28 @@ from torch import Tensor
 
 import laconic
 
+from .timing import WARM_UP, Times, median
+
 METHODS: dict[str, Any] = {
     "ef21": laconic.EF21(laconic.TopK(0.01) >> laconic.Cast(torch.bfloat16)),
     "ef14": laconic.EF14(laconic.TopK(0.01) >> laconic.ScaledSign()),
 }
 EXEMPT = 256
 """Numbers of an exempt segment."""
-WARM_UP = 3
-"""Rounds that do not count: EF21's dense one, and those in which memory is first touched."""
 MOST = 16
 """Ranks of the largest exchange."""
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 """Called with a note before each piece of work."""
 
 
-def silent(note: str) -> None:
-    """Tell nobody."""
+def no_progress(_: object) -> None:
+    """Drop the note."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is measured.
+class BenchSettings:
+    """Cases of the benchmark.
 
     Args:
         dims: lengths of the vector.
@@ -56,7 +54,7 @@ class Settings:
     processes: int = 0
 
     def __post_init__(self) -> None:
-        """Check, and leave out what is named twice."""
+        """Check, and remove duplicates."""
         object.__setattr__(self, "segments", tuple(sorted({1, *self.segments})))
         for name in ("dims", "nodes", "methods"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
@@ -98,7 +96,7 @@ def make_layout(d: int, segments: int) -> laconic.Layout:
 
 
 def format_of(feedback: Any, layout: laconic.Layout, round: int) -> Any:
-    """What both ends know of a round's messages, for ``expect=``.
+    """The format of a round's messages, for ``expect=``.
 
     Versions of the library without ``feedback.format`` have ``laconic.wire.Schema``.
     """
@@ -152,31 +150,6 @@ class StepRow:
     ratio: float
     cpu_ms: float
     cpu_ratio: float
-
-
-@dataclass
-class Times:
-    """Seconds of each round, by the clock and of processor time."""
-
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-
-    def add(self, run: Callable[[], object]) -> None:
-        """Those of one run more, of all threads of the process."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        run()
-        self.cpu.append(time.process_time() - cpu)
-        self.wall.append(time.perf_counter() - wall)
-
-    def ratios(self, other: "Times") -> tuple[float, float]:
-        """Of these to the other's, round by round: what slows the machine down for a while slows both."""
-        wall, cpu = zip(self.wall, other.wall, strict=True), zip(self.cpu, other.cpu, strict=True)
-        return median([a / b for a, b in wall]), median([a / b for a, b in cpu])
-
-
-def median(values: Sequence[float]) -> float:
-    """Of those rounds that count."""
-    return statistics.median(values[WARM_UP:])
 
 
 def step_rows(

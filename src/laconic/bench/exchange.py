@@ -1,4 +1,4 @@
-"""The cost of a whole exchange: one rank's work with simulated peers, and ``reduce_`` of all ranks."""
+"""Benchmark of the exchange: one rank's work with simulated peers, and ``Exchange.reduce_``."""
 
 import argparse
 import json
@@ -17,18 +17,17 @@ import laconic
 
 from .cases import (
     METHODS,
+    BenchSettings,
     Gradients,
-    Settings,
+    Progress,
     StepRow,
-    Tell,
-    Times,
     format_of,
-    median,
+    no_progress,
     one_thread,
-    silent,
     step_rows,
 )
 from .processes import measure_processes
+from .timing import Times, median
 
 PHASES = ("stage", "pack", "unpack", "receive", "commit")
 
@@ -98,44 +97,44 @@ class Rank:
         self.phases.append({phase: marks[i + 1] - marks[i] for i, phase in enumerate(PHASES)})
 
 
-def count_notes(settings: Settings) -> int:
-    """How often :func:`measure` tells of its work."""
+def count_notes(settings: BenchSettings) -> int:
+    """How many notes :func:`measure` sends."""
     turns = 1 if settings.processes else len(settings.nodes) + 1
     peers = 0 if settings.processes else max(settings.nodes) - 1
     return len(settings.cases) * (peers + turns * settings.rounds)
 
 
-def measure(settings: Settings, tell: Tell = silent) -> dict[str, Any]:
-    """All that the settings ask for, on one thread.
+def measure(settings: BenchSettings, progress: Progress = no_progress) -> dict[str, Any]:
+    """Measure what the settings name, on one thread.
 
     Returns:
-        The settings, and lists of rows: "simulated" (:class:`StepRow`) and "whole" (:class:`WholeRow`), or
+        The settings, and lists of rows: "simulated" (:class:`StepRow``) and "whole" (:class:``WholeRow`), or
         "processes" (:class:`StepRow`, with the phases of ``Exchange.stats()``).
     """
     record: dict[str, Any] = {"settings": asdict(settings)}
     if settings.processes:
-        return record | {"processes": measure_processes(settings, tell)}
+        return record | {"processes": measure_processes(settings, progress)}
     simulated: list[StepRow] = []
     whole: list[WholeRow] = []
     with one_thread():
         for case in settings.cases:
-            simulated += measure_simulated(settings, case, tell)
-            whole.append(measure_whole(settings, case, tell))
+            simulated += measure_simulated(settings, case, progress)
+            whole.append(measure_whole(settings, case, progress))
     return record | {"simulated": list(map(asdict, simulated)), "whole": list(map(asdict, whole))}
 
 
-def measure_simulated(settings: Settings, case: tuple[str, int], tell: Tell) -> list[StepRow]:
+def measure_simulated(settings: BenchSettings, case: tuple[str, int], progress: Progress) -> list[StepRow]:
     """Rank 0's work in a step, by number of ranks and layout; the layouts take turns in each round."""
     method, d = case
     layouts = settings.layouts(d)
     gradients = Gradients(layouts)
-    frames = _frames_of_peers(settings, case, gradients, tell)
+    frames = _frames_of_peers(settings, case, gradients, progress)
     rows: list[StepRow] = []
     for nodes in settings.nodes:
         ranks = {s: Rank(layout, METHODS[method], nodes) for s, layout in layouts.items()}
         totals = {s: Times() for s in layouts}
         for round in range(settings.rounds):
-            tell(f"{method}, d = {d:,}, n = {nodes}")
+            progress(f"{method}, d = {d:,}, n = {nodes}")
             gradient = gradients.of(0, round)
             for s, rank in ranks.items():
                 peers = frames[s][round][: nodes - 1]
@@ -145,7 +144,7 @@ def measure_simulated(settings: Settings, case: tuple[str, int], tell: Tell) -> 
 
 
 def _frames_of_peers(
-    settings: Settings, case: tuple[str, int], gradients: Gradients, tell: Tell
+    settings: BenchSettings, case: tuple[str, int], gradients: Gradients, progress: Progress
 ) -> dict[int, list[list[Tensor]]]:
     """By number of segments, what the other ranks send in each round; nothing in the first.
 
@@ -156,7 +155,7 @@ def _frames_of_peers(
     formats = {s: format_of(feedback, layout, 1) for s, layout in layouts.items()}
     frames: dict[int, list[list[Tensor]]] = {s: [[] for _ in range(settings.rounds)] for s in layouts}
     for node in range(1, max(settings.nodes)):
-        tell(f"{method}, d = {d:,}: the other ranks' messages")
+        progress(f"{method}, d = {d:,}: the other ranks' messages")
         senders = {s: feedback.sender(layout, node=node, seed=0) for s, layout in layouts.items()}
         for round in range(settings.rounds):
             gradient = gradients.of(node, round)
@@ -168,7 +167,7 @@ def _frames_of_peers(
     return frames
 
 
-def measure_whole(settings: Settings, case: tuple[str, int], tell: Tell) -> WholeRow:
+def measure_whole(settings: BenchSettings, case: tuple[str, int], progress: Progress) -> WholeRow:
     """``reduce_`` of one segment on a single rank, its parts, and a pass over d, in turns."""
     method, d = case
     layout = settings.layouts(d)[1]
@@ -181,7 +180,7 @@ def measure_whole(settings: Settings, case: tuple[str, int], tell: Tell) -> Whol
     equal = True
     try:
         for round in range(settings.rounds):
-            tell(f"{method}, d = {d:,}: reduce_ and its parts")
+            progress(f"{method}, d = {d:,}: reduce_ and its parts")
             gradient = gradients.of(0, round)
             tensors = {name: gradient.clone()}
             whole.add(partial(exchange.reduce_, tensors))
@@ -198,7 +197,7 @@ def measure_whole(settings: Settings, case: tuple[str, int], tell: Tell) -> Whol
 def main() -> None:
     """Measure and write JSON, without the packages of the command line."""
     parser = argparse.ArgumentParser(description="What `laconic bench exchange` measures, as JSON.")
-    for field in fields(Settings):
+    for field in fields(BenchSettings):
         default: Any = field.default
         many = isinstance(default, tuple)
         kind = type(default[0] if many else default)
@@ -206,7 +205,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write it; by default on standard output")
     chosen = vars(parser.parse_args())
     out = chosen.pop("json")
-    text = json.dumps(measure(Settings(**chosen)), indent=2) + "\n"
+    text = json.dumps(measure(BenchSettings(**chosen)), indent=2) + "\n"
     if out is None:
         sys.stdout.write(text)
     else:

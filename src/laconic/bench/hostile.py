@@ -1,14 +1,14 @@
-"""Selection among data that breaks shortcuts, against selection among normal numbers, measured in turns."""
+"""Benchmark of selection on adversarial data, against normal numbers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from laconic.bench.kernels import Clock, threads
+from laconic.bench.kernels import even, threads
+from laconic.bench.timing import Clock
 from laconic.compressors import BlockTopK, TopK
 from laconic.kernels import Cuts, _dispatch, select_segments
 from laconic.kernels.tables import Vectors
@@ -72,7 +72,7 @@ def measure_hostile(name: str, d: int, goal: str, repeats: int) -> HostileRow:
         runs[f"{kind} segments"] = partial(_select, x, _segments(d, _SEGMENTS))
         runs[f"{kind} blocks"] = partial(_select, x, _blocks(d))
     with threads(1):
-        least = Clock(torch.device("cpu")).in_turns(runs, 4 * repeats)
+        least = Clock().in_turns(runs, 4 * repeats)
         every = (_segments(d, 1), _segments(d, _SEGMENTS), _blocks(d))
         equal = all(_is_defined(vectors["hostile"], cuts) for cuts in every)
     ways = ("first", "segments", "blocks")
@@ -82,9 +82,9 @@ def measure_hostile(name: str, d: int, goal: str, repeats: int) -> HostileRow:
 
 def _segments(total: int, count: int) -> Cuts:
     """Segments of about one length, of which each keeps 1 %."""
-    edges = [total * i // count for i in range(count + 1)]
-    lengths = [b - a for a, b in pairwise(edges)]
-    return Cuts.of(edges[:-1], lengths, [TopK(0.01).kept(length) for length in lengths])
+    segments = even(total, count).segments
+    kept = [TopK(0.01).kept(s.numel) for s in segments]
+    return Cuts.of([s.offset for s in segments], [s.numel for s in segments], kept)
 
 
 def _blocks(d: int) -> Cuts:

@@ -1,11 +1,9 @@
 """Benchmark of senders: EF21's step and its parts, against ``torch.topk`` and reading.
 
-Every time is the smallest of several; what stands in one row was measured in turns, so that a slower moment
-of the machine meets all of it. Every result is held against the plain definition in the same run.
+Every time is the smallest of several. The times of one row are measured in turns, so that other load affects
+all of them alike. Every result is compared with the plain definition in the same run.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from laconic.bench.timing import Clock
 from laconic.compressors import (
     BiasedRounding,
     BlockQuantizer,
@@ -99,36 +98,6 @@ class RateRow:
     plain: float
     goal: str
     equal: bool
-
-
-class Clock:
-    """Times on a device: what was started there has ended."""
-
-    def __init__(self, device: torch.device) -> None:
-        """Remember the device."""
-        self.device = device
-
-    def seconds(self, run: Callable[[], object]) -> float:
-        """Of one run."""
-        self._wait()
-        start = time.perf_counter()
-        run()
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def in_turns(self, runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-        """The smallest time of each, after one run that does not count."""
-        least = dict.fromkeys(runs, math.inf)
-        for number in range(repeats + 1):
-            for name, run in runs.items():
-                taken = self.seconds(run)
-                if number:
-                    least[name] = min(least[name], taken)
-        return least
 
 
 @contextmanager

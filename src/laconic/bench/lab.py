@@ -1,23 +1,23 @@
-"""Benchmark of the simulator: EF21 with Top-1 by the lab, and as NumPy scripts do it."""
+"""Benchmark of the simulator: EF21 with Top-1 in ``laconic.lab.run`` and in NumPy scripts."""
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_info
 
 import laconic
 from laconic.bench.machine import describe_machine
+from laconic.bench.timing import Times
 from laconic.lab import LogisticRegression, base_stepsize, run
 from laconic.lab._data import as_signs, load_libsvm, split_bounds
+from laconic.lab._types import Array
 
-Array = npt.NDArray[np.float64]
 Gradient = Callable[[Array, Array, Array], Array]
 """From a node's rows (N_i, d), their labels (N_i,) and x (d,) to the gradient of the logistic loss (d,)."""
 
@@ -77,7 +77,7 @@ def by_rows(A: Array, y: Array, x: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Course:
+class Trajectory:
     """``|grad f|^2`` and cumulative bits per node (values, entropy) of every run: (runs, rounds + 1)."""
 
     norms: Array
@@ -85,7 +85,7 @@ class Course:
     entropy: Array
 
 
-def plain(data: Data, gradient: Gradient, stepsizes: Sequence[float], rounds: int) -> Course:
+def plain(data: Data, gradient: Gradient, stepsizes: Sequence[float], rounds: int) -> Trajectory:
     """EF21 with Top-1, one run after another, as a script spells it out."""
     bounds, d = split_bounds(len(data.y), NODES), data.X.shape[1]
     nodes = [(data.X[a:b], data.y[a:b]) for a, b in pairwise(bounds)]
@@ -113,17 +113,17 @@ def plain(data: Data, gradient: Gradient, stepsizes: Sequence[float], rounds: in
             entropy[run_number, t + 1] = entropy[run_number, t] + sent / NODES
             values[run_number, t + 1] = values[run_number, t] + (t > 0) * (sent / NODES - positions)
             x = x - stepsize * memory.mean(axis=0)
-    return Course(norms, values, entropy)
+    return Trajectory(norms, values, entropy)
 
 
-def batched(data: Data, rounds: int) -> Course:
+def batched(data: Data, rounds: int) -> Trajectory:
     """The same by the lab."""
     result = run(data.problem, laconic.EF21(laconic.TopK(1)), MULTIPLES, rounds, stop=0.0)
-    return Course(result.grad_norm2, result.bits("values"), result.bits("entropy"))
+    return Trajectory(result.grad_norm2, result.bits("values"), result.bits("entropy"))
 
 
 @dataclass(frozen=True)
-class Row:
+class LabRow:
     """One contender: the fastest of its repeats.
 
     Args:
@@ -147,28 +147,30 @@ class Row:
     same_bits: bool
 
 
-def measure(data: Data, rounds: dict[str, int], repeats: int, tell: Callable[[str], None]) -> list[Row]:
+def measure(
+    data: Data, rounds: dict[str, int], repeats: int, progress: Callable[[str], None]
+) -> list[LabRow]:
     """All contenders by turns, ``repeats`` times; rounds by contender."""
     base = base_stepsize(data.problem, laconic.EF21(laconic.TopK(1)))
     stepsizes = [base * multiple for multiple in MULTIPLES]
-    contenders: dict[str, Callable[[int], Course]] = {
+    contenders: dict[str, Callable[[int], Trajectory]] = {
         "laconic": lambda n: batched(data, n),
         "products": lambda n: plain(data, by_products, stepsizes, n),
         "rows": lambda n: plain(data, by_rows, stepsizes, n),
     }
     batched(data, 2)  # loops are compiled
-    wall = dict.fromkeys(contenders, np.inf)
-    cpu = dict.fromkeys(contenders, np.inf)
-    courses: dict[str, Course] = {}
+    times = {name: Times() for name in contenders}
+    courses: dict[str, Trajectory] = {}
+
+    def contend(name: str) -> None:
+        courses[name] = contenders[name](rounds[name])
+
     for _ in range(repeats):
-        for name, contender in contenders.items():
-            tell(name)
-            began = time.perf_counter(), time.process_time()
-            courses[name] = contender(rounds[name])
-            ended = time.perf_counter(), time.process_time()
-            gradients = rounds[name] + 1
-            wall[name] = min(wall[name], 1e3 * (ended[0] - began[0]) / gradients)
-            cpu[name] = min(cpu[name], 1e3 * (ended[1] - began[1]) / gradients)
+        for name in contenders:
+            progress(name)
+            times[name].add(partial(contend, name))
+    wall = {name: 1e3 * min(taken.wall) / (rounds[name] + 1) for name, taken in times.items()}
+    cpu = {name: 1e3 * min(taken.cpu) / (rounds[name] + 1) for name, taken in times.items()}
     found = []
     for name, course in courses.items():
         ours, n = courses["laconic"], min(rounds[name], rounds["laconic"]) + 1
@@ -178,11 +180,13 @@ def measure(data: Data, rounds: dict[str, int], repeats: int, tell: Callable[[st
             for a, b in ((course.values, ours.values), (course.entropy, ours.entropy))
         )
         ratios = wall[name] / wall["laconic"], cpu[name] / cpu["laconic"]
-        found.append(Row(NAMES[name], rounds[name], wall[name], cpu[name], *ratios, float(difference), same))
+        found.append(
+            LabRow(NAMES[name], rounds[name], wall[name], cpu[name], *ratios, float(difference), same)
+        )
     return found
 
 
 def machine() -> dict[str, str | int]:
-    """What was measured on."""
+    """Description of the machine, with threads."""
     blas = max((library["num_threads"] for library in threadpool_info()), default=1)
     return {**describe_machine(), "torch_threads": torch.get_num_threads(), "blas_threads": blas}

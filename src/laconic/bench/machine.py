@@ -1,4 +1,4 @@
-"""Description of the machine that a measurement was made on."""
+"""Description of the machine: processor, cores, versions."""
 
 import os
 import platform

@@ -1,13 +1,13 @@
 """Benchmark of packed messages: bits against the entropy bound, and speed on one core."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from laconic.bench.timing import Clock
 from laconic.compressors import BlockQuantizer, ClippedExponent, Compressor, NaturalCompression, Ternary, TopK
 from laconic.demo._model import CONTEXT, ByteTransformer, loss_of
 from laconic.demo._text import read_corpus, share, windows
@@ -74,16 +74,6 @@ def bound(d: int, k: int) -> float:
     return nats / math.log(2) / k
 
 
-def best(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several runs: what the machine can do when nobody else uses it."""
-    seconds = math.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds = min(seconds, time.perf_counter() - start)
-    return seconds
-
-
 def uniform_positions(d: int, k: int) -> Integers:
     """k ascending positions of d, every set as likely."""
     rng = np.random.default_rng(k)
@@ -103,14 +93,14 @@ def measure_positions(d: int, repeats: int) -> Iterator[PositionRow]:
 
 def _position_row(form: str, density: float, d: int, positions: Integers, repeats: int) -> PositionRow:
     k = positions.size
-    plan = position_plan([d], [k])
+    plan, clock = position_plan([d], [k]), Clock()
     packed = np.empty(plan.nbytes, np.uint8) if form == "fixed" else put_adaptive(positions, plan)
     if form == "fixed":
-        encode = best(lambda: put_positions(positions, plan, packed), repeats)
-        decode = best(lambda: get_positions(packed, plan), repeats)
+        encode = clock.fastest(lambda: put_positions(positions, plan, packed), repeats)
+        decode = clock.fastest(lambda: get_positions(packed, plan), repeats)
     else:
-        encode = best(lambda: put_adaptive(positions, plan), repeats)
-        decode = best(lambda: get_adaptive(packed, plan), repeats)
+        encode = clock.fastest(lambda: put_adaptive(positions, plan), repeats)
+        decode = clock.fastest(lambda: get_adaptive(packed, plan), repeats)
     bits, least = 8 * packed.size / k, bound(d, k)
     rates = (k / seconds / 1e6 for seconds in (encode, decode, encode + decode))
     return PositionRow(density, form, least, bits, bits / least, *rates)
@@ -144,7 +134,7 @@ def _value_row(name: str, compressor: Compressor, x: torch.Tensor, repeats: int)
     def decode() -> None:
         group.with_tensors({"values": get_codes(bases, packed, one, None)}).decode()
 
-    rates = (4 * k / best(run, repeats) / 1e9 for run in (encode, decode))
+    rates = (4 * k / Clock().fastest(run, repeats) / 1e9 for run in (encode, decode))
     return ValueRow(name, 8 * (packed.size + side_bytes(one)) / k, *rates)
 
 

@@ -1,4 +1,4 @@
-"""The ``laconic`` command, which finds its subcommands by name and reports errors in one line."""
+"""The ``laconic`` command group: lazy subcommands, and errors in one line."""
 
 import warnings
 from importlib import import_module
@@ -12,7 +12,7 @@ from laconic._nearest import look_up
 COMMANDS = {
     "bench": "Measure bits and speed on this machine.",
     "compare": "Compare methods on a data set: gradient norm against bits sent.",
-    "reproduce": "Run the papers' experiments and hold them against the papers.",
+    "reproduce": "Run the papers' experiments and compare them with the papers.",
     "compressors": "Print the constants that each compressor declares.",
     "inspect": "Show what a packed message or a checkpoint holds.",
     "warmup": "Compile the hot loops ahead.",
@@ -39,7 +39,7 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what the library refuses is the user's to mend, so no traceback."""
+        """Run the command; errors of the library in one line, without a traceback."""
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show

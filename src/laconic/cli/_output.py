@@ -1,4 +1,4 @@
-"""What the commands share: the console, a progress bar, numbers for people."""
+"""Output of the commands: JSON, progress bar, tables, quantities."""
 
 import json
 import math

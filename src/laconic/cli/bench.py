@@ -10,7 +10,7 @@ from laconic.cli.bench_wire import command as wire
 
 @click.group(name="bench")
 def command() -> None:
-    """Measure on this machine; nothing here is a test.
+    """Measure speed and sizes on this machine.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``laconic bench exchange``: a whole exchange of one segment and of many."""
+"""``laconic bench exchange``: the time of a whole exchange, for one segment and for many."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from laconic.bench import exchange as bench
-from laconic.bench.cases import METHODS, Settings
+from laconic.bench.cases import METHODS, BenchSettings
 from laconic.bench.machine import describe_machine
 from laconic.cli._output import finite, print_json, progress, quantity, table_like
 
@@ -43,7 +43,11 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 )
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Names, separated by commas.")
 @click.option(
-    "--repeats", type=click.IntRange(min=1), default=11, show_default=True, help="Of which the median counts."
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=11,
+    show_default=True,
+    help="Repeats, of which the median counts.",
 )
 @click.option(
     "--processes",
@@ -73,10 +77,10 @@ def command(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """Measure a whole exchange of one segment and of many.
+    """Measure a whole exchange, with one segment and with many.
 
     One rank's work in a step, on one thread: stage (feedback and compressor), pack, unpack every rank's
-    message, receive (the estimate of the mean), commit (the memories move on). Two thirds of the segments
+    message, receive (the estimate of the mean), commit (the memories are updated). Two thirds of the segments
     are matrices that share the vector, one third are exempt vectors of 256 numbers sent in bfloat16. The
     layouts take turns in every round. Times are medians in milliseconds; "ratio" is the median over rounds
     of a step's time over that of one segment, "CPU" the same of processor time, which other programs on the
@@ -98,17 +102,17 @@ def command(
         dim, nodes, repeats = tuple(d // 10 for d in dim), nodes[:1], min(repeats, 3)
         segments = tuple(min(count, 150) for count in segments)
     names = tuple(name.strip() for name in methods.split(","))
-    settings = Settings(dim, segments, nodes, names, repeats, processes or 0)
+    settings = BenchSettings(dim, segments, nodes, names, repeats, processes or 0)
     with progress(Console(stderr=True)) as (bar, task):
         bar.update(task, total=bench.count_notes(settings), description="exchange", note="starting")
         told = 0
 
-        def tell(note: str) -> None:
+        def advance(note: str) -> None:
             nonlocal told
             bar.update(task, note=note, completed=told)
             told += 1
 
-        found = bench.measure(settings, tell)
+        found = bench.measure(settings, advance)
     record = {"machine": describe_machine() | {"threads": "1"}, **found}
     if out == Path("-"):
         print_json(record)

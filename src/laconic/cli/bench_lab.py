@@ -1,4 +1,4 @@
-"""``laconic bench lab``: how fast the simulator is, beside NumPy scripts."""
+"""``laconic bench lab``: speed of the simulator against NumPy scripts."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -51,11 +51,11 @@ def command(file: Path | None, rounds: int, repeats: int, quick: bool, as_json: 
         bar.update(task, total=3 * repeats + 1, description="data")
         data = bench.load(file)
 
-        def tell(name: str) -> None:
+        def advance(name: str) -> None:
             bar.advance(task)
             bar.update(task, description=name)
 
-        rows = bench.measure(data, measured, repeats, tell)
+        rows = bench.measure(data, measured, repeats, advance)
     machine = bench.machine()
     if as_json:
         about = {"data": data.title, "nodes": bench.NODES, "multiples": bench.MULTIPLES, "repeats": repeats}

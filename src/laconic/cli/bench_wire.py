@@ -1,4 +1,4 @@
-"""``laconic bench wire``: how small and how fast messages are."""
+"""``laconic bench wire``: size and speed of packed messages."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict

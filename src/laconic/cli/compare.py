@@ -43,7 +43,7 @@ from laconic.feedback import make_feedback
     show_default=True,
     help="Folder for results.json and the figures.",
 )
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same options was.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run with the same options.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")
 @click.pass_context
 def command(
@@ -66,8 +66,8 @@ def command(
 
     FILE is in LibSVM format, plain or compressed. Without one, the breast cancer data that come with
     scikit-learn are used. Every method starts at the same point and runs at the same multiples of one
-    stepsize, EF21's theoretical one. What is done is kept in the folder checkpoints of the output, every five
-    seconds, until the comparison is complete.
+    stepsize, EF21's theoretical one. The state of the runs is saved in the folder checkpoints of the output
+    every five seconds, until the comparison is complete.
 
     \b
     Example:
@@ -89,9 +89,9 @@ def command(
     steps = _numbers(multiples)
     loaded = load_problem(file, problem, nodes, regularizer)
     out.mkdir(parents=True, exist_ok=True)
-    kept = out / "checkpoints"
+    checkpoints = out / "checkpoints"
     if not resume:
-        _forget(kept, names)
+        _remove_checkpoints(checkpoints, names)
 
     console = Console(stderr=as_json, highlight=False)
     console.print(f"{loaded.title}: {nodes} nodes, d = {loaded.problem.d}, compressor {compressor}")
@@ -113,10 +113,10 @@ def command(
                 stop=stop,
                 seed=seed,
                 on_round=on_round,
-                checkpoint=kept,
+                checkpoint=checkpoints,
             )
     except KeyboardInterrupt:
-        console.print(f"interrupted; to go on: {_again()}", soft_wrap=True)
+        console.print(f"interrupted; to go on: {_resume_command()}", soft_wrap=True)
         ctx.exit(130)
 
     title = f"{loaded.title}: {nodes} nodes, {compressor}"
@@ -136,7 +136,7 @@ def command(
     (out / "results.json").write_text(
         json.dumps(finite({"settings": settings, **comparison.record()}), allow_nan=False)
     )
-    _forget(kept, names)
+    _remove_checkpoints(checkpoints, names)
     plots.plot_curves(comparison, title).savefig(out / "bits.png", dpi=150)
     plots.plot_multiples(comparison, title).savefig(out / "multiples.png", dpi=150)
     if as_json:
@@ -156,15 +156,15 @@ def command(
     console.print(f"written to {out}: results.json, bits.png, multiples.png")
 
 
-def _forget(folder: Path, names: list[str]) -> None:
-    """Remove what was kept of a run, and nothing else that may lie there."""
+def _remove_checkpoints(folder: Path, names: list[str]) -> None:
+    """Remove the checkpoints of these methods, and the folder if it is then empty."""
     for name in names:
         (folder / f"{name}.npz").unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
-def _again() -> str:
+def _resume_command() -> str:
     """The command that was called, with --resume."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     return shlex.join(["laconic", *arguments, "--resume"])

@@ -1,4 +1,4 @@
-"""``laconic compressors``: the table of constants."""
+"""``laconic compressors``: table of the constants that compressors declare."""
 
 import math
 import warnings

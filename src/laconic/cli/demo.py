@@ -1,4 +1,4 @@
-"""``laconic demo``: four processes train a small transformer and send real bytes."""
+"""``laconic demo``: training of a small transformer by four processes, with each method."""
 
 import json
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from rich.table import Table
 
 from laconic._nearest import look_up
 from laconic.cli._output import finite, print_json, progress
-from laconic.demo import LINKS, METHODS, Method, Row, Run, Settings, make_row, run_all, verdict
+from laconic.demo import LINKS, METHODS, DemoSettings, Method, Row, Run, make_row, run_all, verdict
 
 
 @click.command(name="demo")
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    default=Settings.steps,
+    default=DemoSettings.steps,
     show_default=True,
     help="Steps of each method.",
 )
@@ -30,7 +30,7 @@ from laconic.demo import LINKS, METHODS, Method, Row, Run, Settings, make_row, r
     help="Names, separated by commas.",
 )
 @click.option("--nodes", type=click.IntRange(min=2), default=4, show_default=True, help="Processes.")
-@click.option("--quick", is_flag=True, help="A tenth of the steps: to see it run, not to learn who wins.")
+@click.option("--quick", is_flag=True, help="A tenth of the steps: too few to compare methods.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -40,7 +40,7 @@ from laconic.demo import LINKS, METHODS, Method, Row, Run, Settings, make_row, r
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_json: bool) -> None:
-    """Train a small transformer on four nodes, with six ways to say what to do next.
+    """Train a small transformer on four nodes, with six ways to exchange gradients or updates.
 
     Four processes on this machine train a byte-level transformer on the source of Python's standard
     library, each on its own share: with a bf16 all-reduce and AdamW, and with 1 % of the coordinates
@@ -65,7 +65,7 @@ def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_jso
 
     known = {method.name: method for method in METHODS}
     chosen = [look_up("method", name.strip(), known) for name in methods.split(",")]
-    settings = Settings(steps=max(1, steps // 10) if quick else steps, nodes=nodes)
+    settings = DemoSettings(steps=max(1, steps // 10) if quick else steps, nodes=nodes)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=as_json, highlight=False)
     console.print(
@@ -92,7 +92,7 @@ def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_jso
     console.print(words)
 
 
-def _run(console: Console, settings: Settings, methods: Sequence[Method]) -> list[Run]:
+def _run(console: Console, settings: DemoSettings, methods: Sequence[Method]) -> list[Run]:
     names = [method.name for method in methods]
     if not console.is_terminal:
 

@@ -1,4 +1,4 @@
-"""``laconic inspect``: what a file holds."""
+"""``laconic inspect``: contents of a packed message or a checkpoint."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from laconic.wire import MessageReport, inspect_checkpoint, inspect_message, is_
 def command(file: Path, as_json: bool) -> None:
     """Show what FILE holds: a packed message, or a checkpoint that torch.save wrote.
 
-    A message is what laconic.pack(message, layout=layout) makes, written to a file as it is. Nothing in the
+    A message is what laconic.pack(message, layout=layout) makes, written to a file as it is. No code in the
     file is run.
 
     \b

@@ -1,4 +1,4 @@
-"""``laconic reproduce``: the papers' experiments, run and held against the papers."""
+"""``laconic reproduce``: the papers' experiments, with verdicts against the papers."""
 
 import os
 import shlex
@@ -35,7 +35,7 @@ _WHERE = (
 
 @dataclass(frozen=True)
 class _Request:
-    """What was asked for: experiments, how to run them, where the files go."""
+    """Experiments to run, their settings, and the folder for results."""
 
     experiments: Sequence["Experiment"]
     quick: bool
@@ -61,7 +61,7 @@ class _Request:
     show_envvar=True,
     help="Folder with libsvm/ and images/.",
 )
-@click.option("--resume", is_flag=True, help="Keep what OUT has of runs with the same settings.")
+@click.option("--resume", is_flag=True, help="Keep results in OUT of runs with the same settings.")
 @click.option("--list", "listing", is_flag=True, help="List the experiments and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.pass_context
@@ -109,7 +109,7 @@ def command(
     except KeyboardInterrupt:
         if name == "all":
             _write_page(request, attempts)
-        console.print(f"interrupted; to go on from here:\n{_again(name, request)}", soft_wrap=True)
+        console.print(f"interrupted; to go on from here:\n{_resume_command(name, request)}", soft_wrap=True)
         ctx.exit(130)
     if name == "all":
         _report_all(console, request, attempts, as_json)
@@ -124,7 +124,7 @@ def _console(as_json: bool) -> Console:
     return console
 
 
-def _again(name: str, request: _Request) -> str:
+def _resume_command(name: str, request: _Request) -> str:
     words = ["laconic", "reproduce", name, *(["--quick"] if request.quick else []), "--out", str(request.out)]
     if request.data is not None:
         words += ["--data", str(request.data)]
@@ -132,7 +132,7 @@ def _again(name: str, request: _Request) -> str:
 
 
 def _run(console: Console, request: _Request, attempts: list["Attempt"], everything: bool) -> None:
-    """Run what was asked for; what has ended is in ``attempts``, even where the rest is interrupted."""
+    """Run the experiments; ``attempts`` holds those that have ended, also after an interruption."""
     total = len(request.experiments)
     width = max(len(experiment.name) for experiment in request.experiments)
     with progress(console) as (bar, task):
@@ -140,15 +140,15 @@ def _run(console: Console, request: _Request, attempts: list["Attempt"], everyth
         for number, experiment in enumerate(request.experiments):
             bar.reset(task, total=1.0, description=experiment.name.ljust(width), note="")
 
-            def tell(share: float, note: str, number: int = number) -> None:
+            def report_progress(share: float, note: str, number: int = number) -> None:
                 share = min(max(share, 0.0), 1.0)
                 bar.update(task, completed=share, note=escape(note))
                 if overall is not None:
                     bar.update(overall, completed=number + share, note=f"{number} of {total} done")
 
-            tell(0.0, "")
+            report_progress(0.0, "")
             start = time.monotonic()
-            attempt = (_tried if everything else _run_one)(experiment, request, tell)
+            attempt = (_try_one if everything else _run_one)(experiment, request, report_progress)
             attempts.append(attempt)
             if everything:
                 took = f"{time.monotonic() - start:.0f} s"
@@ -156,8 +156,10 @@ def _run(console: Console, request: _Request, attempts: list["Attempt"], everyth
                 console.print(line + _coloured(attempt.state) + f"  {attempt.reason or took}")
 
 
-def _tried(experiment: "Experiment", request: _Request, tell: Callable[[float, str], None]) -> "Attempt":
-    """One of many: neither missing data nor an error ends the others."""
+def _try_one(
+    experiment: "Experiment", request: _Request, progress: Callable[[float, str], None]
+) -> "Attempt":
+    """Run one of many: neither missing data nor an error ends the others."""
     from laconic.papers import DataMissingError
     from laconic.papers._write import Attempt
 
@@ -165,7 +167,7 @@ def _tried(experiment: "Experiment", request: _Request, tell: Callable[[float, s
     if missing:
         return Attempt(experiment, reason=f"needs {', '.join(missing)}")
     try:
-        return _run_one(experiment, request, tell)
+        return _run_one(experiment, request, progress)
     except DataMissingError as error:
         return Attempt(experiment, reason=str(error))
     except Exception as error:
@@ -175,8 +177,10 @@ def _tried(experiment: "Experiment", request: _Request, tell: Callable[[float, s
         return Attempt(experiment, reason=reason, failed=True)
 
 
-def _run_one(experiment: "Experiment", request: _Request, tell: Callable[[float, str], None]) -> "Attempt":
-    """Run an experiment and write what it brings home, or take what is there."""
+def _run_one(
+    experiment: "Experiment", request: _Request, progress: Callable[[float, str], None]
+) -> "Attempt":
+    """Run an experiment and write its results, or read those of an earlier run."""
     from laconic.papers import DataMissingError, Settings
     from laconic.papers._write import Attempt, forget, key_of, read, write
 
@@ -194,7 +198,7 @@ def _run_one(experiment: "Experiment", request: _Request, tell: Callable[[float,
     checkpoint.mkdir(parents=True, exist_ok=True)
     forget(request.out, experiment.name)
     start = time.monotonic()
-    report = experiment.run(Settings(request.quick, request.data, checkpoint, tell))
+    report = experiment.run(Settings(request.quick, request.data, checkpoint, progress))
     record = write(request.out, experiment, key, report, time.monotonic() - start)
     shutil.rmtree(checkpoint)
     with suppress(OSError):  # others may still have theirs there

@@ -1,4 +1,4 @@
-"""What ``laconic demo`` runs: real processes, real text, real bytes."""
+"""``laconic demo``: training of a small transformer by several processes that exchange packed messages."""
 
 from laconic.demo._launch import run_all as run_all
 from laconic.demo._methods import METHODS as METHODS
@@ -7,5 +7,5 @@ from laconic.demo._report import LINKS as LINKS
 from laconic.demo._report import Row as Row
 from laconic.demo._report import make_row as make_row
 from laconic.demo._report import verdict as verdict
+from laconic.demo._worker import DemoSettings as DemoSettings
 from laconic.demo._worker import Run as Run
-from laconic.demo._worker import Settings as Settings

@@ -1,4 +1,4 @@
-"""The demo's figure: loss against bytes, and against projected time."""
+"""Figure of the demo: loss against bytes, and against projected time."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The methods of the demo, and how they were tuned.
+"""Methods of the demo, with tuned learning rates.
 
 All have the same model, data, batches, warm-up and cosine, and no weight decay; every node clips its own
 gradient. Of what is left to a method, the best of a small grid is used. Validation loss after 300 steps, one
@@ -39,7 +39,7 @@ DENSITY = 0.01
 
 @dataclass(frozen=True)
 class Method:
-    """What is sent, and what is done with it.
+    """A way to exchange gradients or updates, with its optimiser's settings.
 
     Args:
         name: short, for the command line.

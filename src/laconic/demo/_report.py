@@ -1,4 +1,4 @@
-"""What the runs mean: sizes, projected times, and the result in words.
+"""Report of the demo: bytes, projected step times, and the result in words.
 
 A node hands one message a step to a collective. What its link then carries in each direction:
 
@@ -43,7 +43,7 @@ class Row:
 
 
 def link_factor(method: Method, nodes: int) -> float:
-    """What a node's link carries in each direction, in messages."""
+    """Messages that a node's link carries in each direction."""
     return 2 * (nodes - 1) / nodes if method.sends == "all" else float(nodes - 1)
 
 
@@ -57,7 +57,7 @@ def make_row(method: Method, run: Run, nodes: int) -> Row:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Who won, in words that follow the numbers."""
+    """The result in words."""
     by_name = {row.name: row for row in rows}
     dense = by_name.get("bf16")
     others = [row for row in rows if row is not dense]

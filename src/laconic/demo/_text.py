@@ -1,4 +1,4 @@
-"""Real text that every Python installation has: the sources of its standard library."""
+"""Text corpus of the demo: the sources of Python's standard library."""
 
 import sysconfig
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 EVERY = 20
-"""Of this many files, in the order of their names, the last is for validation."""
+"""Every so many files, in the order of their names, one is for validation."""
 
 
 def read_corpus(folder: Path | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""One node of one method: sends, receives and steps."""
+"""Optimisation step of each kind of method on one node: exchange, then update."""
 
 from typing import Protocol
 
@@ -15,7 +15,7 @@ BETA2 = 0.999
 
 
 class Trainer(Protocol):
-    """What makes a step of the gradients that the parameters hold."""
+    """A step from the gradients that the parameters hold."""
 
     def step(self, lr: float) -> None:
         """Exchange with the other nodes and change the parameters."""

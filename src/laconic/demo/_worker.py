@@ -1,13 +1,10 @@
-"""What each of the demo's processes does: all methods, one after another."""
+"""Training loop of one node of the demo, with every method in turn."""
 
 import math
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,8 +20,8 @@ SEQUENCES = 4
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all methods have in common.
+class DemoSettings:
+    """DemoSettings that all methods share.
 
     Args:
         steps: steps of each method.
@@ -45,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """What one method did; the curve's lists start before the first step.
+    """Losses, bytes and times of one method; the curve's lists start before the first step.
 
     Args:
         name: the method's.
@@ -64,46 +61,25 @@ class Run:
     seconds: list[float]
 
 
-Report = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]
+"""Sends a step or a run to the parent process."""
 
 
-class Queue(Protocol):
-    """Where a process puts what the parent reads."""
-
-    def put(self, obj: Any) -> None:
-        """Put one object."""
-
-
-def work(rank: int, settings: Settings, methods: tuple[Method, ...], meeting: str, report: "Queue") -> None:
-    """Be one node.
+def work(settings: DemoSettings, methods: tuple[Method, ...], put: Send) -> None:
+    """Train with all methods, one after another, as one node of a group of processes.
 
     Args:
-        rank: this node's number.
         settings: what all methods have in common.
         methods: which to run.
-        meeting: a path for the processes to meet at.
-        report: a queue, to which rank 0 puts the course of things.
+        put: sends to the parent process, as rank 0 does with each step and each run.
     """
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        # Everything stays on this machine, whatever its name resolves to.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{meeting}",
-        rank=rank,
-        world_size=settings.nodes,
-        timeout=timedelta(seconds=120),
-    )
-    try:
-        tell: Report = report.put if rank == 0 else _silent
-        train, held = read_corpus()
-        _warm_up(methods, train)
-        for method in methods:
-            run = train_with(method, settings, share(train, rank, settings.nodes), held, tell)
-            tell({"run": asdict(run)})
-    finally:
-        dist.destroy_process_group()
+    send = put if dist.get_rank() == 0 else _silent
+    train, held = read_corpus()
+    _warm_up(methods, train)
+    for method in methods:
+        run = train_with(method, settings, share(train, dist.get_rank(), settings.nodes), held, send)
+        send({"run": asdict(run)})
 
 
 def _warm_up(methods: tuple[Method, ...], text: Tensor) -> None:
@@ -121,7 +97,7 @@ def _silent(_: dict[str, Any]) -> None:
     pass
 
 
-def train_with(method: Method, settings: Settings, text: Tensor, held: Tensor, tell: Report) -> Run:
+def train_with(method: Method, settings: DemoSettings, text: Tensor, held: Tensor, send: Send) -> Run:
     """Train one model with one method, the same weights and batches for all methods."""
     torch.manual_seed(settings.seed)
     model = ByteTransformer()
@@ -142,7 +118,7 @@ def train_with(method: Method, settings: Settings, text: Tensor, held: Tensor, t
             run.losses.append(_validate(model, held, settings.curve))
             run.handed.append(trainer.handed())
             run.seconds.append(_mean(spent))
-        tell({"name": method.name, "step": step, "loss": run.losses[-1]})
+        send({"name": method.name, "step": step, "loss": run.losses[-1]})
     trainer.close()
     return replace(run, loss=_validate(model, held, settings.final))
 

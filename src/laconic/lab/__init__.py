@@ -1,4 +1,4 @@
-"""The researcher's half: problems, and methods compared on them in a simulator.
+"""Simulation of methods on convex and nonconvex problems, n nodes on one machine.
 
 Needs the extra ``laconic[lab]``.
 """
@@ -15,6 +15,7 @@ from laconic.lab._result import Result as Result
 from laconic.lab._run import base_stepsize as base_stepsize
 from laconic.lab._run import run as run
 from laconic.lab._simulation import NodeByNode as NodeByNode
+from laconic.lab._simulation import SequentialSimulation as SequentialSimulation
 from laconic.lab._simulation import Simulation as Simulation
 from laconic.lab._smoothness import Smoothness as Smoothness
 from laconic.lab._train import TrainingResult as TrainingResult

@@ -1,4 +1,4 @@
-"""What a run has done, in a file, so that an interruption costs seconds."""
+"""Checkpoint file of a run: written atomically, read back only by the same settings."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 SECONDS = 5.0
-"""Time between two savings. A round that takes longer is saved when it ends."""
+"""Time between two checkpoints. A round that takes longer is saved when it ends."""
 
 _FORMAT = 1
 
@@ -24,7 +24,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """A file that always holds a whole state, and the settings that it belongs to.
+    """A file that always holds a complete state, and the settings that it belongs to.
 
     It is a NumPy ``.npz`` archive: arrays, and one JSON text for the rest. A new state is written beside the
     old one, to the disk, and then takes its name.
@@ -39,7 +39,7 @@ class Checkpoint:
     _saved: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Count from now."""
+        """Start the clock."""
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the last saving is some seconds ago."""
+        """Whether the last checkpoint is older than ``SECONDS``."""
         return time.monotonic() - self._saved >= SECONDS
 
     def save(self, state: dict[str, Any]) -> None:

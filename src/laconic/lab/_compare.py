@@ -1,4 +1,4 @@
-"""Several methods on one problem, each at its stepsize multiples."""
+"""``compare``: several methods on one problem, each at its stepsize multiples."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ class Comparison:
         return rows
 
     def record(self) -> dict[str, Any]:
-        """Everything, for a file: the summary, and every run's course.
+        """Everything, for a file: the summary, and every run by round.
 
         Of a run of more than 1,000 rounds, the first 500 and about 500 others at equal ratios are listed,
         the last among them; "round" says which.
@@ -70,11 +70,11 @@ class Comparison:
                     "stepsize": result.base_stepsize * multiple,
                     "end": str(result.ends[i]),
                     "rounds": int(result.rounds[i]),
-                    "round": (kept := _kept(int(result.rounds[i]))).tolist(),
-                    "grad_norm2": result.grad_norm2[i, kept].tolist(),
+                    "round": (shown := _thinned(int(result.rounds[i]))).tolist(),
+                    "grad_norm2": result.grad_norm2[i, shown].tolist(),
                     "bits": {
                         direction: {
-                            kind: result.bits(kind, direction)[i, kept].tolist() for kind in ACCOUNTINGS
+                            kind: result.bits(kind, direction)[i, shown].tolist() for kind in ACCOUNTINGS
                         }
                         for direction in _DIRECTIONS
                     },
@@ -86,8 +86,8 @@ class Comparison:
         return {"stop": self.stop, "notes": list(self.notes), "summary": self.summary(), "runs": runs}
 
 
-def _kept(rounds: int) -> npt.NDArray[np.int64]:
-    """Which rounds of a run go to a file."""
+def _thinned(rounds: int) -> npt.NDArray[np.int64]:
+    """Rounds of a run that are written to a file."""
     if rounds <= 2 * _LISTED:
         return np.arange(max(rounds, 0) + 1)
     later = np.geomspace(_LISTED, rounds, _LISTED + 1).round().astype(np.int64)
@@ -109,8 +109,8 @@ def compare(
     """Run methods of the given names with one compressor.
 
     A method that needs a contractive compressor gets the compressor's ``contractive()`` form where it is
-    not one itself, and a note says so. With ``checkpoint``, a folder, the runs of each method keep what they
-    have done there, and a later call with the same arguments goes on from it, as :func:`run` does.
+    not one itself, and a note says so. With ``checkpoint``, a folder, the methods' runs save their state in
+    it, and a later call with the same arguments resumes from it, as :func:`run` does.
 
     Raises:
         ValueError: for an unknown method or settings that a method refuses, before anything runs; and for

@@ -1,6 +1,4 @@
-"""Data from files and arrays, with errors that name the remedy."""
-
-from __future__ import annotations
+"""Reading and checking of data: LibSVM files, arrays, labels, and the split over nodes."""
 
 import bz2
 import gzip
@@ -10,20 +8,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse
 import torch
 from sklearn.datasets import load_svmlight_file
 
 from laconic.lab._sparse import csr, narrow
+from laconic.lab._types import CSR, Array
 
-if TYPE_CHECKING:
-    from laconic.lab._sparse import CSR
-
-Array = npt.NDArray[np.float64]
 Matrix = Any  # a 2-D numpy array, scipy sparse matrix or torch tensor: no common static type exists
 
 
@@ -37,7 +31,7 @@ class DataError(ValueError):
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put the file's name in front of any `DataError` that is raised inside."""
+    """Put the file's name in front of any ``DataError`` that is raised inside."""
     try:
         yield
     except DataError as error:
@@ -159,7 +153,7 @@ def as_signs(y: Array) -> Array:
 
 
 def split_bounds(rows: int, nodes: int) -> tuple[int, ...]:
-    """Where the nodes' contiguous blocks of rows begin and end, nodes + 1 numbers.
+    """Bounds of the nodes' contiguous blocks of rows, nodes + 1 numbers.
 
     The first nodes - 1 blocks have ``rows // nodes`` rows; the last takes what is left (EF21, Section 5).
 
@@ -175,7 +169,7 @@ def split_bounds(rows: int, nodes: int) -> tuple[int, ...]:
 
 
 def _first_bad_line(file: Path) -> str | None:
-    """Say which line of a LibSVM file is the first that cannot be read; None if none is found.
+    """The first line of a LibSVM file that cannot be read, with the reason; None if none is found.
 
     scikit-learn's parser, which is fast, does not count lines.
     """

@@ -1,11 +1,9 @@
-"""Least squares: the papers' test problem under the Polyak-Lojasiewicz condition."""
-
-from __future__ import annotations
+"""Least squares, the papers' test problem under the Polyak-Lojasiewicz condition."""
 
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import final
+from typing import Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +11,16 @@ import scipy.linalg
 import torch
 
 from laconic.lab._data import Matrix, as_rows, as_targets, load_libsvm, naming
-from laconic.lab._problem import as_point, check_node, mean_over_nodes, on_points
+from laconic.lab._finite_sum import FiniteSum
 from laconic.lab._rows import SplitRows
-from laconic.lab._smoothness import DENSE_LIMIT, Smoothness, one_thread
+from laconic.lab._smoothness import DENSE_LIMIT, Smoothness, blas_on_one_thread
 from laconic.lab._sparse import times
-
-Array = npt.NDArray[np.float64]
+from laconic.lab._types import Array
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class LeastSquares:
+class LeastSquares(FiniteSum):
     """Least squares on rows a with targets t, split over nodes (EF21, appendix, Figures 7 and 8).
 
     Node i has N_i rows X_i with targets t_i and the function
@@ -35,7 +32,7 @@ class LeastSquares:
     gradient and L belong together, and the papers' stepsizes are reproduced.
 
     Targets are used as they are (the labels of a file, unchanged). The split over nodes, dtypes and batches
-    are those of `LogisticRegression`. Build one with `from_libsvm` or `from_arrays`.
+    are those of ``LogisticRegression``. Build one with ``from_libsvm`` or ``from_arrays``.
 
     Attributes:
         rows: the rows.
@@ -57,7 +54,7 @@ class LeastSquares:
     targets: Array
 
     @classmethod
-    def from_arrays(cls, X: Matrix, y: npt.ArrayLike | torch.Tensor, nodes: int = 20) -> LeastSquares:
+    def from_arrays(cls, X: Matrix, y: npt.ArrayLike | torch.Tensor, nodes: int = 20) -> Self:
         """Take rows and targets from memory.
 
         Args:
@@ -72,11 +69,11 @@ class LeastSquares:
         return cls(SplitRows.split(matrix, nodes), as_targets(y, matrix.shape[0]))
 
     @classmethod
-    def from_libsvm(cls, path: str | os.PathLike[str], nodes: int = 20) -> LeastSquares:
-        """Read a LibSVM text file (``.gz`` and ``.bz2`` too); otherwise as `from_arrays`.
+    def from_libsvm(cls, path: str | os.PathLike[str], nodes: int = 20) -> Self:
+        """Read a LibSVM text file (``.gz`` and ``.bz2`` too); otherwise as ``from_arrays``.
 
         Raises:
-            DataError: the file is missing or malformed (the line is named), or unfit as in `from_arrays`.
+            DataError: the file is missing or malformed (the line is named), or unfit as in ``from_arrays``.
         """
         X, y = load_libsvm(path)
         with naming(path):
@@ -105,24 +102,6 @@ class LeastSquares:
         """The constants ``lambda_max(X^T X / N)``: per node, pooled, and of f."""
         return self.rows.smoothness(scale=1.0, shift=0.0)
 
-    @property
-    def L(self) -> float:
-        """The authors' constant ``lambda_max(X^T X / N)``, over all rows pooled.
-
-        `smoothness.L` is that of the mean over nodes, which differs where the last node is longer.
-        """
-        return self.smoothness.L_pooled
-
-    @property
-    def L_tilde(self) -> float:
-        """Root of the mean square of `L_nodes`."""
-        return self.smoothness.L_tilde
-
-    @property
-    def L_nodes(self) -> tuple[float, ...]:
-        """Smoothness constant of every f_i."""
-        return self.smoothness.L_nodes
-
     @cached_property
     def mu(self) -> float | None:
         """Polyak-Lojasiewicz constant of f: the smallest eigenvalue of its Hessian that is not zero.
@@ -147,35 +126,10 @@ class LeastSquares:
             x -= vectors @ (vectors.T @ self._gradients(x[None])[0].mean(axis=0) / values)
         return torch.from_numpy(x)
 
-    def loss(self, x: torch.Tensor) -> torch.Tensor:
-        """f at x, (..., d) -> (...), float64.
-
-        Raises:
-            TypeError: x is not a real tensor.
-            ValueError: x does not have shape (..., d), or is not on the CPU.
-        """
-        return on_points(x, self.d, self._losses)
-
-    def gradients(self, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of every f_i at x, (..., d) -> (..., nodes, d), float64; raises as `loss` does."""
-        return on_points(x, self.d, self._gradients)
-
-    def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of f at x, (..., d) -> (..., d), float64; raises as `loss` does."""
-        return mean_over_nodes(self.gradients(x))
-
-    def node_gradient(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of f_i alone at one point, (d,) -> (d,), float64, from the node's own rows.
-
-        Raises:
-            IndexError: there is no node i.
-            TypeError, ValueError: as `loss` does.
-        """
-        point = as_point(x, self.d)
-        block = self.rows.blocks[check_node(i, self.nodes)]
-        with np.errstate(over="ignore", invalid="ignore"):
-            residual = times(block, point) - self.targets[self.rows.part(i)]
-            return torch.from_numpy(times(block.T, residual) / block.shape[0])
+    def _node_gradient(self, i: int, point: Array) -> Array:
+        block = self.rows.blocks[i]
+        residual = times(block, point) - self.targets[self.rows.part(i)]
+        return times(block.T, residual) / block.shape[0]
 
     def _losses(self, points: Array) -> Array:
         residuals = self.rows.forward(points) - self.targets[:, None]
@@ -190,8 +144,8 @@ class LeastSquares:
         return self.rows.node_gradients(points, residuals)
 
     @cached_property
-    @one_thread()
-    def _spectrum(self) -> _Spectrum:
+    @blas_on_one_thread()
+    def _spectrum(self) -> "_Spectrum":
         if self.d > DENSE_LIMIT:
             raise ValueError(
                 f"d = {self.d} is too large for a dense eigendecomposition (limit {DENSE_LIMIT})"

@@ -1,36 +1,33 @@
-"""Logistic regression with a nonconvex regulariser: the test problem of the EF21 papers."""
-
-from __future__ import annotations
+"""Logistic regression with a nonconvex regulariser, the test problem of the EF21 papers."""
 
 import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Self, final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from laconic.lab._data import DataError, Matrix, as_rows, as_signs, as_targets, load_libsvm, naming
-from laconic.lab._problem import as_point, check_node, mean_over_nodes, on_points
+from laconic.lab._finite_sum import FiniteSum
 from laconic.lab._rows import SplitRows
 from laconic.lab._smoothness import Smoothness
 from laconic.lab._sparse import spread, times, with_values
-
-Array = npt.NDArray[np.float64]
+from laconic.lab._types import Array
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class LogisticRegression:
+class LogisticRegression(FiniteSum):
     """Logistic regression on rows a with labels y = +-1, split over nodes (EF21, Section 5).
 
     Node i has N_i rows and the function
 
         f_i(x) = (1/N_i) sum log(1 + exp(-y <a, x>)) + regularizer * sum_j x_j^2 / (1 + x_j^2),
 
-    and ``f = (1/nodes) sum_i f_i`` is what is minimised. Build one with `from_libsvm` or `from_arrays`.
+    and ``f = (1/nodes) sum_i f_i`` is what is minimised. Build one with ``from_libsvm`` or ``from_arrays``.
 
     Rows are neither shuffled nor scaled, and no intercept is added. The first nodes - 1 nodes have
     ``N // nodes`` rows each, in the given order; the last node has the rest.
@@ -63,7 +60,7 @@ class LogisticRegression:
     @classmethod
     def from_arrays(
         cls, X: Matrix, y: npt.ArrayLike | torch.Tensor, nodes: int = 20, regularizer: float = 0.1
-    ) -> LogisticRegression:
+    ) -> Self:
         """Take rows and labels from memory.
 
         Args:
@@ -82,13 +79,11 @@ class LogisticRegression:
         return cls(SplitRows.split(signed, nodes), float(regularizer))
 
     @classmethod
-    def from_libsvm(
-        cls, path: str | os.PathLike[str], nodes: int = 20, regularizer: float = 0.1
-    ) -> LogisticRegression:
-        """Read a LibSVM text file (``.gz`` and ``.bz2`` too); otherwise as `from_arrays`.
+    def from_libsvm(cls, path: str | os.PathLike[str], nodes: int = 20, regularizer: float = 0.1) -> Self:
+        """Read a LibSVM text file (``.gz`` and ``.bz2`` too); otherwise as ``from_arrays``.
 
         Raises:
-            DataError: the file is missing or malformed (the line is named), or unfit as in `from_arrays`.
+            DataError: the file is missing or malformed (the line is named), or unfit as in ``from_arrays``.
         """
         X, y = load_libsvm(path)
         with naming(path):
@@ -120,58 +115,10 @@ class LogisticRegression:
         """Upper bounds ``lambda_max(X^T X / (4 N)) + 2 regularizer``: per node, pooled, and of f."""
         return self.rows.smoothness(scale=0.25, shift=2 * self.regularizer)
 
-    @property
-    def L(self) -> float:
-        """The authors' constant ``lambda_max(X^T X / (4 N)) + 2 regularizer``, over all rows pooled.
-
-        `smoothness.L` is that of the mean over nodes, which differs where the last node is longer.
-        """
-        return self.smoothness.L_pooled
-
-    @property
-    def L_tilde(self) -> float:
-        """Root of the mean square of `L_nodes`."""
-        return self.smoothness.L_tilde
-
-    @property
-    def L_nodes(self) -> tuple[float, ...]:
-        """Smoothness constant of every f_i."""
-        return self.smoothness.L_nodes
-
-    @property
-    def mu(self) -> None:
-        """None: no Polyak-Lojasiewicz constant is known."""
-        return
-
-    def loss(self, x: torch.Tensor) -> torch.Tensor:
-        """f at x, (..., d) -> (...), float64.
-
-        Raises:
-            TypeError: x is not a real tensor.
-            ValueError: x does not have shape (..., d), or is not on the CPU.
-        """
-        return on_points(x, self.d, self._losses)
-
-    def gradients(self, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of every f_i at x, (..., d) -> (..., nodes, d), float64; raises as `loss` does."""
-        return on_points(x, self.d, self._gradients)
-
-    def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of f at x, (..., d) -> (..., d), float64; raises as `loss` does."""
-        return mean_over_nodes(self.gradients(x))
-
-    def node_gradient(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of f_i alone at one point, (d,) -> (d,), float64, from the node's own rows.
-
-        Raises:
-            IndexError: there is no node i.
-            TypeError, ValueError: as `loss` does.
-        """
-        point = as_point(x, self.d)
-        block = self.rows.blocks[check_node(i, self.nodes)]
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradient = times(block.T, _slopes(times(block, point))) / block.shape[0]
-            return torch.from_numpy(gradient + self._regularizer_gradient(point))
+    def _node_gradient(self, i: int, point: Array) -> Array:
+        block = self.rows.blocks[i]
+        gradient = times(block.T, _slopes(times(block, point))) / block.shape[0]
+        return gradient + self._regularizer_gradient(point)
 
     def _losses(self, points: Array) -> Array:
         per_node = self.rows.node_means(np.logaddexp(0.0, -self.rows.forward(points)))

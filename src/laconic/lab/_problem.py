@@ -1,15 +1,10 @@
-"""What the lab asks of a problem, and how points are handed to one."""
+"""Protocol of a problem: a finite sum over nodes with gradients and smoothness constants."""
 
-from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from laconic.lab._smoothness import Smoothness
-
-Array = npt.NDArray[np.float64]
 
 
 class Problem(Protocol):
@@ -32,12 +27,12 @@ class Problem(Protocol):
 
     @property
     def L(self) -> float:
-        """Smoothness constant of f, in the papers' convention (see `Smoothness.L_pooled`)."""
+        """Smoothness constant of f, in the papers' convention (see ``Smoothness.L_pooled``)."""
         ...
 
     @property
     def L_tilde(self) -> float:
-        """Root of the mean square of `L_nodes`."""
+        """Root of the mean square of ``L_nodes``."""
         ...
 
     @property
@@ -64,54 +59,12 @@ class Problem(Protocol):
         ...
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of f at x, (..., d) -> (..., d): the mean of `gradients` over the nodes."""
+        """The gradient of f at x, (..., d) -> (..., d): the mean of ``gradients`` over the nodes."""
         ...
 
     def node_gradient(self, i: int, x: torch.Tensor) -> torch.Tensor:
         """The gradient of f_i alone at one point, (d,) -> (d,), without anything of the other nodes."""
         ...
-
-
-def as_points(x: torch.Tensor, d: int) -> tuple[Array, tuple[int, ...]]:
-    """Points (..., d) as a contiguous float64 array (R, d), and the leading shape.
-
-    Raises:
-        TypeError: x is not a real-valued tensor.
-        ValueError: the last dimension is not d, or x is not on the CPU.
-    """
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}; torch.as_tensor(x) makes one")
-    if x.is_complex() or x.dtype == torch.bool:
-        raise TypeError(f"x must be real, got {x.dtype}; float64 is expected, other real types are upcast")
-    if x.device.type != "cpu":
-        raise ValueError(f"x is on {x.device}; the lab's problems compute on the CPU, pass x.cpu()")
-    if x.ndim == 0 or x.shape[-1] != d:
-        raise ValueError(f"x must have shape (..., {d}), got {tuple(x.shape)}")
-    array = cast("Array", x.detach().to(torch.float64).numpy())
-    return np.ascontiguousarray(array.reshape(-1, d)), tuple(x.shape[:-1])
-
-
-def as_point(x: torch.Tensor, d: int) -> Array:
-    """One point (d,) as a float64 array; raises as `as_points` does."""
-    points, lead = as_points(x, d)
-    if lead:
-        raise ValueError(f"one point of shape ({d},) is needed, got {tuple(x.shape)}")
-    return cast("Array", points[0])
-
-
-def check_node(i: int, nodes: int) -> int:
-    """The index i, if it names a node; IndexError if not."""
-    if not 0 <= i < nodes:
-        raise IndexError(f"node {i} does not exist: the problem has nodes 0 to {nodes - 1}")
-    return i
-
-
-def on_points(x: torch.Tensor, d: int, function: Callable[[Array], Array]) -> torch.Tensor:
-    """Apply ``function``, (R, d) -> (R, ...), to points of any leading shape."""
-    points, lead = as_points(x, d)
-    with np.errstate(over="ignore", invalid="ignore"):  # a diverged run is a result, not an accident
-        values = function(points)
-    return torch.from_numpy(values.reshape((*lead, *values.shape[1:])))
 
 
 def mean_over_nodes(gradients: torch.Tensor) -> torch.Tensor:

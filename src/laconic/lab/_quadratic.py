@@ -1,12 +1,10 @@
-"""Quadratic functions: where theory can be checked to the last digit, and where compression fails."""
-
-from __future__ import annotations
+"""Quadratic functions, at random and from the papers' examples and counterexamples."""
 
 import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +13,14 @@ import scipy.sparse.linalg
 import torch
 
 from laconic.lab._data import DataError, Matrix
-from laconic.lab._problem import as_point, check_node, mean_over_nodes, on_points
-from laconic.lab._smoothness import Smoothness, extreme_eigenvalues, one_thread, spectral_norm
+from laconic.lab._finite_sum import FiniteSum
+from laconic.lab._smoothness import Smoothness, blas_on_one_thread, extreme_eigenvalues, spectral_norm
 from laconic.lab._sparse import csr, row_block, times
-
-if TYPE_CHECKING:
-    from laconic.lab._sparse import CSR
-
-Array = npt.NDArray[np.float64]
+from laconic.lab._types import CSR, Array
 
 
 @final
-class Quadratic:
+class Quadratic(FiniteSum):
     """Quadratic functions ``f_i(x) = x^T A_i x / 2 - <b_i, x> + c_i``, one per node, and f their mean.
 
     The matrices are kept sparse, so banded ones of d = 1000 on hundreds of nodes are cheap. They need not
@@ -82,11 +76,11 @@ class Quadratic:
         self._stack.sum_duplicates()
 
     @classmethod
-    def random(cls, nodes: int, d: int, mu: float = 0.1, L: float = 1.0, seed: int = 0) -> Quadratic:
+    def random(cls, nodes: int, d: int, mu: float = 0.1, L: float = 1.0, seed: int = 0) -> Self:
         """Strongly convex functions with the eigenvalues of every A_i in [mu, L] and their ends attained.
 
         Eigenvectors are uniformly distributed and b_i is standard normal, so minimisers differ between
-        nodes. f is at least mu-strongly convex and at most L-smooth; `mu` and `L` give its own constants.
+        nodes. f is at least mu-strongly convex and at most L-smooth; ``mu`` and ``L`` give its own constants.
 
         Raises:
             ValueError: not ``0 < mu <= L``, or ``d < 2`` with ``mu < L``.
@@ -104,7 +98,7 @@ class Quadratic:
         return cls((A + A.transpose(0, 2, 1)) / 2, rng.standard_normal((nodes, d)))
 
     @classmethod
-    def example1(cls) -> Quadratic:
+    def example1(cls) -> Self:
         """Three functions in R^3 on which Top-1 without feedback diverges (On Biased Compression, Example 1).
 
         ``f_i(x) = <a_i, x>^2 + |x|^2 / 4`` with a = (-3, 2, 2), (2, -3, 2), (2, 2, -3). From x = (t, t, t),
@@ -119,7 +113,7 @@ class Quadratic:
         return cls._squares([(-3, 2, 2), (2, -3, 2), (2, 2, -3)], 0.25)
 
     @classmethod
-    def example2(cls, d: int, d1: int) -> Quadratic:
+    def example2(cls, d: int, d1: int) -> Self:
         """Functions on which Top-d1 without feedback diverges (On Biased Compression, Example 2).
 
         One node for each d1-subset of the d coordinates, ``comb(d, d1)`` in all, in lexicographic order:
@@ -145,7 +139,7 @@ class Quadratic:
         return cls._squares(vectors, 0.5)
 
     @classmethod
-    def example3(cls, vectors: npt.ArrayLike = ((1, 4), (-1, -2), (1, -2))) -> Quadratic:
+    def example3(cls, vectors: npt.ArrayLike = ((1, 4), (-1, -2), (1, -2))) -> Self:
         """Functions ``f_i(x) = <v_i, x> + |x|^2 / 2`` (On Biased Compression, Example 3).
 
         Where the compressed v_i add up to zero and the v_i do not, distributed gradient descent without
@@ -160,13 +154,13 @@ class Quadratic:
     @classmethod
     def three_pc(
         cls, nodes: int = 10, d: int = 1000, heterogeneity: float = 0.8, mu: float = 1e-6, seed: int = 12345
-    ) -> Quadratic:
+    ) -> Self:
         """The random tridiagonal functions of the 3PC paper's experiments (arXiv 2202.00998).
 
         ``A_i = (nu_i / 4) tridiag(-1, 2, -1)`` with ``nu_i = 1 + heterogeneity * normal``, all shifted by the
         same multiple of I so that the smallest eigenvalue of their mean is mu, and
         ``b_i = (nu_i / 4) (-1 + heterogeneity * normal) e_1``. The authors start at ``x = sqrt(d) e_1``. With
-        100 nodes and heterogeneity 6.4 this gives the published L- = 0.77 (`L`) and L+- = 6.58 (`L_pm`).
+        100 nodes and heterogeneity 6.4 this gives the published L- = 0.77 (``L``) and L+- = 6.58 (``L_pm``).
 
         Example:
             >>> problem = Quadratic.three_pc(nodes=100, heterogeneity=6.4)
@@ -186,7 +180,7 @@ class Quadratic:
         return cls([stencil * (v / 4) + shift for v in nu], b)
 
     @classmethod
-    def _squares(cls, vectors: npt.ArrayLike, ridge: float) -> Quadratic:
+    def _squares(cls, vectors: npt.ArrayLike, ridge: float) -> Self:
         """``f_i(x) = <a_i, x>^2 + ridge |x|^2``."""
         a = np.array(vectors, dtype=np.float64)
         A = 2 * a[:, :, None] * a[:, None, :] + 2 * ridge * np.eye(a.shape[1])
@@ -206,39 +200,24 @@ class Quadratic:
         return self._nodes
 
     @cached_property
-    @one_thread()
+    @blas_on_one_thread()
     def smoothness(self) -> Smoothness:
         """Exact constants: the spectral norms of the mean matrix and of every A_i."""
         per_node = tuple(spectral_norm(self._block(i)) for i in range(self.nodes))
         L = max(-self._ends[0], self._ends[1])
         return Smoothness(L=L, L_pooled=L, L_nodes=per_node)
 
-    @property
-    def L(self) -> float:
-        """Spectral norm of the mean matrix (L- in the 3PC paper)."""
-        return self.smoothness.L
-
-    @property
-    def L_tilde(self) -> float:
-        """Root of the mean square of `L_nodes`."""
-        return self.smoothness.L_tilde
-
-    @property
-    def L_nodes(self) -> tuple[float, ...]:
-        """Spectral norm of every A_i."""
-        return self.smoothness.L_nodes
-
     @cached_property
-    @one_thread()
+    @blas_on_one_thread()
     def L_plus(self) -> float:
         """The least L+ with ``(1/nodes) sum |grad f_i(x) - grad f_i(y)|^2 <= L+^2 |x - y|^2`` (3PC).
 
-        The root of the largest eigenvalue of the mean of A_i^2; at most `L_tilde`, and often smaller.
+        The root of the largest eigenvalue of the mean of A_i^2; at most ``L_tilde``, and often smaller.
         """
         return math.sqrt(extreme_eigenvalues(self._mean_square)[1])
 
     @cached_property
-    @one_thread()
+    @blas_on_one_thread()
     def L_pm(self) -> float:
         """Hessian variance L+- of the 3PC and MARINA papers; 0 if all nodes have the same A_i.
 
@@ -263,34 +242,9 @@ class Quadratic:
         mean = scipy.sparse.csc_array(self._mean)
         return torch.from_numpy(scipy.sparse.linalg.spsolve(mean, self._b.mean(axis=0)))
 
-    def loss(self, x: torch.Tensor) -> torch.Tensor:
-        """f at x, (..., d) -> (...), float64.
-
-        Raises:
-            TypeError: x is not a real tensor.
-            ValueError: x does not have shape (..., d), or is not on the CPU.
-        """
-        return on_points(x, self.d, self._losses)
-
-    def gradients(self, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of every f_i at x, (..., d) -> (..., nodes, d), float64; raises as `loss` does."""
-        return on_points(x, self.d, self._gradients)
-
-    def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of f at x, (..., d) -> (..., d), float64; raises as `loss` does."""
-        return mean_over_nodes(self.gradients(x))
-
-    def node_gradient(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        """The gradient of f_i alone at one point, (d,) -> (d,), float64.
-
-        Raises:
-            IndexError: there is no node i.
-            TypeError, ValueError: as `loss` does.
-        """
-        point = as_point(x, self.d)
-        i = check_node(i, self.nodes)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return torch.from_numpy(times(self._block(i), point) - self._b[i])
+    def _node_gradient(self, i: int, point: Array) -> Array:
+        gradient: Array = times(self._block(i), point) - self._b[i]
+        return gradient
 
     def _losses(self, points: Array) -> Array:
         slopes = np.ascontiguousarray(times(self._mean, points.T).T)
@@ -320,7 +274,7 @@ class Quadratic:
         return csr((self._stack.T @ self._stack) / self.nodes)
 
     @cached_property
-    @one_thread()
+    @blas_on_one_thread()
     def _ends(self) -> tuple[float, float]:
         return extreme_eigenvalues(self._mean)
 

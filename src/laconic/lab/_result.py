@@ -1,4 +1,4 @@
-"""What a run leaves behind."""
+"""Result of a run: gradient norms, bits sent, how each run ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from laconic.lab._types import Array
 from laconic.messages import Accounting
 
-Array = npt.NDArray[np.float64]
 Direction = Literal["up", "down"]
 End = Literal["tolerance", "rounds", "diverged"]
 

@@ -1,12 +1,10 @@
-"""Rows of data, split over nodes: the two products that every problem on data is made of."""
-
-from __future__ import annotations
+"""Sparse rows of data split over nodes, and the products with them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +14,10 @@ import torch
 from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import in_threads
 from laconic.lab._data import split_bounds
-from laconic.lab._smoothness import Smoothness, gram, largest_gram_eigenvalue, one_thread
+from laconic.lab._smoothness import Smoothness, blas_on_one_thread, gram, largest_gram_eigenvalue
 from laconic.lab._sparse import csr, row_block, spread, times, with_values
+from laconic.lab._types import CSR, Array
 
-if TYPE_CHECKING:
-    from laconic.lab._sparse import CSR
-
-Array = npt.NDArray[np.float64]
 Slopes = Callable[[Array, slice], Array]
 
 _LANES = 4  # points to a vector of the loops
@@ -51,7 +46,7 @@ class SplitRows:
     """A sparse matrix (N, d) whose rows belong to nodes, block after block.
 
     Every product here adds one point's terms in the order of the stored entries, whatever the number
-    of points, so no point of a batch can change another's result. `node_gradients` goes through compiled
+    of points, so no point of a batch can change another's result. ``node_gradients`` goes through compiled
     loops, the others through scipy.
     """
 
@@ -59,8 +54,8 @@ class SplitRows:
     bounds: tuple[int, ...]
 
     @classmethod
-    def split(cls, matrix: CSR, nodes: int) -> SplitRows:
-        """Split contiguously, see `split_bounds`."""
+    def split(cls, matrix: CSR, nodes: int) -> Self:
+        """Split contiguously, see ``split_bounds``."""
         return cls(matrix, split_bounds(matrix.shape[0], nodes))
 
     @property
@@ -165,7 +160,7 @@ class SplitRows:
         """The mean over each node's rows: (N, R) -> (R, nodes)."""
         return np.ascontiguousarray(times(self._gather, values).T) / self.sizes
 
-    @one_thread()
+    @blas_on_one_thread()
     def smoothness(self, scale: float, shift: float) -> Smoothness:
         """Constants of ``scale * (eigenvalue of X^T X / N) + shift``."""
         per_node = tuple(

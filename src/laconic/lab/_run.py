@@ -1,4 +1,4 @@
-"""Running a method on a problem: all stepsize multiples and seeds in one batch."""
+"""``run``: a method on a problem, at all stepsize multiples and seeds in one batch."""
 
 import hashlib
 import os
@@ -12,10 +12,10 @@ from torch import Tensor
 from laconic.feedback import Feedback
 from laconic.lab._checkpoint import Checkpoint
 from laconic.lab._problem import Problem
-from laconic.lab._record import Record
+from laconic.lab._recorder import Recorder
 from laconic.lab._result import Result
-from laconic.lab._simulation import Step, plain_step
-from laconic.lab._walk import Job, OnRound, Walk, walk_batch, walk_nodes
+from laconic.lab._runner import OnRound, Runner, RunSpec, run_batched, run_sequentially
+from laconic.lab._simulation import UpdateRule, plain_step
 from laconic.theory import ef21_pl_stepsize, ef21_stepsize
 
 
@@ -47,7 +47,7 @@ def run(
     stop: float = 1e-7,
     x0: Tensor | None = None,
     seeds: Sequence[int] = (0,),
-    step: Step | None = None,
+    step: UpdateRule | None = None,
     *,
     stepsize: float | None = None,
     exact: bool = False,
@@ -68,17 +68,17 @@ def run(
         x0: the start, (d,), or one for each seed, (seeds, d); by default standard normal, from NumPy's
             ``default_rng(0)``.
         seeds: seeds of the compressors' draws.
-        step: how the iterate moves, from (x, stepsize * estimate); by default x minus that.
+        step: the update of the iterate, from (x, stepsize * estimate); by default x minus that.
         stepsize: the base stepsize; by default :func:`base_stepsize`.
-        exact: walk node by node on one thread, run after run, instead of in one batch.
+        exact: run after run and node by node on one thread, instead of in one batch.
         on_round: called after each round's gradients, for progress.
-        checkpoint: a file that keeps what is done, written every five seconds and at the end. If it exists,
-            the run goes on from there, or is only read where it had ended; the result has the same bits as
-            without the interruption. It belongs to these settings and this problem alone; of ``step``, only
+        checkpoint: a file for the state, written every five seconds and at the end. If it exists, the run
+            resumes from it, or is only read where it had ended; the result has the same bits as without the
+            interruption. It belongs to these settings and this problem alone; of ``step``, only
             the name is known.
 
     Returns:
-        The course of every run.
+        Gradient norms, bits and last iterate of every run.
 
     Raises:
         ValueError: for settings that make no sense, or that the method refuses.
@@ -105,7 +105,7 @@ def run(
     start = _start(problem, x0, len(seeds))
     base = base_stepsize(problem, feedback) if stepsize is None else stepsize
     move = plain_step if step is None else step
-    kept = None
+    file = None
     if checkpoint is not None:
         settings = {
             "method": repr(feedback),
@@ -119,32 +119,33 @@ def run(
             "start": _digest(start),
             "problem": _digest(problem.gradients(start)),
         }
-        kept = Checkpoint(Path(checkpoint), settings)
-    job = Job(problem, feedback, tuple(base * m for m in multiples), seeds, stop, move, on_round, kept)
+        file = Checkpoint(Path(checkpoint), settings)
+    stepsizes = tuple(base * m for m in multiples)
+    spec = RunSpec(problem, feedback, stepsizes, seeds, stop, move, on_round, file)
     starts = start.expand(len(seeds), -1).repeat_interleave(len(multiples), dim=0)
-    record = Record(rounds, starts)
-    _walk(job, record, walk_nodes if exact else walk_batch)
+    recorder = Recorder(rounds, starts)
+    _run_or_resume(spec, recorder, run_sequentially if exact else run_batched)
     shape = (len(seeds), len(multiples)) if len(seeds) > 1 else (len(multiples),)
     return Result(
         method=feedback.name,
         multiples=multiples,
         seeds=seeds,
         base_stepsize=base,
-        grad_norm2=record.norms.reshape(*shape, -1),
-        ends=record.ends.reshape(shape),
-        x=record.x.reshape(*shape, -1),
-        sent=record.bits(shape),
+        grad_norm2=recorder.norms.reshape(*shape, -1),
+        ends=recorder.ends.reshape(shape),
+        x=recorder.x.reshape(*shape, -1),
+        sent=recorder.bits(shape),
     )
 
 
-def _walk(job: Job, record: Record, walk: Walk) -> None:
-    """Walk, or go on where the checkpoint stands, or nowhere if that is the end."""
-    state = None if job.checkpoint is None else job.checkpoint.load()
+def _run_or_resume(spec: RunSpec, recorder: Recorder, runner: Runner) -> None:
+    """Run from the beginning or from the checkpoint, or only read a checkpoint of complete runs."""
+    state = None if spec.checkpoint is None else spec.checkpoint.load()
     if state is not None:
-        record.load_state_dict(state.pop("record"))
+        recorder.load_state_dict(state.pop("record"))
     if state is None or state:
-        walk(job, record, state)
-        job.keep(record)
+        runner(spec, recorder, state)
+        spec.save(recorder)
 
 
 def _digest(values: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Several runs of one method on one problem, advanced round by round."""
+"""Simulations of a method over the nodes of a problem, advanced round by round."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from laconic.feedback import Feedback, Receiver, Sender
 from laconic.lab._problem import Problem
 from laconic.messages import Accounting, Message
 
-Step = Callable[[Tensor, Tensor], Tensor]
+UpdateRule = Callable[[Tensor, Tensor], Tensor]
 """From the iterates (runs, d) and ``stepsize * estimate`` (runs, d) to the next iterates."""
 
 ACCOUNTINGS: tuple[Accounting, ...] = ("wire", "values", "entropy")
@@ -40,7 +40,7 @@ class Simulation:
     x: Tensor
     stepsizes: Tensor
     seeds: Tensor
-    step: Step = plain_step
+    step: UpdateRule = plain_step
 
     def __post_init__(self) -> None:
         """Make a sender for all nodes of all runs, and a receiver."""
@@ -88,10 +88,10 @@ class Simulation:
 
 
 @dataclass
-class NodeByNode:
-    """One run, walked node by node: a sender of its own for each, gradients formed one at a time.
+class SequentialSimulation:
+    """One run, node by node: one sender for each node, gradients formed one at a time.
 
-    Slow and plain; the batched form is held against it.
+    Slow and plain: the reference of :class:`Simulation`.
 
     Args:
         x: the iterate, (d,) float64.
@@ -104,7 +104,7 @@ class NodeByNode:
     x: Tensor
     stepsize: float
     seed: int
-    step: Step = plain_step
+    step: UpdateRule = plain_step
 
     def __post_init__(self) -> None:
         """Make a sender for each node, and a receiver."""
@@ -132,8 +132,12 @@ class NodeByNode:
         return {"x": self.x, "senders": senders, "receiver": self.receiver.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a walker of the same run."""
+        """Take over the state of a simulation of the same run."""
         self.x = state["x"]
         for sender, saved in zip(self.senders, state["senders"], strict=True):
             sender.load_state_dict(saved)
         self.receiver.load_state_dict(state["receiver"])
+
+
+NodeByNode = SequentialSimulation
+"""The name of ``SequentialSimulation`` in the first version."""

@@ -1,25 +1,18 @@
-"""Smoothness constants, and the eigenvalues that they are made of."""
-
-from __future__ import annotations
+"""Smoothness constants of finite sums, from extreme eigenvalues."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse.linalg
 from threadpoolctl import threadpool_limits
 
 from laconic.lab._sparse import csr, times
-
-if TYPE_CHECKING:
-    from laconic.lab._sparse import CSR
-
-Array = npt.NDArray[np.float64]
+from laconic.lab._types import CSR, Array
 
 DENSE_LIMIT = 4096
 """Largest order of a matrix that is decomposed densely; beyond it Lanczos finds the ends of the spectrum."""
@@ -30,7 +23,7 @@ _BLOCK_ROWS = 8192
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def blas_on_one_thread() -> Iterator[None]:
     """Run BLAS and LAPACK on one thread inside; also a decorator.
 
     The last bits of L, hence of every stepsize, then do not depend on the number of threads. And the many
@@ -50,8 +43,8 @@ class Smoothness:
     Attributes:
         L: constant of f itself, the mean over nodes. Use this one where a theorem is asserted.
         L_pooled: the papers' convention for problems with rows of data: the constant of the average over
-            all rows. It differs from `L` only by the last node's being a little longer than the others.
-            Equal to `L` where there are no rows.
+            all rows. It differs from ``L`` only by the last node's being a little longer than the others.
+            Equal to ``L`` where there are no rows.
         L_nodes: constants L_i of the f_i, in order.
 
     Example:

@@ -1,17 +1,12 @@
-"""Sparse matrices with plain types: the few operations on them that the problems share."""
+"""Operations on sparse matrices in CSR form."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-if TYPE_CHECKING:
-    CSR = scipy.sparse.csr_array[np.float64, tuple[int, int]]
-
-Array = npt.NDArray[np.float64]
+from laconic.lab._types import CSR, Array
 
 
 def csr(matrix: Any) -> CSR:

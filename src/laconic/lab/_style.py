@@ -1,4 +1,4 @@
-"""The look that all figures of the lab share: colours, axes, legends."""
+"""Style of the figures: colours, axes, legends."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Problems by name or file, as the command line asks for them."""
+"""Problems from a LibSVM file or from scikit-learn's data, for the command line."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The figures of a comparison."""
+"""Figures of a comparison: gradient norm against bits, and against stepsize multiples."""
 
 import numpy as np
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""The two papers' figures and tables, each as an experiment that holds its own run against the paper."""
+"""Experiments that reproduce the two papers' figures and tables, with verdicts against the papers."""
 
 from laconic.papers._experiment import DataMissingError as DataMissingError
 from laconic.papers._experiment import Experiment as Experiment

@@ -1,4 +1,4 @@
-"""Section 6.5, ALBERT: not trained again; what its communication times say about its bytes."""
+"""Section 6.5, ALBERT: the paper's communication times against the bytes of its messages."""
 
 from typing import Final
 
@@ -6,10 +6,10 @@ import torch
 
 from laconic.compressors import NaturalCompression
 from laconic.feedback import DCGD
-from laconic.lab._style import BLUE, GREEN, ORANGE, legend
+from laconic.lab._style import BLUE, GREEN, ORANGE
 from laconic.layout import Layout
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._experiment import Experiment, Report, Settings, verdict
+from laconic.papers._experiment import BIASED_PAPER, Experiment, Report, Settings, verdict
+from laconic.papers._figures import label, panels
 
 SECONDS: Final = {"none": 9.62, "natural compression": 4.05, "PowerSGD, rank 8": 1.04}
 """The paper's communication time per round."""
@@ -64,7 +64,7 @@ def line(found: dict[str, float]) -> tuple[float, float]:
     return slope, SECONDS[low] - slope * found[low]
 
 
-def report(settings: Settings) -> Report:
+def report(_: Settings) -> Report:
     """Bytes of the three methods against the paper's times."""
     found = sizes()
     slope, fixed = line(found)
@@ -72,24 +72,20 @@ def report(settings: Settings) -> Report:
     predicted = fixed + slope * found["natural compression"]
     measured = SECONDS["natural compression"]
     numbers = sum(m * n for m, n in MATRICES) + sum(VECTORS)
-    figure, (axes,) = panels(1, width=6.5, height=4.4)
+    figure, ((axes,),) = panels(1, 1, 6.5, 4.4)
     ends = [0.0, found["none"]]
-    axes.plot(
-        ends,
-        [fixed + slope * x for x in ends],
-        "--",
-        color="black",
-        linewidth=1,
-        label="line through the ends",
-    )
+    line_style = {"color": "black", "linewidth": 1, "label": "line through the ends"}
+    axes.plot(ends, [fixed + slope * x for x in ends], "--", **line_style)
     for name, colour in zip(names, (BLUE, ORANGE, GREEN), strict=True):
         axes.plot(found[name], SECONDS[name], "o", color=colour, markersize=8, label=name)
-    axes.set_xlabel("megabytes per node and round, by arithmetic")
-    axes.set_ylabel("communication time per round (s), from the paper")
-    axes.set_title("ALBERT-large: the paper's times over the bytes (Section 6.5)", fontsize=11)
     axes.set_ylim(bottom=0)
-    legend(axes)
-    settings.tell(1.0, "done")
+    label(
+        axes,
+        "megabytes per node and round, by arithmetic",
+        "communication time per round (s), from the paper",
+        "ALBERT-large: the paper's times over the bytes (Section 6.5)",
+        size=11,
+    )
     verdicts = (
         verdict(
             "ALBERT-large has 18 million parameters",
@@ -128,10 +124,10 @@ def report(settings: Settings) -> Report:
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-albert",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Section 6.5",
         shows="The paper's communication times for ALBERT follow from a fixed cost and a cost per byte.",
-        run=report,
+        report=report,
         stands_for=(
             "Fine-tuning ALBERT-large on GLUE over ten GPUs is not reproduced: it needs the weights, the "
             "data and the machines. In its place stand `laconic demo`, a small transformer whose bytes are "

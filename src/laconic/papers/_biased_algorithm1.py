@@ -1,18 +1,18 @@
-"""Theorem 21: three schedules of error feedback against their bounds."""
+"""Theorem 21: error feedback with three stepsize schedules against their bounds."""
 
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from laconic.compressors import TopK
 from laconic.feedback import EF14
-from laconic.lab._style import BLUE, GREEN, ORANGE, legend
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._style import BLUE, GREEN, ORANGE
+from laconic.lab._types import Array
+from laconic.papers._experiment import BIASED_PAPER, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels
 from laconic.theory import (
     DecreasingSchedule,
     ErgodicAverage,
@@ -23,7 +23,6 @@ from laconic.theory import (
     algorithm1_stepsize,
 )
 
-Array = npt.NDArray[np.float64]
 NODES: Final = 5
 D: Final = 20
 KEPT: Final = 5
@@ -69,7 +68,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Courses:
+class GapCurves:
     """Gaps f(xbar^K) - f* of the weighted averages and their bounds, K = 1, 2, ...: (schedules, settings, K).
 
     Args:
@@ -87,7 +86,7 @@ class Courses:
     rate: float
 
 
-def follow(rounds: int, runs: int, settings: Settings | None = None) -> Courses:
+def follow(rounds: int, runs: int, settings: Settings | None = None) -> GapCurves:
     """Run Algorithm 1 in all schedules and settings at once."""
     nodes = Nodes.random()
     spectra = torch.linalg.eigvalsh(nodes.A)
@@ -130,32 +129,27 @@ def follow(rounds: int, runs: int, settings: Settings | None = None) -> Courses:
         step = (x - memory.mean(-2)) - (before - steps * gradients.mean(-2))
         drift = max(drift, float(step.abs().max() / x.abs().max()))
         if settings is not None and K % 500 == 0:
-            settings.tell(K / rounds, f"round {K}")
-    return Courses(gaps, bounds, ("(i) decreasing", "(ii) geometric", "(iii) uniform"), drift, mu * eta / 2)
+            settings.report_progress(K / rounds, f"round {K}")
+    return GapCurves(gaps, bounds, ("(i) decreasing", "(ii) geometric", "(iii) uniform"), drift, mu * eta / 2)
 
 
-def report(settings: Settings, rounds: int, runs: int) -> Report:
+def report(settings: Settings, rounds: int = 20_000, runs: int = 20) -> Report:
     """Theorem 21, all three schedules."""
-    courses = follow(rounds, runs, settings)
+    curves = follow(rounds, runs, settings)
     at = sorted({round(rounds ** (j / 99)) - 1 for j in range(100)})
-    figure, plots = panels(3)
-    for s, (axes, name) in enumerate(zip(plots, courses.names, strict=True)):
+    figure, (plots,) = panels(1, 3, title="Error feedback with Top-5 of 20 under Theorem 21")
+    for s, (axes, name) in enumerate(zip(plots, curves.names, strict=True)):
         for case, colour in enumerate(_COLOURS):
             K = np.array(at) + 1
             width = (1.5, 3.0, 1.2)[case]  # the last two often coincide
-            axes.plot(K, courses.gaps[s, case, at], color=colour, linewidth=width, label=SETTINGS[case])
-            axes.plot(K, courses.bounds[s, case, at], "--", color=colour, linewidth=1.2)
+            axes.plot(K, curves.gaps[s, case, at], color=colour, linewidth=width, label=SETTINGS[case])
+            axes.plot(K, curves.bounds[s, case, at], "--", color=colour, linewidth=1.2)
         axes.plot([], [], "--", color="black", label="bound")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("rounds K")
-        axes.set_ylabel(r"$f(\bar x^K) - f^*$")
-        axes.set_title(name, fontsize=10)
-    legend(plots[0])
-    figure.suptitle("Error feedback with Top-5 of 20 under Theorem 21", fontsize=11)
+        legend = 8 if s == 0 else None
+        label(axes, "rounds K", r"$f(\bar x^K) - f^*$", name, log="xy", legend=legend)
     rows = [
-        (name, setting, k + 1, float(courses.gaps[s, c, k]), float(courses.bounds[s, c, k]))
-        for s, name in enumerate(courses.names)
+        (name, setting, k + 1, float(curves.gaps[s, c, k]), float(curves.bounds[s, c, k]))
+        for s, name in enumerate(curves.names)
         for c, setting in enumerate(SETTINGS)
         for k in at
     ]
@@ -164,14 +158,14 @@ def report(settings: Settings, rounds: int, runs: int) -> Report:
         f"means over {runs} runs",
         "the theorem hides its constants; the bounds carry those that follow from the recursion in its proof",
     )
-    return Report(figure, ("schedule", "setting", "K", "gap", "bound"), rows, judge(courses), notes)
+    return Report(figure, ("schedule", "setting", "K", "gap", "bound"), rows, evaluate(curves), notes)
 
 
-def judge(courses: Courses) -> tuple[Verdict, ...]:
+def evaluate(curves: GapCurves) -> tuple[Verdict, ...]:
     """Theorem 21, its linear rate, and the identity behind its proof."""
     found = []
-    for s, name in enumerate(courses.names):
-        ratio = courses.gaps[s] / courses.bounds[s]
+    for s, name in enumerate(curves.names):
+        ratio = curves.gaps[s] / curves.bounds[s]
         found.append(
             verdict(
                 f"Theorem 21 {name} holds at every round",
@@ -181,10 +175,10 @@ def judge(courses: Courses) -> tuple[Verdict, ...]:
                 "at most 1 in all three settings, from K = 1 on",
             )
         )
-    geometric = courses.gaps[1, 0]
+    geometric = curves.gaps[1, 0]
     # Squares of distances: below this they are rounding.
     K = int((geometric > 1e-24 * geometric[0]).sum())
-    fall = float(np.log(geometric[K // 2 - 1] / geometric[K - 1])) / (courses.rate * (K - K // 2))
+    fall = float(np.log(geometric[K // 2 - 1] / geometric[K - 1])) / (curves.rate * (K - K // 2))
     return (
         *found,
         verdict(
@@ -195,8 +189,8 @@ def judge(courses: Courses) -> tuple[Verdict, ...]:
         ),
         verdict(
             "the virtual iterates x - mean e take exact gradient steps",
-            f"largest relative deviation {courses.drift:.1e}",
-            courses.drift < 1e-12,
+            f"largest relative deviation {curves.drift:.1e}",
+            curves.drift < 1e-12,
             "below 1e-12 in every round",
         ),
     )
@@ -205,9 +199,10 @@ def judge(courses: Courses) -> tuple[Verdict, ...]:
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-theorem21",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Theorem 21, Algorithm 1",
         shows="Error feedback stays under the bounds of all three schedules, linearly without noise.",
-        run=lambda settings: report(settings, *((4_000, 4) if settings.quick else (20_000, 20))),
+        report=report,
+        quick={"rounds": 4_000, "runs": 4},
     ),
 )

@@ -1,4 +1,4 @@
-"""Figures 1 and 3: variance, and delta, of Gaussian vectors against the bits that are sent."""
+"""Figures 1 and 3: variance and delta of compressed Gaussian vectors against bits."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,12 @@ from laconic.compressors import (
     TopK,
 )
 from laconic.kernels import Stream
-from laconic.lab._style import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, RED, SKY, legend
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._style import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, RED, SKY
+from laconic.papers._experiment import BIASED_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels
 
 D: Final = 10_000
+BITS: Final = "bits per coordinate (entropy of the messages)"
 PRINTED_BASE: Final = 0.86
 PRINTED_SIGN: Final = 1.8  # log10 delta, read off Figure 3
 
@@ -55,7 +56,7 @@ def gaussian(samples: int) -> Tensor:
 
 
 def measure(family: str, setting: str, compressor: Compressor, x: Tensor, draws: int = 1) -> Point:
-    """What a compressor makes of vectors (v, d), so many draws of each.
+    """Bits, variance and delta of a compressor on vectors (v, d), with so many draws of each.
 
     The best scaling of C makes ``E|s C(x) - x|^2`` least: at ``s = <E C(x), x> / E|C(x)|^2`` it leaves
     ``1 - 1/delta`` of ``|x|^2`` with the delta given.
@@ -70,7 +71,6 @@ def measure(family: str, setting: str, compressor: Compressor, x: Tensor, draws:
 
 
 def curve(family: str, compressors: Sequence[tuple[str, Compressor]], x: Tensor) -> list[Point]:
-    """A family of compressors, measured."""
     return [measure(family, setting, compressor, x) for setting, compressor in compressors]
 
 
@@ -79,28 +79,27 @@ def _shares(count: int, least: float) -> list[int]:
     return sorted({round(D * least ** (1 - j / (count - 1))) for j in range(count)})
 
 
-def report_variance(settings: Settings, samples: int, places: int) -> Report:
+def report_variance(settings: Settings, samples: int = 50, places: int = 40) -> Report:
     """Figure 1: the variance that is left against bits."""
     x = gaussian(samples)
     kept = sorted({*_shares(places, 1e-3), *(round(D * j / places) for j in range(1, places))})
     top = curve("Top-k", [(f"k = {k}", TopK(k)) for k in kept if k < D], x)
-    settings.tell(0.4, "Top-k")
+    settings.report_progress(0.4, "Top-k")
     drawn = curve("Rand-k", [(f"k = {k}", RandK(k, unbiased=False)) for k in kept if k < D], x)
-    settings.tell(0.8, "Rand-k")
+    settings.report_progress(0.8, "Rand-k")
     others = [
         measure("natural compression", "random", NaturalCompression(), x),
         measure("natural compression, nearest", "deterministic", BiasedRounding(2.0), x),
         measure("natural dithering", "8 levels, p = 2", NaturalDithering(8, 2.0), x),
         measure("random dithering", "64 levels, p = 2", RandomDithering(64, 2.0), x),
     ]
-    settings.tell(1.0, "done")
     half = [point for point in top if point.bits <= 16]
     bits, logs = np.array([p.bits for p in half]), np.log([p.variance for p in half])
     base = math.exp(float((bits * logs).sum() / (bits**2).sum()))
     away = max(abs(p.variance - PRINTED_BASE**p.bits) for p in top)
     off = max(abs(p.variance - (1 - p.bits / 32)) for p in drawn)
     least = max(p.variance - (1 - p.bits / 32) for p in top if p.bits < 32)
-    figure, (axes,) = panels(1, width=7.0, height=4.6)
+    figure, ((axes,),) = panels(1, 1, 7.0, 4.6)
     line = np.linspace(0, 32, 200)
     axes.plot(line, PRINTED_BASE**line, ":", color=BLACK, label="0.86^b (printed)")
     axes.plot(line, 1 - line / 32, "--", color=GRAY, label="1 - b/32 (printed)")
@@ -108,12 +107,9 @@ def report_variance(settings: Settings, samples: int, places: int) -> Report:
     axes.plot([p.bits for p in drawn], [p.variance for p in drawn], ".", color=RED, label="Rand-k")
     for point, marker, colour in zip(others, "osDv", (GREEN, SKY, ORANGE, PINK), strict=True):
         axes.plot(point.bits, point.variance, marker, color=colour, label=f"{point.family}, {point.setting}")
-    axes.set_yscale("log")
-    axes.set_ylim(1e-4, 1.5)
-    axes.set_xlabel("bits per coordinate (entropy of the messages)")
-    axes.set_ylabel(r"$E\Vert C(x) - x\Vert^2 / \Vert x\Vert^2$")
-    axes.set_title(f"Variance against bits, Gaussian x, d = {D:,} (Figure 1)", fontsize=11)
-    legend(axes)
+    title = f"Variance against bits, Gaussian x, d = {D:,} (Figure 1)"
+    variance = r"$E\Vert C(x) - x\Vert^2 / \Vert x\Vert^2$"
+    label(axes, BITS, variance, title, log="y", ylim=(1e-4, 1.5), size=11)
     verdicts = (
         verdict(
             "Figure 1: the variance of Top-k falls like 0.86^(bits per coordinate)",
@@ -142,7 +138,7 @@ def report_variance(settings: Settings, samples: int, places: int) -> Report:
     return Report(figure, COLUMNS, _rows([*top, *drawn, *others]), verdicts, notes)
 
 
-def report_delta(settings: Settings, samples: int, places: int) -> Report:
+def report_delta(_: Settings, samples: int = 50, places: int = 28) -> Report:
     """Figure 3: delta against bits."""
     x = gaussian(samples)
     kept = _shares(places, 1e-3)
@@ -170,36 +166,17 @@ def report_delta(settings: Settings, samples: int, places: int) -> Report:
         "ternary": [measure("ternary", "p = inf", Ternary(), x)],
         "scaled sign": [measure("scaled sign", "", ScaledSign(), x)],
     }
-    settings.tell(1.0, "done")
-    styles = dict(
-        zip(
-            families,
-            (
-                (RED, ".-"),
-                (BLUE, ".-"),
-                (GREEN, ".-"),
-                (SKY, "o"),
-                (PINK, "v:"),
-                (ORANGE, "D:"),
-                (BLACK, "s"),
-                (GRAY, "^"),
-            ),
-            strict=True,
-        )
-    )
-    figure, (axes,) = panels(1, width=7.5, height=4.8)
-    for name, points in families.items():
-        colour, style = styles[name]
+    colours = (RED, BLUE, GREEN, SKY, PINK, ORANGE, BLACK, GRAY)
+    styles = zip(colours, (".-", ".-", ".-", "o", "v:", "D:", "s", "^"), strict=True)
+    figure, ((axes,),) = panels(1, 1, 7.5, 4.8)
+    for (name, points), (colour, style) in zip(families.items(), styles, strict=True):
         logs = [math.log10(p.delta) for p in points]
         axes.plot([p.bits for p in points], logs, style, color=colour, label=name, markersize=5)
     axes.plot(
         1.0, PRINTED_SIGN, "x", color=GRAY, markersize=8, label="scaled sign as printed (not reproduced)"
     )
-    axes.set_xscale("log")
-    axes.set_xlabel("bits per coordinate (entropy of the messages)")
-    axes.set_ylabel(r"$\log_{10} \delta$")
-    axes.set_title(f"Delta against bits, Gaussian x, d = {D:,} (Figure 3)", fontsize=11)
-    legend(axes)
+    title = f"Delta against bits, Gaussian x, d = {D:,} (Figure 3)"
+    label(axes, BITS, r"$\log_{10} \delta$", title, log="x", size=11)
     points = [point for family in families.values() for point in family]
     notes = (
         f"{samples} vectors; delta is that of the best scaling of each operator on these vectors, not a "
@@ -207,10 +184,10 @@ def report_delta(settings: Settings, samples: int, places: int) -> Report:
         "a sign takes one bit, a ternary digit log2 3 bits, and a scale 32 bits more",
         "PowerSGD, which the paper's figure shows too, needs matrices and is left out",
     )
-    return Report(figure, COLUMNS, _rows(points), judge_delta(families), notes)
+    return Report(figure, COLUMNS, _rows(points), evaluate_delta(families), notes)
 
 
-def judge_delta(families: dict[str, list[Point]]) -> tuple[Verdict, ...]:
+def evaluate_delta(families: dict[str, list[Point]]) -> tuple[Verdict, ...]:
     """The statements of Figure 3, and its two points that cannot be had."""
     line = max(abs(math.log10(p.delta) - math.log10(32 / p.bits)) for p in families["Rand-k"])
     (natural,) = families["natural compression"]
@@ -270,23 +247,25 @@ def _near(points: Sequence[Point], bits: float) -> float:
 COLUMNS: Final = ("compressor", "setting", "bits per coordinate", "variance / |x|^2", "delta, best scaling")
 
 
-def _rows(points: Sequence[Point]) -> list[tuple[str | int | float, ...]]:
+def _rows(points: Sequence[Point]) -> list[tuple[Cell, ...]]:
     return [(p.family, p.setting, p.bits, p.variance, p.delta) for p in points]
 
 
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-variance-bits",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Figure 1",
         shows="At equal bits the variance of Top-k is exponentially smaller than that of Rand-k.",
-        run=lambda settings: report_variance(settings, *((5, 16) if settings.quick else (50, 40))),
+        report=report_variance,
+        quick={"samples": 5, "places": 16},
     ),
     Experiment(
         name="biased-delta-bits",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Figure 3",
         shows="Top-k followed by natural dithering gives the smallest delta for its bits.",
-        run=lambda settings: report_delta(settings, *((5, 14) if settings.quick else (50, 28))),
+        report=report_delta,
+        quick={"samples": 5, "places": 14},
     ),
 )

@@ -1,21 +1,20 @@
-"""Figures 7 and 8: compressed gradient descent against the bound that its own errors give."""
+"""Figures 7 and 8: compressed gradient descent against the pathwise bound of its compression errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from laconic.compressors import Compressor, RandK, TopK
 from laconic.kernels import Stream
-from laconic.lab._style import BLUE, RED, legend
-from laconic.papers._biased_figures import PAPER, panels, thinned
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._style import BLUE, RED
+from laconic.lab._types import Array
+from laconic.papers._experiment import BIASED_PAPER, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels, thinned
 from laconic.theory import cgd_b3, cgd_pathwise, measured_delta
 
-Array = npt.NDArray[np.float64]
 KEPT: Final = 5
 _FLOOR: Final = 1e-13  # relative gaps below this are rounding
 
@@ -36,7 +35,6 @@ class Task:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """mu and L."""
         values = np.linalg.eigvalsh(self.A)
         return 2 * float(values[0]), 2 * float(values[-1])
 
@@ -66,7 +64,7 @@ def regressions() -> list[Task]:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Descent:
     """One run: the gaps f(x^k) - f* relative to the first, and what bounds them, k = 0, 1, ..."""
 
     task: Task
@@ -88,7 +86,7 @@ class Walk:
         return float(np.log(self.gaps[last]) / np.log(self.bounds[last]))
 
 
-def walk(task: Task, method: str, compressor: Compressor, rounds: int, seed: int = 0) -> Walk:
+def descend(task: Task, method: str, compressor: Compressor, rounds: int, seed: int = 0) -> Descent:
     """CGD with stepsize 1/L from the origin, and the product of ``1 - mu / (L delta_i)`` along its path.
 
     The bound holds on every path, random compressors included: for stepsize 1/L smoothness gives
@@ -111,7 +109,7 @@ def walk(task: Task, method: str, compressor: Compressor, rounds: int, seed: int
         x = x - sent / L
     bounds = np.array(cgd_pathwise(deltas, L, mu))
     worst = cgd_b3(d / KEPT, L, mu).factor() ** len(deltas)
-    return Walk(task, method, np.array(gaps) / gaps[0], bounds, worst)
+    return Descent(task, method, np.array(gaps) / gaps[0], bounds, worst)
 
 
 METHODS: Final[dict[str, tuple[Compressor, str]]] = {
@@ -120,51 +118,55 @@ METHODS: Final[dict[str, tuple[Compressor, str]]] = {
 }
 
 
-def report(settings: Settings, figure: str, tasks: Sequence[Task], rounds: Sequence[int]) -> Report:
-    """Every task with both compressors, against the bound."""
-    walks: list[Walk] = []
-    for task, count in zip(tasks, rounds, strict=True):
-        settings.tell(len(walks) / (2 * len(tasks)), task.name)
-        walks += [walk(task, name, compressor, count) for name, (compressor, _) in METHODS.items()]
-    settings.tell(1.0, "done")
-    drawing, plots = panels(len(tasks))
-    for task, axes in zip(tasks, plots, strict=True):
-        for run in (w for w in walks if w.task is task):
-            colour = METHODS[run.method][1]
-            at = thinned(len(run.gaps))
-            axes.plot(at, run.gaps[at], color=colour, linewidth=1.5, label=run.method)
-            axes.plot(at, run.bounds[at], "--", color=colour, linewidth=1.2, label=f"{run.method}, bound")
-        axes.set_yscale("log")
-        axes.set_xlabel("rounds")
-        axes.set_ylabel(r"$(f(x^k) - f^*) / (f(x^0) - f^*)$")
-        axes.set_title(task.name, fontsize=10)
-        legend(axes)
-    drawing.suptitle(f"CGD with stepsize 1/L against its pathwise bound ({figure})", fontsize=11)
+def report(
+    settings: Settings,
+    figure: str = "Figure 7",
+    tasks: Sequence[Task] | None = None,
+    rounds: Sequence[int] = (2_000, 15_000, 60_000),
+) -> Report:
+    """Every task, by default ``quadratics``, with both compressors, against the bound."""
+    tasks = quadratics() if tasks is None else tasks
+    by_task = {task.name: (task, count) for task, count in zip(tasks, rounds, strict=True)}
+
+    def run(name: str, method: str) -> Descent:
+        task, count = by_task[name]
+        return descend(task, method, METHODS[method][0], count)
+
+    found = settings.grid(by_task, METHODS, run)
+    descents = [descent for of_task in found.values() for descent in of_task.values()]
+    title = f"CGD with stepsize 1/L against its pathwise bound ({figure})"
+    drawing, (plots,) = panels(1, len(tasks), title=title)
+    for axes, (name, of_task) in zip(plots, found.items(), strict=True):
+        for method, descent in of_task.items():
+            colour, at = METHODS[method][1], thinned(len(descent.gaps))
+            axes.plot(at, descent.gaps[at], color=colour, linewidth=1.5, label=method)
+            axes.plot(at, descent.bounds[at], "--", color=colour, linewidth=1.2, label=f"{method}, bound")
+        label(axes, "rounds", r"$(f(x^k) - f^*) / (f(x^0) - f^*)$", name, log="y")
     rows = [
         (w.task.name, w.method, k, float(w.gaps[k]), float(w.bounds[k]))
-        for w in walks
-        for k in thinned(len(w.gaps))
+        for w in descents
+        for k in thinned(len(w.gaps)).tolist()
     ]
     columns = ("problem", "compressor", "round", "gap, relative", "pathwise bound, relative")
     notes = (
         "Rand-5 is the unscaled one, which is contractive; from the origin; stepsize 1/L",
         "the same bound with delta = d/k in every round, at the end: "
-        + "; ".join(f"{w.task.name}, {w.method} {w.worst_case:.2g}" for w in walks),
+        + "; ".join(f"{w.task.name}, {w.method} {w.worst_case:.2g}" for w in descents),
     )
-    return Report(drawing, columns, rows, judge(walks, figure), notes)
+    return Report(drawing, columns, rows, evaluate(descents, figure), notes)
 
 
-def judge(walks: Sequence[Walk], figure: str) -> tuple[Verdict, ...]:
+def evaluate(descents: Sequence[Descent], figure: str) -> tuple[Verdict, ...]:
     """The statements of Section 6.4."""
-    tightest = max(walks, key=lambda w: w.tightness)
-    pairs = zip(walks[::2], walks[1::2], strict=True)
+    tightest = max(descents, key=lambda w: w.tightness)
+    pairs = zip(descents[::2], descents[1::2], strict=True)
     faster = [_rate(top) / _rate(drawn) for top, drawn in pairs]
-    gains = [w.log_gain for w in walks]
+    gains = [w.log_gain for w in descents]
     return (
         verdict(
             f"{figure}: the gap stays under prod(1 - mu / (L delta_i)) at every round",
             f"largest gap over bound {tightest.tightness:.4f} ({tightest.task.name}, {tightest.method})",
-            all(w.tightness <= 1 + 1e-9 for w in walks),
+            all(w.tightness <= 1 + 1e-9 for w in descents),
             "at most 1 for every problem, compressor and round above rounding",
         ),
         verdict(
@@ -182,13 +184,13 @@ def judge(walks: Sequence[Walk], figure: str) -> tuple[Verdict, ...]:
     )
 
 
-def _rate(run: Walk) -> float:
+def _rate(run: Descent) -> float:
     """The fall of the gap's logarithm per round, while it counts."""
     last = int((run.gaps > _FLOOR).sum()) - 1
     return -float(np.log(run.gaps[last])) / last
 
 
-def report_regression(settings: Settings, rounds: Sequence[int]) -> Report:
+def report_regression(settings: Settings, rounds: Sequence[int] = (40_000, 10_000)) -> Report:
     """Figure 8, on the data that can still be had."""
     found = report(settings, "Figure 8", regressions(), rounds)
     boston = (
@@ -201,23 +203,18 @@ def report_regression(settings: Settings, rounds: Sequence[int]) -> Report:
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-cgd-quadratic",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Figure 7, Section 6.4",
         shows="On quadratics CGD stays under the bound that its measured compression errors give.",
-        run=lambda settings: report(
-            settings,
-            "Figure 7",
-            quadratics(),
-            (1_000, 2_500, 3_000) if settings.quick else (2_000, 15_000, 60_000),
-        ),
+        report=report,
+        quick={"rounds": (1_000, 2_500, 3_000)},
     ),
     Experiment(
         name="biased-cgd-regression",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Figure 8, Section 6.4",
         shows="On linear regression CGD stays under the bound that its measured errors give.",
-        run=lambda settings: report_regression(
-            settings, (3_000, 1_500) if settings.quick else (40_000, 10_000)
-        ),
+        report=report_regression,
+        quick={"rounds": (3_000, 1_500)},
     ),
 )

@@ -1,4 +1,4 @@
-"""Table 3: the declared constants of the twelve compressors against the worst that is found."""
+"""Table 3: the declared constants of the twelve compressors against the worst found."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from laconic.compressors import Compressor, NaturalDithering, TopK
 from laconic.kernels import Stream
-from laconic.lab._style import BLUE, ORANGE, legend
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._biased_rows import Row, rows, vectors
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._style import BLUE, ORANGE
+from laconic.papers._biased_rows import TableRow, rows, vectors
+from laconic.papers._experiment import BIASED_PAPER, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels
 
 _CHANCE: Final = 5.0  # standard errors
 
@@ -23,7 +23,7 @@ _CHANCE: Final = 5.0  # standard errors
 class Found:
     """The worst value of one constant: where, its value, and its standard error (0 if nothing is drawn)."""
 
-    row: Row
+    row: TableRow
     name: str
     declared: float
     value: float
@@ -38,7 +38,7 @@ class Found:
 
     @property
     def share(self) -> float:
-        """How much of the declared constant is attained: 1 if it is tight."""
+        """The attained share of the declared constant: 1 if it is tight."""
         low, high = sorted((self.declared, self.value))
         return low / high
 
@@ -76,7 +76,7 @@ def _constant(name: str, moments: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]
     return delta, spread(error) * delta**2
 
 
-def worst(row: Row, samples: int, draws: int) -> list[Found]:
+def worst(row: TableRow, samples: int, draws: int) -> list[Found]:
     """The worst of each constant over all vectors.
 
     Where draws are random, some draws choose the witness and three vectors more, others measure them, so
@@ -100,24 +100,20 @@ def worst(row: Row, samples: int, draws: int) -> list[Found]:
 
 
 def _badness(name: str, moments: Mapping[str, Tensor]) -> Tensor:
-    """How bad each vector is for a constant, two standard errors in its favour: (v,)."""
+    """Badness of each vector for a constant, two standard errors in its favour: (v,)."""
     value, error = _constant(name, moments)
     return (-value if name in ("alpha", "gamma") else value) - 2.0 * error
 
 
-def report(settings: Settings, samples: int, draws: int) -> Report:
+def report(settings: Settings, samples: int = 30, draws: int = 50_000) -> Report:
     """Table 3, measured."""
-    found: list[Found] = []
-    table = rows()
-    for number, row in enumerate(table):
-        settings.tell(number / len(table), row.label)
-        found += worst(row, samples, draws)
-    figure = _plot(found)
+    tracked = settings.track(rows(), lambda row: row.label)
+    found = [each for row in tracked for each in worst(row, samples, draws)]
     return Report(
-        figure,
+        _plot(found),
         ("row", "d", "constant", "declared", "worst found", "standard error", "share attained", "on"),
         [(f.row.label, f.row.d, f.name, f.declared, f.value, f.error, f.share, f.vector) for f in found],
-        (*judge(found), judge_scaling(draws)),
+        (*evaluate(found), evaluate_scaling(draws)),
         (
             f"d = 64 (63 for row k); {draws} draws for each mean, {samples} vectors of each of 6 random "
             "kinds",
@@ -126,7 +122,7 @@ def report(settings: Settings, samples: int, draws: int) -> Report:
     )
 
 
-def judge(found: list[Found]) -> tuple[Verdict, ...]:
+def evaluate(found: list[Found]) -> tuple[Verdict, ...]:
     """Whether the table's constants hold, and are attained where they can be."""
     over = [f for f in found if f.exceeded]
     tight = [f for f in found if f.name in f.row.tight]
@@ -148,9 +144,11 @@ def judge(found: list[Found]) -> tuple[Verdict, ...]:
     )
 
 
-def judge_scaling(draws: int) -> Verdict:
+def evaluate_scaling(draws: int) -> Verdict:
     """Row k prints delta = (d/k) zeta; the operator as defined, not divided by zeta, shows more."""
-    row = Row("k", TopK(9) >> NaturalDithering(8, 2.0), ("delta",), (), torch.ones(63, dtype=torch.float64))
+    row = TableRow(
+        "k", TopK(9) >> NaturalDithering(8, 2.0), ("delta",), (), torch.ones(63, dtype=torch.float64)
+    )
     zeta = NaturalDithering(8, 2.0).constants(9).zeta
     assert zeta is not None
     printed = 63 / 9 * zeta
@@ -166,7 +164,7 @@ def judge_scaling(draws: int) -> Verdict:
 
 
 def _plot(found: list[Found]) -> Figure:
-    figure, (axes,) = panels(1, width=8.0, height=7.0)
+    figure, ((axes,),) = panels(1, 1, 8.0, 7.0)
     heights = list(range(len(found), 0, -1))
     ratios, bars = [], []
     for f in found:
@@ -174,29 +172,22 @@ def _plot(found: list[Found]) -> Figure:
         ratios.append(f.declared / f.value if lower else f.value / f.declared)
         bars.append(2.0 * f.error / (f.value if lower else f.declared))
     axes.axvline(1.0, color=BLUE, linewidth=1.5, label="declared (Table 3); beyond it is a violation")
-    axes.errorbar(
-        ratios,
-        heights,
-        xerr=bars,
-        fmt="o",
-        color=ORANGE,
-        markersize=4,
-        label="worst found, two standard errors",
-    )
+    style = {"fmt": "o", "color": ORANGE, "markersize": 4, "label": "worst found, two standard errors"}
+    axes.errorbar(ratios, heights, xerr=bars, **style)
     labels = [f"{f.row.label}: {f.name} = {f.declared:.4g}" for f in found]
     axes.set_yticks(heights, labels, fontsize=7)
-    axes.set_xlabel("worst found over declared (alpha and gamma: declared over worst found)")
-    axes.set_title("How much of each declared constant is attained (Table 3)", fontsize=11)
-    legend(axes)
+    ratio = "worst found over declared (alpha and gamma: declared over worst found)"
+    label(axes, ratio, "", "How much of each declared constant is attained (Table 3)", size=11)
     return figure
 
 
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-table3",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Table 3",
         shows="The declared constants of all twelve compressors hold, and are attained where they are tight.",
-        run=lambda settings: report(settings, *((8, 20_000) if settings.quick else (30, 50_000))),
+        report=report,
+        quick={"samples": 8, "draws": 20_000},
     ),
 )

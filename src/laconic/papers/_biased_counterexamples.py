@@ -1,38 +1,22 @@
-"""Examples 1 to 3: where biased compression without feedback fails on several nodes."""
+"""Examples 1 to 3: divergence of biased compression without feedback on several nodes."""
 
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from laconic.compressors import Identity, TopK
 from laconic.feedback import DCGD, EF14, EF21, Feedback
-from laconic.lab import Quadratic, Simulation
+from laconic.lab import Quadratic
 from laconic.lab._style import BLUE, GRAY, GREEN, ORANGE, RED, legend
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._types import Array
+from laconic.papers._experiment import BIASED_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels
+from laconic.papers._follow import iterates
 from laconic.theory import ef21_pl_stepsize
 
-Array = npt.NDArray[np.float64]
 _SIZES: Final = ((3, 1), (5, 1), (5, 2), (7, 2), (7, 3))
-
-
-def iterates(problem: Quadratic, feedback: Feedback, x0: Tensor, stepsize: float, rounds: int) -> Tensor:
-    """x^0, ..., x^rounds: (rounds + 1, d) float64."""
-    simulation = Simulation(
-        problem,
-        feedback,
-        x=x0.to(torch.float64).unsqueeze(0),
-        stepsizes=torch.tensor([stepsize], dtype=torch.float64),
-        seeds=torch.tensor([0]),
-    )
-    found = [simulation.x[0]]
-    for _ in range(rounds):
-        simulation.advance(problem.gradients(simulation.x))
-        found.append(simulation.x[0])
-    return torch.stack(found)
 
 
 def growth(x: Tensor) -> Array:
@@ -41,9 +25,9 @@ def growth(x: Tensor) -> Array:
     return ratios
 
 
-def judge_example_1() -> tuple[Verdict, list[tuple[str | int | float, ...]]]:
+def evaluate_example_1() -> tuple[Verdict, list[tuple[Cell, ...]]]:
     """Top-1 multiplies x by 1 + 11 eta / 6."""
-    rows: list[tuple[str | int | float, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     off = []
     for eta in (1e-4, 1e-2, 1e-1, 1.0):
         found = growth(iterates(Quadratic.example1(), DCGD(TopK(1)), torch.ones(3), eta, 30)) / eta
@@ -54,9 +38,9 @@ def judge_example_1() -> tuple[Verdict, list[tuple[str | int | float, ...]]]:
     return verdict(claim, got, max(off) < 1e-8, "relative difference of (factor - 1) / eta below 1e-8"), rows
 
 
-def judge_example_2() -> tuple[Verdict, list[tuple[str | int | float, ...]]]:
+def evaluate_example_2() -> tuple[Verdict, list[tuple[Cell, ...]]]:
     """Top-d1 multiplies x by 1 + eta (2b - 1) d1 / d, not by what is printed."""
-    rows: list[tuple[str | int | float, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     off, printed_off = [], []
     eta = 0.01
     for d, d1 in _SIZES:
@@ -78,7 +62,7 @@ def judge_example_2() -> tuple[Verdict, list[tuple[str | int | float, ...]]]:
     ), rows
 
 
-def judge_example_3() -> tuple[Verdict, list[tuple[str | int | float, ...]]]:
+def evaluate_example_3() -> tuple[Verdict, list[tuple[Cell, ...]]]:
     """Top-1 never leaves the origin, where the gradient is not zero."""
     problem = Quadratic.example3()
     x = iterates(problem, DCGD(TopK(1)), torch.zeros(2), 0.1, 1000)
@@ -107,14 +91,14 @@ def remedies(problem: Quadratic, stepsize: float, x0: Tensor, rounds: int) -> di
     }
 
 
-def report(settings: Settings, rounds: int) -> Report:
+def report(settings: Settings, rounds: int = 1500) -> Report:
     """The three examples, and what feedback makes of the first and the third."""
     verdicts, rows = [], []
-    for judge in (judge_example_1, judge_example_2, judge_example_3):
-        found, table = judge()
+    for evaluate in (evaluate_example_1, evaluate_example_2, evaluate_example_3):
+        found, table = evaluate()
         verdicts.append(found)
         rows += table
-    settings.tell(0.5, "examples")
+    settings.report_progress(0.5, "examples")
     first, third = Quadratic.example1(), Quadratic.example3()
     assert first.mu is not None
     eta = 8 * ef21_pl_stepsize(1 / 3, first.L, first.L_tilde, first.mu)
@@ -135,21 +119,25 @@ def report(settings: Settings, rounds: int) -> Report:
                 "Top-1 alone no nearer than at the start, EF21 a hundred times nearer, same stepsize",
             )
         )
-    figure, plots = panels(2, width=5.0)
+    title = "Biased compression without feedback on several nodes (Examples 1 and 3)"
+    figure, (plots,) = panels(1, 2, 5.0, title=title)
     styles = dict(zip(shown[0][1], ((RED, "-"), (ORANGE, "-"), (BLUE, "-"), (GRAY, "--")), strict=True))
     for axes, (name, courses, stepsize) in zip(plots, shown, strict=True):
         for method, distances in courses.items():
             colour, style = styles[method]
             axes.plot(np.maximum(distances, 1e-14), style, color=colour, linewidth=1.4, label=method)
-        axes.set_yscale("log")
-        axes.set_ylim(1e-14, 1e4)
-        axes.set_xlabel("rounds")
-        axes.set_ylabel(r"$\Vert x^k - x^*\Vert$")
-        axes.set_title(f"{name}, stepsize {stepsize:.3g}", fontsize=10)
+        label(
+            axes,
+            "rounds",
+            r"$\Vert x^k - x^*\Vert$",
+            f"{name}, stepsize {stepsize:.3g}",
+            log="y",
+            ylim=(1e-14, 1e4),
+            legend=None,
+        )
     predicted = np.sqrt(3) * (1 + 11 * eta / 6) ** np.arange(rounds + 1)
     plots[0].plot(predicted, ":", color=GREEN, linewidth=2.5, label="(1 + 11 eta / 6)^k")
     legend(plots[0])
-    figure.suptitle("Biased compression without feedback on several nodes (Examples 1 and 3)", fontsize=11)
     columns = ("example", "what", "value", "(factor - 1) / stepsize, or |x|", "expected", "printed")
     notes = ("EF14's floor in Example 3 is its theory: the nodes disagree at x*, so D > 0",)
     return Report(figure, columns, rows, tuple(verdicts), notes)
@@ -158,9 +146,10 @@ def report(settings: Settings, rounds: int) -> Report:
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-counterexamples",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Examples 1 to 3, Section 5",
         shows="On several nodes biased compression without feedback diverges, or does not move at all.",
-        run=lambda settings: report(settings, 600 if settings.quick else 1500),
+        report=report,
+        quick={"rounds": 600},
     ),
 )

@@ -1,4 +1,4 @@
-"""The twelve rows of Table 3, and the vectors that they are measured on."""
+"""Rows of Table 3: compressors, the constants that they declare, and vectors to measure them on."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _LEVELS = (1.0, 1.5, 2.0, 2.5)
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of the table.
 
     Args:
@@ -45,7 +45,6 @@ class Row:
 
     @property
     def d(self) -> int:
-        """The dimension."""
         return self.witness.shape[-1]
 
 
@@ -57,7 +56,7 @@ def _ones(d: int, value: float = 1.0) -> Tensor:
     return torch.full((d,), value, dtype=torch.float64)
 
 
-def rows() -> tuple[Row, ...]:
+def rows() -> tuple[TableRow, ...]:
     """The twelve rows, with settings for which the witnesses are short."""
     d, k = 64, 8
     three, four = ("alpha", "beta", "gamma"), ("alpha", "beta", "gamma", "delta")
@@ -70,29 +69,31 @@ def rows() -> tuple[Row, ...]:
     thirds[0] = 1.0
     dithered = TopK(9) >> NaturalDithering(8, 2.0)
     return (
-        Row("a: Rand-8, unbiased", RandK(k), ("zeta",), ("zeta",), _ones(d)),
-        Row("b: random sparsification, q = 1/4", RandomSparsification(p), four, four, spike),
-        Row("c: adaptive random sparsification", AdaptiveRandom(), four, four, _ones(d)),
-        Row("d: Top-8", TopK(k), four, four, _ones(d)),
-        Row("e: unbiased rounding", UnbiasedRounding(grid=_LEVELS), ("zeta",), ("zeta",), _ones(d, 1.2)),
-        Row("e': unbiased exponential, b = 3", UnbiasedRounding(3.0), ("zeta",), ("zeta",), _ones(d, 1.5)),
-        Row("f: biased rounding", BiasedRounding(grid=_LEVELS), four, four, _ones(d, 1.25)),
-        Row("f': biased exponential, b = 3", BiasedRounding(3.0), four, four, _ones(d, 2.0)),
-        Row("g: natural compression", NaturalCompression(), ("zeta",), ("zeta",), _ones(d, 4 / 3)),
-        Row(
+        TableRow("a: Rand-8, unbiased", RandK(k), ("zeta",), ("zeta",), _ones(d)),
+        TableRow("b: random sparsification, q = 1/4", RandomSparsification(p), four, four, spike),
+        TableRow("c: adaptive random sparsification", AdaptiveRandom(), four, four, _ones(d)),
+        TableRow("d: Top-8", TopK(k), four, four, _ones(d)),
+        TableRow("e: unbiased rounding", UnbiasedRounding(grid=_LEVELS), ("zeta",), ("zeta",), _ones(d, 1.2)),
+        TableRow(
+            "e': unbiased exponential, b = 3", UnbiasedRounding(3.0), ("zeta",), ("zeta",), _ones(d, 1.5)
+        ),
+        TableRow("f: biased rounding", BiasedRounding(grid=_LEVELS), four, four, _ones(d, 1.25)),
+        TableRow("f': biased exponential, b = 3", BiasedRounding(3.0), four, four, _ones(d, 2.0)),
+        TableRow("g: natural compression", NaturalCompression(), ("zeta",), ("zeta",), _ones(d, 4 / 3)),
+        TableRow(
             "h: exponential dithering, b = 4",
             ExponentialDithering(4.0, 5, 2.0),
             ("zeta",),
             ("zeta",),
             quarters,
         ),
-        Row("i: natural dithering", NaturalDithering(12, math.inf), ("zeta",), ("zeta",), thirds),
-        Row("k: Top-9 then natural dithering", dithered, three, ("beta", "gamma"), _ones(63)),
-        Row("k, divided by zeta", dithered.contractive(), ("delta",), ("delta",), _ones(63)),
+        TableRow("i: natural dithering", NaturalDithering(12, math.inf), ("zeta",), ("zeta",), thirds),
+        TableRow("k: Top-9 then natural dithering", dithered, three, ("beta", "gamma"), _ones(63)),
+        TableRow("k, divided by zeta", dithered.contractive(), ("delta",), ("delta",), _ones(63)),
     )
 
 
-def vectors(row: Row, samples: int, seed: int = 0) -> dict[str, Tensor]:
+def vectors(row: TableRow, samples: int, seed: int = 0) -> dict[str, Tensor]:
     """The witness, its neighbours in floating point, extreme shapes, and random vectors, by name."""
     d, rng = row.d, np.random.default_rng(seed)
     place = np.arange(d)

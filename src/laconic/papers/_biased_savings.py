@@ -1,4 +1,4 @@
-"""Figure 2: what Top-k and Rand-k keep of the gradients that a descent really meets."""
+"""Figure 2: the share of the squared norm that Top-k and Rand-k keep of gradients along a descent."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,30 +7,29 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from laconic.compressors import TopK
 from laconic.lab import LogisticRegression
-from laconic.lab._style import BLUE, RED, legend
+from laconic.lab._style import BLUE, RED
+from laconic.lab._types import Array
 from laconic.papers._biased_cgd import quadratics
-from laconic.papers._biased_figures import PAPER, panels, thinned
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._experiment import BIASED_PAPER, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels, thinned
 from laconic.papers._images import IMAGES, Images, load_images
 from laconic.papers._networks import FlatNetwork, vgg
 from laconic.papers._training import descend
 
-Array = npt.NDArray[np.float64]
 ROWS: Final = "libsvm/mushrooms.txt"
 
 
 @dataclass(frozen=True)
 class Savings:
-    """What Top-k and Rand-k keep of the gradients of one descent, as shares of ``|g|^2``, by round.
+    """Shares of ``|g|^2`` that Top-k and Rand-k keep of the gradients of one descent, by round.
 
     Args:
-        name: what is descended.
+        name: of the descent.
         norms: ``|g|^2``.
         top: the share of the k largest squares.
         drawn: the share that Rand-k keeps on average, k / d.
@@ -94,7 +93,7 @@ def network_savings(images: Images, rounds: int) -> Savings:
     return savings("small VGG, images", met, round(0.05 * d), d)
 
 
-def report_savings(settings: Settings, rounds: int, trained: int) -> Report:
+def report(settings: Settings, rounds: int = 5000, trained: int = 1500) -> Report:
     """Figure 2, on the paper's problems and on a network.
 
     Raises:
@@ -102,23 +101,21 @@ def report_savings(settings: Settings, rounds: int, trained: int) -> Report:
     """
     rows, images = settings.file(ROWS), load_images(settings.file(IMAGES))
     found = convex(rows, rounds)
-    settings.tell(0.5, "network")
+    settings.report_progress(0.5, "network")
     found.append(network_savings(images, trained))
-    settings.tell(1.0, "done")
-    figure, plots = panels(3)
+    title = "Savings of Top-k and Rand-k on the gradients of a descent (Figure 2)"
+    figure, (plots,) = panels(1, 3, title=title)
     shown = (found[0], found[3], found[4])
     for axes, each in zip(plots, shown, strict=True):
         at = thinned(len(each.norms))
         axes.plot(at, 100 * each.top[at], color=BLUE, linewidth=1.4, label="Top-k")
         axes.axhline(100 * each.drawn, color=RED, linewidth=1.4, label="Rand-k, on average")
-        axes.set_ylim(0, 100)
-        axes.set_xlabel("rounds")
-        axes.set_ylabel(r"share of $\Vert g\Vert^2$ kept (%)")
-        axes.set_title(f"{each.name}, k/d = {100 * each.drawn:.2g} %", fontsize=10)
-        legend(axes)
-    figure.suptitle("Savings of Top-k and Rand-k on the gradients of a descent (Figure 2)", fontsize=11)
+        title = f"{each.name}, k/d = {100 * each.drawn:.2g} %"
+        label(axes, "rounds", r"share of $\Vert g\Vert^2$ kept (%)", title, ylim=(0, 100))
     table = [
-        (s.name, k, float(s.norms[k]), float(s.top[k]), s.drawn) for s in found for k in thinned(len(s.norms))
+        (s.name, k, float(s.norms[k]), float(s.top[k]), s.drawn)
+        for s in found
+        for k in thinned(len(s.norms)).tolist()
     ]
     columns = ("descent", "round", "|g|^2", "share kept by Top-k", "share kept by Rand-k on average")
     notes = (
@@ -128,11 +125,11 @@ def report_savings(settings: Settings, rounds: int, trained: int) -> Report:
         "(quadratics): ratios 3.1, 2.2, 2.0 and 8.5; its starts are not given, so only the order of size "
         "can be compared",
     )
-    return Report(figure, columns, table, judge_savings(found), notes)
+    return Report(figure, columns, table, evaluate(found), notes)
 
 
-def judge_savings(found: Sequence[Savings]) -> tuple[Verdict, ...]:
-    """Top-k keeps several times as much."""
+def evaluate(found: Sequence[Savings]) -> tuple[Verdict, ...]:
+    """The statements of Figure 2."""
     *convex, network = found
     always = min(float((s.top / s.drawn).min()) for s in found)
     return (
@@ -160,10 +157,11 @@ def judge_savings(found: Sequence[Savings]) -> tuple[Verdict, ...]:
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-savings",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Figure 2",
         shows="On the gradients of real descents Top-k keeps several times as much as Rand-k.",
-        run=lambda settings: report_savings(settings, *((400, 100) if settings.quick else (5000, 1500))),
+        report=report,
+        quick={"rounds": 400, "trained": 100},
         needs=(IMAGES, ROWS),
     ),
 )

@@ -1,9 +1,9 @@
-"""Table 4: what Top-k keeps of random vectors, more than Rand-k."""
+"""Table 4: expected savings of Top-k and Rand-k on random vectors, by closed forms and Monte Carlo."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Final
 
 import numpy as np
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from scipy import integrate, special
 
 from laconic.compressors import TopK
-from laconic.lab._style import BLUE, GREEN, ORANGE, PINK, RED, SKY, legend
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._style import BLUE, GREEN, ORANGE, PINK, RED, SKY
+from laconic.papers._experiment import BIASED_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels
 
 PRINTED: Final = {
     ("N(0,1)", 3): (18.65, 31.10, 43.98, 57.08),
@@ -101,27 +101,24 @@ def sampled_savings(law: Law, k: int, d: int, samples: int, seed: int = 0) -> tu
     return float(kept.mean()), float(kept.std() / math.sqrt(samples))
 
 
-def report(settings: Settings, numbers: int) -> Report:
+def report(settings: Settings, numbers: int = 20_000_000) -> Report:
     """Table 4 and the two closed forms.
 
     Args:
         settings: how it runs.
         numbers: random numbers in each Monte Carlo mean.
     """
-    rows: list[tuple[str | int | float, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     off, sigmas = [], []
-    for law in (NORMAL, SHIFTED):
-        for k in (3, 5):
-            for d, printed in zip(DIMENSIONS, PRINTED[law.name, k], strict=True):
-                settings.tell(len(rows) / 22, f"{law.name}, d = {d}")
-                exact = top_savings(law, k, d)
-                mean, error = sampled_savings(law, k, d, max(20, numbers // d))
-                rows.append((law.name, k, d, k * law.second, printed, exact, mean, error))
-                off.append(abs(exact - printed))
-                sigmas.append(abs(mean - exact) / error)
-    closed, closed_rows = _judge_closed(numbers)
+    for law, k in settings.track(product((NORMAL, SHIFTED), (3, 5)), lambda case: case[0].name):
+        for d, printed in zip(DIMENSIONS, PRINTED[law.name, k], strict=True):
+            exact = top_savings(law, k, d)
+            mean, error = sampled_savings(law, k, d, max(20, numbers // d))
+            rows.append((law.name, k, d, k * law.second, printed, exact, mean, error))
+            off.append(abs(exact - printed))
+            sigmas.append(abs(mean - exact) / error)
+    closed, closed_rows = _evaluate_closed(numbers)
     rows += closed_rows
-    settings.tell(1.0, "done")
     verdicts = (
         verdict(
             "Table 4: the 16 expected savings of Top-3 and Top-5 for Gaussian coordinates",
@@ -151,9 +148,9 @@ def report(settings: Settings, numbers: int) -> Report:
     return Report(_plot(), columns, rows, verdicts, notes)
 
 
-def _judge_closed(numbers: int) -> tuple[list[Verdict], list[tuple[str | int | float, ...]]]:
+def _evaluate_closed(numbers: int) -> tuple[list[Verdict], list[tuple[Cell, ...]]]:
     """The closed forms for uniform and exponential coordinates."""
-    rows: list[tuple[str | int | float, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     ratios, ones, exponential = [], [], []
     for d in (10, 100, 1000):
         for k in (1, 3, d // 5):
@@ -184,7 +181,7 @@ def _judge_closed(numbers: int) -> tuple[list[Verdict], list[tuple[str | int | f
 
 
 def _plot() -> Figure:
-    figure, (axes,) = panels(1, width=7.0, height=4.6)
+    figure, ((axes,),) = panels(1, 1, 7.0, 4.6)
     shown = ((NORMAL, 3, BLUE), (NORMAL, 5, SKY), (SHIFTED, 3, RED), (SHIFTED, 5, ORANGE))
     places = [round(10 ** (1 + j / 4)) for j in range(17)]
     for law, k, colour in shown:
@@ -196,21 +193,18 @@ def _plot() -> Figure:
         ratios = [top_savings(law, 1, d) / law.second for d in places]
         axes.plot(places, ratios, "--", color=colour, linewidth=1.4, label=f"{law.name}, k = 1")
     axes.plot([], [], "o", color="black", markerfacecolor="white", label="printed in Table 4")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("dimension d")
-    axes.set_ylabel("expected savings, Top-k over Rand-k")
-    axes.set_title("How much more Top-k keeps than Rand-k (Table 4)", fontsize=11)
-    legend(axes)
+    title = "How much more Top-k keeps than Rand-k (Table 4)"
+    label(axes, "dimension d", "expected savings, Top-k over Rand-k", title, log="xy", size=11)
     return figure
 
 
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-table4",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Table 4, Section 4",
         shows="Top-k keeps several times more of a random vector than Rand-k, by closed forms and numbers.",
-        run=lambda settings: report(settings, 2_000_000 if settings.quick else 20_000_000),
+        report=report,
+        quick={"numbers": 2_000_000},
     ),
 )

@@ -1,34 +1,22 @@
-"""Figures 4 and 5: error feedback, and Top-k combined with dithering, in training on four nodes."""
+"""Figures 4 and 5: training on four nodes with error feedback, and with Top-k followed by dithering."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from matplotlib.figure import Figure
 
 from laconic.compressors import Identity, NaturalDithering, RandK, TopK
 from laconic.feedback import DCGD, EF14, Feedback
-from laconic.lab._style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, legend
+from laconic.lab._style import BLACK, BLUE, GREEN, ORANGE, PINK, RED
 from laconic.messages import Accounting
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._experiment import BIASED_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels
 from laconic.papers._images import IMAGES, load_images
 from laconic.papers._networks import FlatNetwork, vgg
-from laconic.papers._training import Course, Training, kept
+from laconic.papers._training import Training, TrainingCurve, train_cached
 
-
-@dataclass(frozen=True)
-class Size:
-    """How much of it: the network's width, rounds, and rounds between judgements."""
-
-    width: int
-    rounds: int
-    judged: int
-
-
-_QUICK, _FULL = Size(8, 200, 10), Size(16, 800, 40)
+_QUICK: Final = {"width": 8, "rounds": 200, "evaluated": 10}
 _STEPSIZE: Final = 0.05
 _DITHERING: Final = NaturalDithering(2, math.inf)
 
@@ -60,26 +48,35 @@ _SETTING = (
 
 
 def train(
-    settings: Settings, size: Size, methods: Mapping[str, tuple[Feedback, str, str]]
-) -> dict[str, Course]:
-    """Train the same network with every method, and keep each course in the checkpoint folder, if any.
+    settings: Settings,
+    methods: Mapping[str, tuple[Feedback, str, str]],
+    width: int = 16,
+    rounds: int = 800,
+    evaluated: int = 40,
+) -> dict[str, TrainingCurve]:
+    """Train the same network with every method; curves by method.
+
+    Args:
+        settings: how it runs; each curve is cached in the checkpoint folder, if any.
+        methods: the methods, each with a colour and a line style.
+        width: of the network.
+        rounds: of each run.
+        evaluated: rounds between evaluations.
 
     Raises:
         DataMissingError: where the images are not there.
     """
     images = load_images(settings.file(IMAGES))
-    network = FlatNetwork(lambda: vgg(size.width))
-    training = Training(images, network, size.rounds, _STEPSIZE, judged=size.judged)
-    courses = {}
-    for number, (name, (feedback, _, _)) in enumerate(methods.items()):
-        settings.tell(number / len(methods), name)
-        courses[name] = kept(settings, str(number), partial(training.run, feedback))
-    settings.tell(1.0, "done")
-    return courses
+    network = FlatNetwork(lambda: vgg(width))
+    training = Training(images, network, rounds, _STEPSIZE, evaluated=evaluated)
+    return {
+        name: train_cached(settings, str(number), training, methods[name][0])
+        for number, name in settings.track(enumerate(methods), lambda pair: pair[1])
+    }
 
 
-def late(course: Course) -> float:
-    """Mean training loss over the last quarter of the judgements; infinite where it diverged."""
+def late(course: TrainingCurve) -> float:
+    """Mean training loss over the last quarter of the evaluations; infinite where it diverged."""
     last = course.loss[-max(1, len(course.loss) // 4) :]
     return sum(last) / len(last) if all(map(math.isfinite, last)) else math.inf
 
@@ -87,32 +84,30 @@ def late(course: Course) -> float:
 def _figure(
     methods: Mapping[str, tuple[Feedback, str, str]],
     curves: Mapping[str, tuple[list[int] | list[float], list[float], list[float]]],
-    label: str,
+    x_label: str,
+    title: str,
 ) -> Figure:
-    """Loss and accuracy over what ``label`` says, each method's curves (x, loss, accuracy)."""
-    figure, (left, right) = panels(2, width=5.0)
+    """Loss and accuracy over x, each method's curves (x, loss, accuracy)."""
+    figure, ((left, right),) = panels(1, 2, 5.0, title=title)
     for name, (x, loss, accuracy) in curves.items():
         _, colour, style = methods[name]
         left.plot(x, loss, style, color=colour, label=name, linewidth=1.3)
         right.plot(x, [100 * share for share in accuracy], style, color=colour, linewidth=1.3)
-    for axes, shown in ((left, "training loss (nats)"), (right, "test accuracy (%)")):
-        axes.set_xlabel(label)
-        axes.set_ylabel(shown)
-    legend(left)
+    label(left, x_label, "training loss (nats)")
+    label(right, x_label, "test accuracy (%)", legend=None)
     return figure
 
 
-def report_feedback(settings: Settings, size: Size) -> Report:
-    """Figure 4: what error feedback does for Top-k."""
-    courses = train(settings, size, FEEDBACK)
+def report_feedback(settings: Settings, **size: int) -> Report:
+    """Figure 4: what error feedback does for Top-k; the size is that of ``train``."""
+    courses = train(settings, FEEDBACK, **size)
     curves = {name: (c.rounds, c.loss, c.accuracy) for name, c in courses.items()}
-    figure = _figure(FEEDBACK, curves, "rounds")
-    figure.suptitle("Error feedback keeps Top-k at the side of SGD (Figure 4)", fontsize=11)
+    title = "Error feedback keeps Top-k at the side of SGD (Figure 4)"
     return Report(
-        figure,
+        _figure(FEEDBACK, curves, "rounds", title),
         COLUMNS,
         _rows(courses),
-        judge_feedback(courses),
+        evaluate_feedback(courses),
         (
             _SETTING,
             '"Top-5" does not say of what. Both readings are run: 5 coordinates of each tensor (full lines) '
@@ -122,7 +117,7 @@ def report_feedback(settings: Settings, size: Size) -> Report:
     )
 
 
-def judge_feedback(courses: Mapping[str, Course]) -> tuple[Verdict, ...]:
+def evaluate_feedback(courses: Mapping[str, TrainingCurve]) -> tuple[Verdict, ...]:
     """The statements of Section 6.2, for both readings."""
     found = []
     dense = late(courses["SGD"])
@@ -152,20 +147,20 @@ def judge_feedback(courses: Mapping[str, Course]) -> tuple[Verdict, ...]:
     return tuple(found)
 
 
-def report_dithering(settings: Settings, size: Size) -> Report:
-    """Figure 5: Top-k combined with natural dithering, per bit."""
-    courses = train(settings, size, DITHERING)
+def report_dithering(settings: Settings, **size: int) -> Report:
+    """Figure 5: Top-k combined with natural dithering, per bit; the size is that of ``train``."""
+    courses = train(settings, DITHERING, **size)
     # A logarithmic axis has no place for the start, where nothing has been sent.
     curves = {name: (c.bits["entropy"][1:], c.loss[1:], c.accuracy[1:]) for name, c in courses.items()}
-    figure = _figure(DITHERING, curves, "bits sent per node (entropy of the messages)")
+    title = "Top-k combined with dithering is the best for its bits (Figure 5)"
+    figure = _figure(DITHERING, curves, "bits sent per node (entropy of the messages)", title)
     for axes in figure.axes:
         axes.set_xscale("log")
-    figure.suptitle("Top-k combined with dithering is the best for its bits (Figure 5)", fontsize=11)
     return Report(
         figure,
         COLUMNS,
         _rows(courses),
-        judge_dithering(courses),
+        tuple(evaluate_dithering(courses)),
         (
             _SETTING,
             "natural dithering with 2 levels and the largest magnitude as norm; k is 5 % of each tensor",
@@ -175,29 +170,25 @@ def report_dithering(settings: Settings, size: Size) -> Report:
     )
 
 
-def judge_dithering(courses: Mapping[str, Course]) -> tuple[Verdict, ...]:
+def evaluate_dithering(courses: Mapping[str, TrainingCurve]) -> Iterator[Verdict]:
     """The statement of Section 6.3, by entropy and by packed bytes."""
     combined = "Top-5 % + nat. dithering"
     target = late(courses[combined])
-    found = []
     kinds: tuple[tuple[str, Accounting], ...] = (("bits of entropy", "entropy"), ("packed bits", "wire"))
     for what, kind in kinds:
         spent = {name: spent_until(course, target, kind) for name, course in courses.items()}
         best_other = min(bits for name, bits in spent.items() if name != combined)
         reached = ", ".join(f"{name} {_bits(bits)}" for name, bits in spent.items())
-        found.append(
-            verdict(
-                f"Top-k combined with natural dithering needs the fewest {what}",
-                f"to loss {target:.3f}: {reached}",
-                spent[combined] < best_other,
-                "bits until the training loss first falls to the combination's late loss",
-            )
+        yield verdict(
+            f"Top-k combined with natural dithering needs the fewest {what}",
+            f"to loss {target:.3f}: {reached}",
+            spent[combined] < best_other,
+            "bits until the training loss first falls to the combination's late loss",
         )
-    return tuple(found)
 
 
-def spent_until(course: Course, target: float, kind: Accounting) -> float:
-    """Bits sent when the loss is first judged at most ``target``; infinite where it never is."""
+def spent_until(course: TrainingCurve, target: float, kind: Accounting) -> float:
+    """Bits sent when the loss is first at most ``target``; infinite where it never is."""
     for loss, sent in zip(course.loss, course.bits[kind], strict=True):
         if loss <= target:
             return sent
@@ -218,7 +209,7 @@ COLUMNS: Final = (
 )
 
 
-def _rows(courses: Mapping[str, Course]) -> list[tuple[str | int | float, ...]]:
+def _rows(courses: Mapping[str, TrainingCurve]) -> list[tuple[Cell, ...]]:
     return [
         (name, *entry)
         for name, course in courses.items()
@@ -236,18 +227,20 @@ def _rows(courses: Mapping[str, Course]) -> list[tuple[str | int | float, ...]]:
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-feedback",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Figure 4, Section 6.2",
         shows="Error feedback keeps Top-k training at the side of SGD; without it, it falls behind.",
-        run=lambda settings: report_feedback(settings, _QUICK if settings.quick else _FULL),
+        report=report_feedback,
+        quick=_QUICK,
         needs=(IMAGES,),
     ),
     Experiment(
         name="biased-dithering",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Figure 5, Section 6.3",
         shows="Top-k combined with natural dithering reaches a loss with fewer bits than either alone.",
-        run=lambda settings: report_dithering(settings, _QUICK if settings.quick else _FULL),
+        report=report_dithering,
+        quick=_QUICK,
         needs=(IMAGES,),
     ),
 )

@@ -1,6 +1,6 @@
-"""Section 6.1: the variance of compressors on the gradients that a training really meets."""
+"""Section 6.1: the variance of compressors on gradients along a training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from laconic.compressors import BiasedRounding, Compressor, NaturalCompression, RandK, TopK
 from laconic.kernels import Stream
-from laconic.lab._style import BLUE, GREEN, ORANGE, RED, legend
-from laconic.papers._biased_figures import PAPER, panels
-from laconic.papers._experiment import Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._style import BLUE, GREEN, ORANGE, RED
+from laconic.papers._experiment import BIASED_PAPER, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels
 from laconic.papers._images import IMAGES, Images, load_images
 from laconic.papers._networks import FlatNetwork, resnet, vgg
 from laconic.papers._training import descend
@@ -51,7 +51,7 @@ def follow(images: Images, name: str, network: FlatNetwork, rounds: int, every: 
     for t, (x, g) in enumerate(islice(descend(network, images), rounds + 1)):
         if t % every == 0:
             found.rounds.append(t)
-            found.loss.append(network.judge(x, images.train[:500], images.train_classes[:500])[0])
+            found.loss.append(network.evaluate(x, images.train[:500], images.train_classes[:500])[0])
             for compressor, (operator, _) in COMPRESSORS.items():
                 found.values[compressor].append(_variance(operator, g, seed=t))
     return found
@@ -63,7 +63,7 @@ def _variance(compressor: Compressor, g: Tensor, seed: int, draws: int = 8) -> f
     return float((c - g).square().sum(-1).mean() / g.square().sum())
 
 
-def report_variance(settings: Settings, rounds: int, every: int) -> Report:
+def report(settings: Settings, rounds: int = 2000, every: int = 50) -> Report:
     """Section 6.1, on two small networks.
 
     Raises:
@@ -71,22 +71,22 @@ def report_variance(settings: Settings, rounds: int, every: int) -> Report:
     """
     images = load_images(settings.file(IMAGES))
     networks = {"small VGG": vgg, "small residual network": resnet}
-    found = []
-    for number, (name, make) in enumerate(networks.items()):
-        settings.tell(number / len(networks), name)
-        found.append(follow(images, name, FlatNetwork(make), rounds, every))
-    settings.tell(1.0, "done")
-    figure, plots = panels(2, width=5.0)
+    found = [
+        follow(images, name, FlatNetwork(networks[name]), rounds, every) for name in settings.track(networks)
+    ]
+    figure, (plots,) = panels(1, 2, 5.0, title="Variance of compression during training (Section 6.1)")
     for axes, course in zip(plots, found, strict=True):
         for name, (_, colour) in COMPRESSORS.items():
             axes.plot(course.rounds, course.values[name], ".-", color=colour, linewidth=1.3, label=name)
-        axes.set_yscale("log")
-        axes.set_ylim(0.02, 8.0)
-        axes.set_xlabel("rounds")
-        axes.set_ylabel(r"$E\Vert C(g) - g\Vert^2 / \Vert g\Vert^2$")
-        axes.set_title(course.network, fontsize=10)
-    legend(plots[0])
-    figure.suptitle("Variance of compression during training (Section 6.1)", fontsize=11)
+        label(
+            axes,
+            "rounds",
+            r"$E\Vert C(g) - g\Vert^2 / \Vert g\Vert^2$",
+            course.network,
+            log="y",
+            ylim=(0.02, 8.0),
+            legend=8 if axes is plots[0] else None,
+        )
     rows = [
         (course.network, t, loss, name, course.values[name][j])
         for course in found
@@ -99,13 +99,12 @@ def report_variance(settings: Settings, rounds: int, every: int) -> Report:
         "batch 128, stepsize 0.05",
         "Rand-k is the unscaled one; the unbiased one has the variance d/k - 1 = 4 on every vector",
     )
-    return Report(figure, columns, rows, judge_variance(found), notes)
+    return Report(figure, columns, rows, tuple(evaluate(found)), notes)
 
 
-def judge_variance(found: Sequence[Variances]) -> tuple[Verdict, ...]:
+def evaluate(found: Sequence[Variances]) -> Iterator[Verdict]:
     """Biased versions have the lower variance."""
     names = list(COMPRESSORS)
-    verdicts = []
     for biased, drawn in ((names[0], names[1]), (names[2], names[3])):
         pairs = [
             (low, high)
@@ -113,13 +112,11 @@ def judge_variance(found: Sequence[Variances]) -> tuple[Verdict, ...]:
             for low, high in zip(course.values[biased], course.values[drawn], strict=True)
         ]
         ratios = [high / low for low, high in pairs]
-        verdicts.append(
-            verdict(
-                f"Section 6.1: {biased} has a lower variance than {drawn}",
-                f"{min(ratios):.2f} to {max(ratios):.2f} times lower at {len(pairs)} places in training",
-                min(ratios) > 1,
-                "lower at every measurement of both networks",
-            )
+        yield verdict(
+            f"Section 6.1: {biased} has a lower variance than {drawn}",
+            f"{min(ratios):.2f} to {max(ratios):.2f} times lower at {len(pairs)} places in training",
+            min(ratios) > 1,
+            "lower at every measurement of both networks",
         )
     bounds = dict(zip(names, (1 - FIFTH, None, 1 / 9, 1 / 8), strict=True))
     worst = {
@@ -127,24 +124,22 @@ def judge_variance(found: Sequence[Variances]) -> tuple[Verdict, ...]:
         for name, bound in bounds.items()
         if bound is not None
     }
-    verdicts.append(
-        verdict(
-            "the declared worst cases hold on real gradients: 1 - k/d, 1 - 1/delta = 1/9, zeta - 1 = 1/8",
-            ", ".join(f"{name} at most {value:.4f}" for name, value in worst.items()),
-            all(value <= (bounds[name] or 0.0) for name, value in worst.items()),
-            "no measured variance above its bound",
-        )
+    yield verdict(
+        "the declared worst cases hold on real gradients: 1 - k/d, 1 - 1/delta = 1/9, zeta - 1 = 1/8",
+        ", ".join(f"{name} at most {value:.4f}" for name, value in worst.items()),
+        all(value <= (bounds[name] or 0.0) for name, value in worst.items()),
+        "no measured variance above its bound",
     )
-    return tuple(verdicts)
 
 
 EXPERIMENTS: Final = (
     Experiment(
         name="biased-empirical-variance",
-        paper=PAPER,
+        paper=BIASED_PAPER,
         figure="Section 6.1",
         shows="During training the biased compressors have a lower variance than their unbiased kin.",
-        run=lambda settings: report_variance(settings, *((150, 10) if settings.quick else (2000, 50))),
+        report=report,
+        quick={"rounds": 150, "every": 10},
         needs=(IMAGES,),
     ),
 )

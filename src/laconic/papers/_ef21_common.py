@@ -1,34 +1,27 @@
-"""What the experiments of EF21 share: problems, methods, starts, runs that can be resumed, panels."""
+"""Problems, methods, resumable runs, rows and curves shared by the experiments of EF21."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from laconic.compressors import Identity, TopK
-from laconic.feedback import DCGD, EF14, EF21, EF21Plus, Feedback
-from laconic.lab import _style
+from laconic.compressors import TopK
+from laconic.feedback import make_feedback
 from laconic.lab._least_squares import LeastSquares
 from laconic.lab._logistic import LogisticRegression
 from laconic.lab._problem import Problem
 from laconic.lab._result import Result
 from laconic.lab._run import run
+from laconic.lab._style import GRADIENT
+from laconic.lab._types import Array
 from laconic.papers._experiment import Cell, Settings
+from laconic.papers._figures import label, thinned
 
-Array = npt.NDArray[np.float64]
-
-PAPER = (
-    "Richtárik, Sokolov and Fatkhullin, EF21: A New, Simpler, Theoretically Better, and Practically Faster"
-    " Error Feedback, NeurIPS 2021"
-)
 DATA_SETS = ("phishing", "mushrooms", "a9a", "w8a")
 TOLERANCE = 1e-7
-"""Where the paper's runs stop, on the square of the gradient's norm."""
+"""Tolerance of the paper's runs on the square of the gradient's norm."""
 
 PAPER_BITS = "bits sent per node (32 per kept value)"
 COLUMNS = (
@@ -39,24 +32,14 @@ COLUMNS = (
     "bits per node (32 per kept value)",
     "squared gradient norm",
 )
-"""Of a table of runs; its rows are those of `rows_of`."""
+"""Columns of ``rows_of``."""
 
-
-def method(name: str, k: int) -> Feedback:
-    """A method of the paper with Top-k; GD compresses nothing."""
-    if name == "GD":
-        return DCGD(Identity())
-    makers: dict[str, Callable[[TopK], Feedback]] = {
-        "DCGD": DCGD,
-        "EF14": EF14,
-        "EF21": EF21,
-        "EF21+": EF21Plus,
-    }
-    return makers[name](TopK(k))
+Results = dict[str, dict[str, Result]]
+"""By data set, then by method."""
 
 
 def file_of(data_set: str) -> str:
-    """Where a data set lies in the data folder."""
+    """Path of a data set in the data folder."""
     return f"libsvm/{data_set}.txt"
 
 
@@ -75,58 +58,33 @@ def start(d: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(d))
 
 
-def resumable(
-    settings: Settings, name: str, problem: Problem, feedback: Feedback, **arguments: Any
+def run_resumable(
+    settings: Settings, name: str, problem: Problem, method: str, k: int = 1, **arguments: Any
 ) -> Result:
-    """`run`, keeping what it has done under ``name`` in the checkpoint folder, where there is one."""
-    if settings.checkpoint is not None and "checkpoint" in inspect.signature(run).parameters:
-        arguments["checkpoint"] = settings.checkpoint / name
-    return run(problem, feedback, **arguments)
-
-
-def thinned(length: int, points: int = 200) -> npt.NDArray[np.int64]:
-    """Indices 0 to ``length - 1``, at most about ``points`` of them, even on a logarithmic axis."""
-    if length <= points:
-        return np.arange(length)
-    spread = np.geomspace(1, length - 1, points).round().astype(np.int64)
-    return np.unique(np.concatenate([[0], spread]))
+    """Run a method with Top-k to the paper's tolerance, with a checkpoint if there is a folder for them."""
+    checkpoint = None if settings.checkpoint is None else settings.checkpoint / name
+    feedback = make_feedback(method.lower(), TopK(k))
+    return run(problem, feedback, stop=TOLERANCE, checkpoint=checkpoint, **arguments)
 
 
 def rows_of(runs: Mapping[str, Mapping[str, Result]], points: int) -> list[tuple[Cell, ...]]:
     """Rows of the runs, by data set and method: about so many rounds of each stepsize."""
-    rows: list[tuple[Cell, ...]] = []
-    for data_set, results in runs.items():
-        for name, result in results.items():
-            bits = result.bits("values")
-            for i, multiple in enumerate(result.multiples):
-                for t in thinned(int(result.rounds[i]) + 1, points):
-                    norm2 = float(result.grad_norm2[i, t])
-                    rows.append((data_set, name, multiple, int(t), float(bits[i, t]), norm2))
-    return rows
+    return [
+        (data_set, name, multiple, int(t), float(result.bits("values")[i, t]), float(result.grad_norm2[i, t]))
+        for data_set, results in runs.items()
+        for name, result in results.items()
+        for i, multiple in enumerate(result.multiples)
+        for t in thinned(int(result.rounds[i]) + 1, points, log=True)
+    ]
 
 
-def floor(norms: Array) -> float:
-    """The level at which a run stalls: the median over its last quarter."""
-    known = norms[~np.isnan(norms)]
-    return float(np.median(known[-max(1, len(known) // 4) :]))
+def draw_curve(axes: Axes, bits: Array, norms: Array, rounds: int, points: int = 500, **style: Any) -> None:
+    """``|grad f|^2`` over bits, from round 1 on, since a logarithmic axis has no place for the start."""
+    at = thinned(rounds + 1, points, log=True)[1:]
+    axes.plot(bits[at], norms[at], **style)
 
 
-def panels(
-    rows: int, columns: int, title: str, width: float = 4.0, height: float = 3.3
-) -> tuple[Figure, Any]:
-    """A figure of ``rows`` times ``columns`` axes with logarithmic y: (figure, array of axes)."""
-    figure, axes = _style.panels(rows, columns, width, height)
-    for place in axes.flat:
-        place.set_yscale("log")
-    figure.suptitle(title)
-    return figure, axes
-
-
-def mark_tolerance(axes: Axes) -> None:
-    """The line at which the paper's runs stop."""
+def label_curves(axes: Axes, title: str, ylim: tuple[float, float], **options: Any) -> None:
+    """Label axes of such curves, and mark the tolerance at which the paper's runs stop."""
     axes.axhline(TOLERANCE, color="black", linestyle=":", linewidth=1)
-
-
-def listed(values: Sequence[float], form: str = ".2g") -> str:
-    """Numbers for a verdict, with commas."""
-    return ", ".join(f"{value:{form}}" for value in values)
+    label(axes, **{"x": PAPER_BITS, "y": GRADIENT, "title": title, "log": "xy", "ylim": ylim} | options)

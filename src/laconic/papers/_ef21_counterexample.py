@@ -1,23 +1,24 @@
-"""Where compression without the right feedback fails, and where EF and EF21 are one method."""
+"""Counterexamples to compression without feedback, equivalence of EF and EF21, and EF21's noise floor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 
 from laconic.compressors import Compressor, Constants, TopK
-from laconic.feedback import DCGD, EF14, EF21, Feedback
+from laconic.feedback import DCGD, EF14, EF21
 from laconic.kernels import Stream
-from laconic.lab._problem import Problem
 from laconic.lab._quadratic import Quadratic
-from laconic.lab._simulation import Simulation
 from laconic.lab._style import COLOURS, GRADIENT, SERIES
+from laconic.lab._types import Array
 from laconic.messages import Message, Part
-from laconic.papers._ef21_common import PAPER, Array, listed, panels, thinned
 from laconic.papers._ef21_noise import ideal_level, level, methods
-from laconic.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
-from laconic.papers._rates import follow
+from laconic.papers._experiment import EF21_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, listed, panels, thinned
+from laconic.papers._follow import follow, iterates
 from laconic.theory import ef21_pl_factor, ef21_pl_lyapunov, ef21_pl_stepsize
 
 
@@ -38,44 +39,37 @@ class HalfMask(Compressor):
         return Constants(delta=4 / 3)
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much of it is run.
+def report(
+    settings: Settings,
+    stepsizes: tuple[float, ...] = (0.1, 0.03, 0.01, 0.003),
+    nodes: tuple[int, ...] = (1, 10, 100),
+    runs: int = 16,
+    relaxations: float = 40.0,
+) -> Report:
+    """Example 1, the equivalence theorem, and the noise floor.
 
     Args:
+        settings: how it runs.
         stepsizes: of the noisy runs.
         nodes: numbers of nodes of the noisy runs.
         runs: repetitions of each.
         relaxations: rounds of each, times 1 / stepsize.
     """
-
-    stepsizes: tuple[float, ...] = (0.1, 0.03, 0.01, 0.003)
-    nodes: tuple[int, ...] = (1, 10, 100)
-    runs: int = 16
-    relaxations: float = 40.0
-
-
-FULL = Size()
-QUICK = Size(stepsizes=(0.03, 0.01), runs=8, relaxations=20.0)
-
-
-def counterexample(settings: Settings) -> Report:
-    """The experiment, in full or quick."""
-    return report(settings, QUICK if settings.quick else FULL)
-
-
-def report(settings: Settings, size: Size) -> Report:
-    """The experiment at any size."""
-    figure, axes = panels(
-        1, 3, "What compression without feedback does, and what feedback does to noise", 5.0, 4.2
-    )
+    title = "What compression without feedback does, and what feedback does to noise"
+    figure, ((first, second, third),) = panels(1, 3, 5.0, 4.2, title, size=12)
     rows: list[tuple[Cell, ...]] = []
-    settings.tell(0.0, "Example 1")
-    verdicts = _example1(axes[0, 0], rows)
-    settings.tell(0.1, "a linear compressor")
-    verdicts += _equivalence(axes[0, 1], rows)
-    settings.tell(0.15, "noise")
-    verdicts += _noise(size, axes[0, 2], rows)
+    settings.report_progress(0.0, "Example 1")
+    verdicts = _example1(first, rows)
+    settings.report_progress(0.1, "a linear compressor")
+    verdicts += _equivalence(second, rows)
+    levels: dict[tuple[str, float, int], float] = {}
+    for stepsize, n in settings.track(product(stepsizes, nodes), "noise, stepsize and nodes {}".format):
+        for name, feedback in methods(stepsize).items():
+            rounds = int(relaxations / stepsize)
+            levels[name, stepsize, n] = level(feedback, stepsize, n, rounds, runs)
+            rows.append(("noise", name, stepsize, n, rounds, levels[name, stepsize, n]))
+    _draw_noise(third, stepsizes, nodes, levels)
+    verdicts += _noise_verdicts(stepsizes, nodes, levels)
     return Report(
         figure=figure,
         columns=("part", "method", "stepsize", "nodes", "round", "value"),
@@ -95,20 +89,6 @@ def report(settings: Settings, size: Size) -> Report:
     )
 
 
-def iterates(
-    feedback: Feedback, problem: Problem, x0: torch.Tensor, stepsize: float, rounds: int
-) -> torch.Tensor:
-    """x^0 to x^rounds, (rounds + 1, d)."""
-    simulation = Simulation(
-        problem, feedback, x0[None].clone(), torch.tensor([stepsize], dtype=torch.float64), torch.tensor([0])
-    )
-    course = [simulation.x[0]]
-    for _ in range(rounds):
-        simulation.advance(problem.gradients(simulation.x))
-        course.append(simulation.x[0])
-    return torch.stack(course)
-
-
 def _example1(axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
     """On Biased Compression, Example 1: Top-1 without feedback diverges at every stepsize, EF21 converges."""
     problem = Quadratic.example1()
@@ -116,14 +96,13 @@ def _example1(axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
     worst = 0.0
     for stepsize, colour in zip((1e-3, 1e-2, 1e-1), SERIES, strict=False):
         rounds = 300
-        course = iterates(DCGD(TopK(1)), problem, x0, stepsize, rounds)
+        course = iterates(problem, DCGD(TopK(1)), x0, stepsize, rounds)
         exact = (1 + 11 * stepsize / 6) ** torch.arange(rounds + 1, dtype=torch.float64)
         worst = max(worst, float((course / exact[:, None] - 1).abs().max()))
-        norms = _norms(problem, course)
+        norms: Array = (problem.gradient(course) ** 2).sum(dim=-1).numpy()
         axes.plot(norms, color=colour, linestyle="--", label=f"DCGD, stepsize {stepsize:g}")
-        rows.extend(
-            ("Example 1", "DCGD", stepsize, 3, int(t), float(norms[t])) for t in thinned(rounds + 1, 60)
-        )
+        at = thinned(rounds + 1, 60, log=True)
+        rows.extend(("Example 1", "DCGD", stepsize, 3, int(t), float(norms[t])) for t in at)
     mu = problem.mu
     if mu is None:
         raise AssertionError("Example 1 is strongly convex")
@@ -138,15 +117,11 @@ def _example1(axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
     excess = float((seen[1:] / seen[:-1]).max())
     bound = ef21_pl_factor(stepsize, mu)
     axes.plot(run.norm2, color=COLOURS["EF21"], label=f"EF21, stepsize {stepsize:.2g} (theory)")
-    rows.extend(
-        ("Example 1", "EF21", stepsize, 3, int(t), float(run.norm2[t])) for t in thinned(len(run.norm2), 100)
+    at = thinned(len(run.norm2), 100, log=True)
+    rows.extend(("Example 1", "EF21", stepsize, 3, int(t), float(run.norm2[t])) for t in at)
+    label(
+        axes, "round", GRADIENT, "Example 1, Top-1", log="xy", ylim=(1e-26, 1e30), size=12, loc="lower left"
     )
-    axes.set_xscale("log")
-    axes.set_ylim(1e-26, 1e30)
-    axes.set_xlabel("round")
-    axes.set_ylabel(GRADIENT)
-    axes.set_title("Example 1, Top-1")
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
     return [
         verdict(
             "Example 1: without feedback x^k = (1 + 11 eta / 6)^k x^0",
@@ -169,11 +144,6 @@ def _example1(axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
     ]
 
 
-def _norms(problem: Problem, course: torch.Tensor) -> Array:
-    norms: Array = (problem.gradient(course) ** 2).sum(dim=-1).numpy()
-    return norms
-
-
 def _equivalence(axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
     """EF21's equivalence theorem: one method for a compressor that is homogeneous and additive."""
     problem = Quadratic.random(nodes=4, d=10, mu=0.1, L=1.0, seed=3)
@@ -184,17 +154,14 @@ def _equivalence(axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
         ("Top-1", TopK(1), 0.1, SERIES[4]),
     ):
         pair = [
-            iterates(each, problem, x0, stepsize, 200)
+            iterates(problem, each, x0, stepsize, 200)
             for each in (EF14(compressor), EF21(compressor, init="compressed"))
         ]
         gap: Array = ((pair[0] - pair[1]).abs().amax(dim=-1) / pair[1].abs().amax()).numpy()
         largest[name] = float(gap.max())
         axes.plot(np.maximum(gap, 1e-18), color=colour, label=name)
         rows.extend(("equivalence", name, stepsize, 4, t, float(gap[t])) for t in range(0, 201, 5))
-    axes.set_xlabel("round")
-    axes.set_ylabel("relative difference of the iterates")
-    axes.set_title("EF14 against EF21")
-    axes.legend(frameon=False, fontsize=8)
+    label(axes, "round", "relative difference of the iterates", "EF14 against EF21", log="y", size=12)
     return [
         verdict(
             "EF and EF21 are one method for a deterministic, homogeneous and additive compressor",
@@ -211,39 +178,40 @@ def _equivalence(axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
     ]
 
 
-def _noise(size: Size, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
+def _draw_noise(
+    axes: Axes,
+    stepsizes: Sequence[float],
+    nodes: Sequence[int],
+    levels: dict[tuple[str, float, int], float],
+) -> None:
     """EF21's noise floor (Fatkhullin, Tyurin and Richtárik, 2023, the counterexample in the plane)."""
-    levels: dict[tuple[str, float, int], float] = {}
-    for stepsize in size.stepsizes:
-        for nodes in size.nodes:
-            for name, feedback in methods(stepsize).items():
-                value = level(feedback, stepsize, nodes, int(size.relaxations / stepsize), size.runs)
-                levels[name, stepsize, nodes] = value
-                rows.append(("noise", name, stepsize, nodes, int(size.relaxations / stepsize), value))
     colours = {"ideal EF21-SGD": "black", **COLOURS}
-    for stepsize, style in zip(size.stepsizes, ("-", "--", ":", "-."), strict=False):
+    for stepsize, style in zip(stepsizes, ("-", "--", ":", "-."), strict=False):
         for name in methods(stepsize):
-            values = [levels[name, stepsize, nodes] for nodes in size.nodes]
-            label = name if stepsize == size.stepsizes[0] else None
-            axes.plot(
-                size.nodes, values, "o", linestyle=style, color=colours[name], markersize=4, label=label
-            )
+            values = [levels[name, stepsize, n] for n in nodes]
+            text = name if stepsize == stepsizes[0] else None
+            axes.plot(nodes, values, "o", linestyle=style, color=colours[name], markersize=4, label=text)
         axes.plot([], [], color="gray", linestyle=style, label=f"stepsize {stepsize:g}")
-    axes.set_xscale("log")
-    axes.set_xlabel("nodes")
-    axes.set_ylabel(f"{GRADIENT} in the long run")
-    axes.set_title("noise, Top-1")
-    axes.legend(frameon=False, fontsize=7, loc="lower left")
-    return _noise_verdicts(size, levels)
+    label(
+        axes,
+        "nodes",
+        f"{GRADIENT} in the long run",
+        "noise, Top-1",
+        log="xy",
+        size=12,
+        legend=7,
+        loc="lower left",
+    )
 
 
-def _noise_verdicts(size: Size, levels: dict[tuple[str, float, int], float]) -> list[Verdict]:
-    small, larger = size.stepsizes[-1], size.stepsizes[-2]
-    few, many = size.nodes[-2:]
+def _noise_verdicts(
+    stepsizes: Sequence[float], nodes: Sequence[int], levels: dict[tuple[str, float, int], float]
+) -> list[Verdict]:
+    small, larger = stepsizes[-1], stepsizes[-2]
+    few, many = nodes[-2:]
     ideal = [
-        levels["ideal EF21-SGD", stepsize, nodes] / ideal_level(stepsize, nodes)
-        for stepsize in size.stepsizes
-        for nodes in size.nodes
+        levels["ideal EF21-SGD", stepsize, n] / ideal_level(stepsize, n)
+        for stepsize, n in product(stepsizes, nodes)
     ]
     plain = [
         levels["EF21-SGD", larger, many],
@@ -268,12 +236,12 @@ def _noise_verdicts(size: Size, levels: dict[tuple[str, float, int], float]) -> 
         ),
     ]
     for name in ("EF21-SGDM", "EF14"):
-        values = [levels[name, small, nodes] for nodes in size.nodes]
-        exponent = float(np.polyfit(np.log(size.nodes), np.log(values), 1)[0])
+        values = [levels[name, small, n] for n in nodes]
+        exponent = float(np.polyfit(np.log(nodes), np.log(values), 1)[0])
         verdicts.append(
             verdict(
                 f"the floor of {name} falls like 1/n",
-                f"at stepsize {small:g}: {listed(values, '.2e')} for n = {listed(size.nodes, 'd')};"
+                f"at stepsize {small:g}: {listed(values, '.2e')} for n = {listed(nodes, 'd')};"
                 f" exponent of n {exponent:.2f}",
                 abs(exponent + 1) < 0.25,
                 "the fitted exponent is within 0.25 of -1",
@@ -282,14 +250,16 @@ def _noise_verdicts(size: Size, levels: dict[tuple[str, float, int], float]) -> 
     return verdicts
 
 
-COUNTEREXAMPLE = Experiment(
-    name="ef21-counterexample",
-    paper=PAPER,
-    figure="Section 1 and the equivalence theorem; and the limits of EF21 that later papers found",
-    shows=(
-        "Top-1 without feedback diverges and EF21 does not; EF is EF21 for linear compressors; EF21's"
-        " noise floor."
+EXPERIMENTS = (
+    Experiment(
+        name="ef21-counterexample",
+        paper=EF21_PAPER,
+        figure="Section 1 and the equivalence theorem; and the limits of EF21 that later papers found",
+        shows=(
+            "Top-1 without feedback diverges and EF21 does not; EF is EF21 for linear compressors; EF21's"
+            " noise floor."
+        ),
+        report=report,
+        quick={"stepsizes": (0.03, 0.01), "runs": 8, "relaxations": 20.0},
     ),
-    run=counterexample,
 )
-"""Example 1, the equivalence theorem, and the noise floor."""

@@ -1,5 +1,6 @@
-"""The methods with the paper's tuned k and stepsizes (EF21, Figure 2)."""
+"""Runs with the paper's tuned k and stepsizes (EF21, Figure 2)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,25 +10,21 @@ import torch
 from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
-from laconic.lab._style import COLOURS, GRADIENT
+from laconic.lab._style import COLOURS
+from laconic.lab._types import Array
 from laconic.papers._ef21_common import (
     DATA_SETS,
-    PAPER,
-    PAPER_BITS,
     TOLERANCE,
-    Array,
+    draw_curve,
     file_of,
-    floor,
-    listed,
+    label_curves,
     logistic,
-    mark_tolerance,
-    method,
-    panels,
-    resumable,
+    run_resumable,
     start,
-    thinned,
 )
-from laconic.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._experiment import EF21_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import listed, panels, thinned
+from laconic.papers._fits import floor
 
 
 class Tuned(NamedTuple):
@@ -38,7 +35,7 @@ class Tuned(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What the authors' poster shows of a data set, read off to about 10 %.
+    """Readings of the authors' poster for a data set, to about 10 %.
 
     Args:
         ef21: bits per node at which EF21 reaches 1e-7.
@@ -64,31 +61,11 @@ POSTER: dict[str, Reading] = {
     "w8a": Reading(90e3, 72e3, (5e-4, 1e-3)),
 }
 NEAR = 1.25
-"""How far from the range over starts a reading may lie: its own error of 10 %, and a few starts only."""
+"""Factor by which a reading may lie outside the range over starts: its error of 10 %, and few starts."""
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much of it is run.
-
-    Args:
-        seeds: number of starts x^0.
-        times: bits at most, as a multiple of those that the method needs on the poster, or else EF21; more
-            than `NEAR`, so that a run says on which side of the reading it is. GD: as many rounds as Top-1.
-        data_sets: names of LibSVM files.
-    """
-
-    seeds: int = 10
-    times: float = 4.0
-    data_sets: tuple[str, ...] = DATA_SETS
-
-
-FULL = Size()
-QUICK = Size(seeds=4, times=1.6)
-
-
-@dataclass(frozen=True)
-class Courses:
+class StartRuns:
     """The runs of one method on one data set, one a start.
 
     Args:
@@ -106,8 +83,8 @@ class Courses:
     reached: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, result: Result) -> "Courses":
-        """Those of a result of one stepsize and one seed a start."""
+    def of(cls, result: Result) -> "StartRuns":
+        """The runs of a result of one stepsize and one seed a start."""
         starts = len(result.seeds)
         norms, bits = (each.reshape(starts, -1) for each in (result.grad_norm2, result.bits("values")))
         reached = result.ends.ravel() == "tolerance"
@@ -125,38 +102,43 @@ class Courses:
         return [floor(norms) for norms in self.norms]
 
 
-Runs = dict[str, dict[str, Courses]]
+Runs = dict[str, dict[str, StartRuns]]
 """By data set, then by method."""
 
 
-def finetuned(settings: Settings) -> Report:
-    """The experiment, in full or quick."""
-    return report(settings, QUICK if settings.quick else FULL)
+def report(
+    settings: Settings, seeds: int = 10, times: float = 4.0, data_sets: tuple[str, ...] = DATA_SETS
+) -> Report:
+    """Runs with the k and the stepsizes of the paper's legends.
 
+    Args:
+        settings: how it runs.
+        seeds: number of starts x^0.
+        times: bits at most, as a multiple of those that the method needs on the poster, or else EF21; more
+            than ``NEAR``, so that a run says on which side of the reading it is. GD: as many rounds as Top-1.
+        data_sets: names of LibSVM files.
+    """
+    problems = {data_set: logistic(settings, data_set) for data_set in data_sets}
 
-def report(settings: Settings, size: Size) -> Report:
-    """The experiment at any size."""
-    runs: Runs = {}
-    for i, data_set in enumerate(size.data_sets):
-        problem = logistic(settings, data_set)
-        runs[data_set] = {}
-        for j, (name, (k, multiple)) in enumerate(LEGENDS[data_set].items()):
-            reading = POSTER[data_set].plus if name == "EF21+" else None
-            most = int(size.times * (reading or POSTER[data_set].ef21) / (32 * k))
-            settings.tell((i + j / 4) / len(size.data_sets), f"{name} on {data_set}")
-            result = resumable(
-                settings,
-                f"finetuned-{data_set}-{name}-{most}-{size.seeds}",
-                problem,
-                method(name, k),
-                multiples=(multiple,),
-                rounds=most,
-                stop=TOLERANCE,
-                # The methods draw nothing: a seed stands for a start.
-                seeds=range(size.seeds),
-                x0=torch.stack([start(problem.d, seed) for seed in range(size.seeds)]),
-            )
-            runs[data_set][name] = Courses.of(result)
+    def run(data_set: str, name: str) -> StartRuns:
+        k, multiple = LEGENDS[data_set][name]
+        reading = POSTER[data_set].plus if name == "EF21+" else None
+        most = int(times * (reading or POSTER[data_set].ef21) / (32 * k))
+        result = run_resumable(
+            settings,
+            f"finetuned-{data_set}-{name}-{most}-{seeds}",
+            problems[data_set],
+            name,
+            k,
+            multiples=(multiple,),
+            rounds=most,
+            # The methods draw nothing: a seed stands for a start.
+            seeds=range(seeds),
+            x0=torch.stack([start(problems[data_set].d, seed) for seed in range(seeds)]),
+        )
+        return StartRuns.of(result)
+
+    runs = settings.grid(data_sets, ("EF21", "EF14", "EF21+", "GD"), run)
     return Report(
         figure=_figure(runs),
         columns=(
@@ -172,10 +154,10 @@ def report(settings: Settings, size: Size) -> Report:
         rows=_rows(runs),
         verdicts=[each for data_set in runs for each in _verdicts(data_set, runs[data_set])],
         notes=(
-            f"x^0 is standard normal, seeds 0 to {size.seeds - 1}; the paper's is one draw without a seed."
+            f"x^0 is standard normal, seeds 0 to {seeds - 1}; the paper's is one draw without a seed."
             " The function is not convex, and the rounds that are needed differ between starts by a factor of"
             " ten and more, for GD too. The figure shows all starts, that with the median of EF21 in bold.",
-            f"At most {size.times:g} times the bits that the method needs on the poster (where that was not"
+            f"At most {times:g} times the bits that the method needs on the poster (where that was not"
             " read: that EF21 needs); GD as many rounds as Top-1 would make.",
         ),
     )
@@ -185,72 +167,63 @@ def _spoken(bits: list[float]) -> str:
     return listed([value / 1e3 for value in bits], ".1f") + " thousand bits per node (inf: not reached)"
 
 
-def _verdicts(data_set: str, results: dict[str, Courses]) -> list[Verdict]:
+def _verdicts(data_set: str, results: dict[str, StartRuns]) -> Iterator[Verdict]:
     reading = POSTER[data_set]
-    verdicts = []
     for name, read in (("EF21", reading.ef21), ("EF21+", reading.plus)):
         if read is not None:
             bits = results[name].spent
-            verdicts.append(
-                verdict(
-                    f"{data_set}: {name} reaches 1e-7 at about {read / 1e3:g} thousand bits per node",
-                    _spoken(bits),
-                    bits[0] / NEAR <= read <= bits[-1] * NEAR,
-                    "the reading lies within the range over starts, widened by 25 % at both ends",
-                )
+            yield verdict(
+                f"{data_set}: {name} reaches 1e-7 at about {read / 1e3:g} thousand bits per node",
+                _spoken(bits),
+                bits[0] / NEAR <= read <= bits[-1] * NEAR,
+                "the reading lies within the range over starts, widened by 25 % at both ends",
             )
     stalls = sorted(results["EF14"].floors)
     low, high = reading.stall
-    verdicts.append(
-        verdict(
-            f"{data_set}: EF stalls between {low:.1e} and {high:.1e}",
-            f"EF14's floors: {listed(stalls, '.1e')}",
-            not results["EF14"].reached.any() and stalls[0] <= 1.5 * high and stalls[-1] >= low / 1.5,
-            "no start reaches the tolerance, and the range of the floors (medians over the last quarter)"
-            " overlaps the reading's, widened by a factor of 1.5",
-        )
+    yield verdict(
+        f"{data_set}: EF stalls between {low:.1e} and {high:.1e}",
+        f"EF14's floors: {listed(stalls, '.1e')}",
+        not results["EF14"].reached.any() and stalls[0] <= 1.5 * high and stalls[-1] >= low / 1.5,
+        "no start reaches the tolerance, and the range of the floors (medians over the last quarter)"
+        " overlaps the reading's, widened by a factor of 1.5",
     )
     ef21, plus, ef14 = results["EF21"].final, results["EF21+"].final, results["EF14"].floors
     wins = sum(a < b for a, b in zip(ef21, ef14, strict=True))
     wins_plus = sum(a < b for a, b in zip(plus, ef14, strict=True))
-    verdicts.append(
-        verdict(
-            f"{data_set}: EF21 and EF21+ end below EF",
-            f"EF21 ends lower at {wins} and EF21+ at {wins_plus} of {len(ef14)} starts;"
-            f" medians: EF21 {np.median(ef21):.1e}, EF21+ {np.median(plus):.1e}, EF14 {np.median(ef14):.1e}",
-            min(wins, wins_plus) > len(ef14) / 2,
-            "at more than half of the starts each ends below EF14 (last value; EF14: median of its last"
-            " quarter)",
-        )
+    yield verdict(
+        f"{data_set}: EF21 and EF21+ end below EF",
+        f"EF21 ends lower at {wins} and EF21+ at {wins_plus} of {len(ef14)} starts;"
+        f" medians: EF21 {np.median(ef21):.1e}, EF21+ {np.median(plus):.1e}, EF14 {np.median(ef14):.1e}",
+        min(wins, wins_plus) > len(ef14) / 2,
+        "at more than half of the starts each ends below EF14 (last value; EF14: median of its last quarter)",
     )
     fewer, whole = results["EF21"].spent, results["GD"].spent
-    verdicts.append(
-        verdict(
-            f"{data_set}: EF21 needs fewer bits than GD",
-            f"EF21 {_spoken(fewer[:1])}; GD {_spoken(whole[:1])}, each at its best start",
-            fewer[0] < whole[0],
-            "fewest bits to the tolerance over the starts",
-        )
+    yield verdict(
+        f"{data_set}: EF21 needs fewer bits than GD",
+        f"EF21 {_spoken(fewer[:1])}; GD {_spoken(whole[:1])}, each at its best start",
+        fewer[0] < whole[0],
+        "fewest bits to the tolerance over the starts",
     )
-    return verdicts
 
 
 def _figure(runs: Runs) -> Figure:
-    rows = (len(runs) + 1) // 2
-    figure, axes = panels(rows, min(2, len(runs)), "Tuned k and stepsizes, 20 nodes", width=5.2, height=3.8)
+    title = "Tuned k and stepsizes, 20 nodes"
+    figure, axes = panels((len(runs) + 1) // 2, min(2, len(runs)), 5.2, 3.8, title, size=12)
+    for place in axes.flat:
+        place.set_yscale("log")
     for place, (data_set, results) in zip(axes.flat, runs.items(), strict=False):
         order = np.argsort(results["EF21"].rounds, kind="stable")
         middle = int(order[(len(order) - 1) // 2])
-        for name, courses in results.items():
+        for name, starts in results.items():
             tuned = LEGENDS[data_set][name]
             label = f"{name}, {'' if name == 'GD' else f'k = {tuned.k}, '}{tuned.multiple:g}×"
-            for seed, rounds in enumerate(courses.rounds):
-                at = thinned(int(rounds) + 1, 500)
-                at = at[at > 0]
+            for seed, rounds in enumerate(starts.rounds):
                 bold = seed == middle
-                place.plot(
-                    courses.bits[seed, at],
-                    courses.norms[seed, at],
+                draw_curve(
+                    place,
+                    starts.bits[seed],
+                    starts.norms[seed],
+                    int(rounds),
                     color=COLOURS[name],
                     linewidth=1.5 if bold else 0.5,
                     alpha=1.0 if bold else 0.4,
@@ -266,34 +239,36 @@ def _figure(runs: Runs) -> Figure:
             va="top",
             fontsize=8,
         )
-        mark_tolerance(place)
-        place.set_xscale("log")
-        place.set_ylim(TOLERANCE / 3, 10)
-        place.set_title(data_set)
-        place.set_xlabel(PAPER_BITS)
-        place.set_ylabel(GRADIENT)
-        place.legend(frameon=False, fontsize=8, loc="lower left")
+        label_curves(place, data_set, (TOLERANCE / 3, 10), size=12, loc="lower left")
     return figure
 
 
 def _rows(runs: Runs) -> list[tuple[Cell, ...]]:
-    rows: list[tuple[Cell, ...]] = []
-    for data_set, results in runs.items():
-        for name, courses in results.items():
-            k, multiple = LEGENDS[data_set][name]
-            for seed, rounds in enumerate(courses.rounds):
-                for t in thinned(int(rounds) + 1, 100):
-                    bits, norm2 = float(courses.bits[seed, t]), float(courses.norms[seed, t])
-                    rows.append((data_set, name, k, multiple, seed, int(t), bits, norm2))
-    return rows
+    return [
+        (
+            data_set,
+            name,
+            *LEGENDS[data_set][name],
+            seed,
+            int(t),
+            float(starts.bits[seed, t]),
+            float(starts.norms[seed, t]),
+        )
+        for data_set, results in runs.items()
+        for name, starts in results.items()
+        for seed, rounds in enumerate(starts.rounds)
+        for t in thinned(int(rounds) + 1, 100, log=True)
+    ]
 
 
-FINETUNED = Experiment(
-    name="ef21-finetuned",
-    paper=PAPER,
-    figure="Figure 2",
-    shows="With tuned k and stepsizes EF21 and EF21+ reach the tolerance, and EF stalls above it.",
-    run=finetuned,
-    needs=tuple(file_of(data_set) for data_set in DATA_SETS),
+EXPERIMENTS = (
+    Experiment(
+        name="ef21-finetuned",
+        paper=EF21_PAPER,
+        figure="Figure 2",
+        shows="With tuned k and stepsizes EF21 and EF21+ reach the tolerance, and EF stalls above it.",
+        report=report,
+        quick={"seeds": 4, "times": 1.6},
+        needs=tuple(file_of(data_set) for data_set in DATA_SETS),
+    ),
 )
-"""Figure 2."""

@@ -8,8 +8,10 @@ import torch
 from laconic.compressors import TopK
 from laconic.feedback import EF21
 from laconic.lab._style import SERIES
-from laconic.papers._ef21_common import PAPER, Array, listed, panels
-from laconic.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.lab._types import Array
+from laconic.papers._experiment import EF21_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, listed, panels
+from laconic.papers._fits import factor
 from laconic.theory import beta, theta
 
 KEPT = (1, 5, 20)
@@ -19,7 +21,7 @@ RATE = 0.99
 
 
 @dataclass(frozen=True)
-class Course:
+class Distortions:
     """Distortions along the sequence, squared and relative to ``|v^t|^2``; the bound is on ``markov``.
 
     Args:
@@ -44,7 +46,7 @@ def sequence(rounds: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return limit + powers[:, None] * away, limit
 
 
-def course(k: int, rounds: int) -> Course:
+def distortions(k: int, rounds: int) -> Distortions:
     """Follow the sequence with plain Top-k and with its Markov compressor.
 
     M is EF21's memory: ``M(v^0) = C(v^0)``, ``M(v^{t+1}) = M(v^t) + C(v^{t+1} - M(v^t))``. The bound is the
@@ -64,7 +66,7 @@ def course(k: int, rounds: int) -> Course:
         bound.append((1 - theta(alpha)) * bound[-1] + beta(alpha) * float(step))
     size = _square(v)
     kept = compressor.compress(limit).dense()
-    return Course(
+    return Distortions(
         k, plain / size, markov / size, np.array(bound) / size, float(_square(kept - limit) / _square(limit))
     )
 
@@ -74,30 +76,21 @@ def _square(x: torch.Tensor) -> Array:
     return squares
 
 
-def markov(settings: Settings) -> Report:
-    """The experiment, in full or quick."""
-    return report(settings, 1500 if settings.quick else 3000)
-
-
-def report(settings: Settings, rounds: int) -> Report:
-    """The experiment at any size."""
-    courses = []
-    for i, k in enumerate(KEPT):
-        settings.tell(i / len(KEPT), f"Top-{k}")
-        courses.append(course(k, rounds))
-    figure, axes = panels(1, 1, f"A converging sequence in R^{D}, compressed round by round", 6.6, 4.4)
-    place = axes[0, 0]
+def report(settings: Settings, rounds: int = 3000) -> Report:
+    """Distortions for each k."""
+    found = [distortions(k, rounds) for k in settings.track(KEPT, "Top-{}".format)]
+    figure, ((place,),) = panels(
+        1, 1, 6.6, 4.4, f"A converging sequence in R^{D}, compressed round by round", size=12
+    )
     rows: list[tuple[Cell, ...]] = []
-    for each, colour in zip(courses, SERIES, strict=False):
+    for each, colour in zip(found, SERIES, strict=False):
         place.plot(each.plain, color=colour, linestyle="--", label=f"Top-{each.k}")
         place.plot(each.markov, color=colour, label=f"Markov compressor of Top-{each.k}")
         place.plot(each.bound, color=colour, linestyle=":", label=f"bound for Top-{each.k}")
         for t in range(0, rounds, max(1, rounds // 150)):
             rows.append((each.k, t, float(each.plain[t]), float(each.markov[t]), float(each.bound[t])))
-    place.set_xlabel("round t")
-    place.set_ylabel(r"squared distortion, relative to $\Vert v^t\Vert^2$")
-    place.set_ylim(1e-14, 10)
-    place.legend(frameon=False, fontsize=8)
+    size = r"squared distortion, relative to $\Vert v^t\Vert^2$"
+    label(place, "round t", size, log="y", ylim=(1e-14, 10))
     return Report(
         figure=figure,
         columns=(
@@ -108,7 +101,7 @@ def report(settings: Settings, rounds: int) -> Report:
             "bound (relative)",
         ),
         rows=rows,
-        verdicts=_verdicts(courses),
+        verdicts=_verdicts(found),
         notes=(
             f"v^t = v* + {RATE}^t u in R^{D}, v* and u standard normal with seed 0; distortions are squared"
             " norms over the squared norm of v^t.",
@@ -116,29 +109,29 @@ def report(settings: Settings, rounds: int) -> Report:
     )
 
 
-def _verdicts(courses: list[Course]) -> list[Verdict]:
-    near = [each.plain[-1] / each.limit - 1 for each in courses]
-    under = [float((each.markov / each.bound)[1:].max()) for each in courses]
+def _verdicts(found: list[Distortions]) -> list[Verdict]:
+    near = [each.plain[-1] / each.limit - 1 for each in found]
+    under = [float((each.markov / each.bound)[1:].max()) for each in found]
     # The last two thirds, after the memory has caught up; rounding is far below.
-    slopes = [_factor(each.markov) for each in courses]
+    slopes = [factor(each.markov, skipped=3, down_to=0.0) for each in found]
     return [
         verdict(
             "the distortion of the Markov compressor goes to zero, linearly where the sequence converges so",
             f"factor per round {listed(slopes, '.5f')} for k = {listed(KEPT, 'd')}; the sequence's own,"
             f" squared: {RATE**2:.5f}; last values"
-            f" {listed([float(each.markov[-1]) for each in courses], '.1e')}",
+            f" {listed([float(each.markov[-1]) for each in found], '.1e')}",
             all(
                 slope < 1 and each.markov[-1] < 1e-2 * each.plain[-1]
-                for slope, each in zip(slopes, courses, strict=True)
+                for slope, each in zip(slopes, found, strict=True)
             ),
             "the factor fitted over the last two thirds is below 1, and the last distortion below a"
             " hundredth of plain Top-k's",
         ),
         verdict(
             "the distortion of plain Top-k does not",
-            f"it ends at {listed([float(each.plain[-1]) for each in courses], '.4f')}, within"
+            f"it ends at {listed([float(each.plain[-1]) for each in found], '.4f')}, within"
             f" {max(abs(x) for x in near):.1e} of |C(v*) - v*|^2 / |v*|^2",
-            all(each.plain[-1] > 0.99 * each.limit > 0 for each in courses),
+            all(each.plain[-1] > 0.99 * each.limit > 0 for each in found),
             "it ends within 1 % of its value at the limit, which is not zero",
         ),
         verdict(
@@ -150,20 +143,16 @@ def _verdicts(courses: list[Course]) -> list[Verdict]:
     ]
 
 
-def _factor(values: Array) -> float:
-    """The factor per round at which values fall over their last two thirds, least squares on logarithms."""
-    t = np.arange(len(values) // 3, len(values))
-    return float(np.exp(np.polyfit(t, np.log(values[t]), 1)[0]))
-
-
-MARKOV = Experiment(
-    name="ef21-markov",
-    paper=PAPER,
-    figure="Section 3, the Markov compressor",
-    shows=(
-        "Compressing differences, the distortion of a converging sequence vanishes; compressing it"
-        " plainly, never."
+EXPERIMENTS = (
+    Experiment(
+        name="ef21-markov",
+        paper=EF21_PAPER,
+        figure="Section 3, the Markov compressor",
+        shows=(
+            "Compressing differences, the distortion of a converging sequence vanishes; compressing it"
+            " plainly, never."
+        ),
+        report=report,
+        quick={"rounds": 1500},
     ),
-    run=markov,
 )
-"""Section 3."""

@@ -1,4 +1,4 @@
-"""Where EF21 fails: a quadratic in the plane, noise, and any number of nodes."""
+"""EF21's noise floor on a quadratic in the plane, for any number of nodes."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from laconic.feedback import EF14, EF21, EF21SGDM, Feedback
 SIGMA2 = 1.0
 """Variance of the noise, ``E|xi|^2``."""
 _NOISE = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-2.0, -1.0]], dtype=torch.float64) * (0.3 * SIGMA2) ** 0.5
-"""What the noise may be, each with probability 1/3; its mean is 0, but not that of its Top-1."""
+"""Values of the noise, each with probability 1/3; its mean is 0, but not that of its Top-1."""
 
 
 def methods(stepsize: float) -> dict[str, Feedback | None]:

@@ -1,6 +1,5 @@
-"""EF21's two theorems and the tight rate of error feedback, as slopes beside their bounds."""
+"""EF21's two theorems and the tight rate of error feedback: measured rates beside their bounds."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,13 @@ from laconic.feedback import EF21, EF21Plus, Feedback
 from laconic.lab._least_squares import LeastSquares
 from laconic.lab._quadratic import Quadratic
 from laconic.lab._style import COLOURS, GRADIENT, SERIES
-from laconic.papers._ef21_common import PAPER, panels, start, thinned
-from laconic.papers._experiment import Cell, Experiment, Report, Settings, Verdict, verdict
-from laconic.papers._rates import Followed, Slope, factor, follow, power, worst_step
+from laconic.papers._ef21_common import start
+from laconic.papers._experiment import EF21_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
+from laconic.papers._figures import label, panels, thinned
+from laconic.papers._fits import factor, power
+from laconic.papers._follow import Followed, follow
+from laconic.papers._slope import Slope
+from laconic.papers._tight_rate import worst_step
 from laconic.theory import (
     ef21_bound,
     ef21_lyapunov,
@@ -27,43 +30,26 @@ from laconic.theory import (
 
 METHODS: dict[str, Feedback] = {"EF21": EF21(TopK(1)), "EF21+": EF21Plus(TopK(1))}
 ROUNDING = 1e-12
-"""How far, relative to the first value, rounding may carry a Lyapunov function over its bound."""
+"""Allowance for rounding in the bounds on Lyapunov functions, relative to the first value."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much of it is run.
+def report(settings: Settings, rounds: int = 50000, pl_rounds: int = 10000, states: int = 1000000) -> Report:
+    """Theorems 1 and 2 and the tight rate on one node.
 
     Args:
+        settings: how it runs.
         rounds: rounds on the function without a minimiser (Theorem 1).
         pl_rounds: rounds under the PL condition (Theorem 2).
         states: states drawn in the search for the worst step on one node.
     """
-
-    rounds: int = 50000
-    pl_rounds: int = 10000
-    states: int = 1000000
-
-
-FULL = Size()
-QUICK = Size(rounds=4000, pl_rounds=3000, states=100000)
-
-
-def rates(settings: Settings) -> Report:
-    """The experiment, in full or quick."""
-    return report(settings, QUICK if settings.quick else FULL)
-
-
-def report(settings: Settings, size: Size) -> Report:
-    """The experiment at any size."""
-    figure, axes = panels(1, 3, "Rates of EF21 and their bounds, Top-1", width=5.0, height=4.2)
+    figure, (axes,) = panels(1, 3, 5.0, 4.2, "Rates of EF21 and their bounds, Top-1", size=12)
     rows: list[tuple[Cell, ...]] = []
-    settings.tell(0.0, "Theorem 1")
-    verdicts = _nonconvex(size.rounds, axes[0, 0], rows)
-    settings.tell(0.4, "Theorem 2")
-    verdicts += _pl(size.pl_rounds, axes[0, 1], rows)
-    settings.tell(0.9, "one node")
-    verdicts += _one_node(size.states, axes[0, 2], rows)
+    settings.report_progress(0.0, "Theorem 1")
+    verdicts = _nonconvex(rounds, axes[0], rows)
+    settings.report_progress(0.4, "Theorem 2")
+    verdicts += _pl(pl_rounds, axes[1], rows)
+    settings.report_progress(0.9, "one node")
+    verdicts += _one_node(states, axes[2], rows)
     return Report(
         figure=figure,
         columns=("part", "case", "quantity", "abscissa", "value", "bound"),
@@ -94,22 +80,14 @@ def _nonconvex(rounds: int, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Ve
         least.append(power(smallest))
         shares.append(float((mean / bound).max()))
         falls.append(_largest_rise(run, alpha, stepsize))
-        at = thinned(rounds + 1)[1:] - 1
+        at = thinned(rounds + 1, log=True)[1:] - 1
         look = _look(name, COLOURS[name])
         axes.plot(T[at], mean[at], label=f"{name}, mean of the first T", **look)
         axes.plot(T[at], smallest[at], linestyle="--", label=f"{name}, smallest of them", **look)
-        rows.extend(
-            ("Theorem 1", name, "mean square", int(T[i]), float(mean[i]), float(bound[i])) for i in at
-        )
-        rows.extend(
-            ("Theorem 1", name, "least square", int(T[i]), float(smallest[i]), float(bound[i])) for i in at
-        )
+        for quantity, values in (("mean square", mean), ("least square", smallest)):
+            rows += [("Theorem 1", name, quantity, int(T[i]), float(values[i]), float(bound[i])) for i in at]
     axes.plot(T, bound, color="black", linestyle=":", label="bound of Theorem 1")
-    axes.set_xscale("log")
-    axes.set_xlabel("rounds T")
-    axes.set_ylabel(GRADIENT)
-    axes.set_title("not convex, no minimiser")
-    axes.legend(frameon=False, fontsize=8)
+    label(axes, "rounds T", GRADIENT, "not convex, no minimiser", log="xy", size=12)
     return [
         verdict(
             "Theorem 1: the mean of |grad f|^2 over T rounds is at most 2 (f(x^0) - f_inf) / (gamma T)",
@@ -164,7 +142,7 @@ def _problems() -> dict[str, Quadratic | LeastSquares]:
 def _pl(rounds: int, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
     """Theorem 2: ``Psi^T <= (1 - gamma mu)^T Psi^0``, ``Psi^t = f(x^t) - f* + (gamma / theta) G^t``."""
     fits, worst = [], []
-    for (label, problem), colour in zip(_problems().items(), SERIES, strict=False):
+    for (title, problem), colour in zip(_problems().items(), SERIES, strict=False):
         mu = problem.mu
         if mu is None:
             raise AssertionError("the problem is made to be PL")
@@ -181,26 +159,23 @@ def _pl(rounds: int, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
                 ]
             )
             worst.append(float(((psi[1:] - bound * psi[:-1]) / psi[0]).max()))
-            fits.append((f"{name}, {label}", factor(psi), bound))
+            fits.append((f"{name}, {title}", factor(psi), bound))
             at = np.arange(0, rounds + 1, max(1, rounds // 300))
-            axes.plot(at, psi[at] / psi[0], label=f"{name}, {label}", **_look(name, colour))
-            rows.extend(
-                (
-                    "Theorem 2",
-                    f"{name}, {label}",
-                    "Psi^t / Psi^0",
-                    int(t),
-                    float(psi[t] / psi[0]),
-                    bound ** int(t),
-                )
-                for t in at
-            )
-        axes.plot(at, bound**at, color=colour, linestyle=":", label=f"bound, {label}")
-    axes.set_xlabel("round t")
-    axes.set_ylabel(r"$\Psi^t/\Psi^0$")
-    axes.set_ylim(1e-14, 3)
-    axes.set_title("PL condition")
-    axes.legend(frameon=False, fontsize=7, loc="lower left")
+            axes.plot(at, psi[at] / psi[0], label=f"{name}, {title}", **_look(name, colour))
+            case = ("Theorem 2", f"{name}, {title}", "Psi^t / Psi^0")
+            rows += [(*case, int(t), float(psi[t] / psi[0]), bound ** int(t)) for t in at]
+        axes.plot(at, bound**at, color=colour, linestyle=":", label=f"bound, {title}")
+    label(
+        axes,
+        "round t",
+        r"$\Psi^t/\Psi^0$",
+        "PL condition",
+        log="y",
+        ylim=(1e-14, 3),
+        size=12,
+        legend=7,
+        loc="lower left",
+    )
     return [
         verdict(
             "Theorem 2: Psi^{t+1} <= (1 - gamma mu) Psi^t",
@@ -210,9 +185,7 @@ def _pl(rounds: int, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Verdict]:
         ),
         verdict(
             "Theorem 2: the rate is linear, with a factor of at most 1 - gamma mu",
-            "; ".join(
-                f"{label}: 1 - {1 - fit:.2e} (bound 1 - {1 - bound:.2e})" for label, fit, bound in fits
-            ),
+            "; ".join(f"{case}: 1 - {1 - fit:.2e} (bound 1 - {1 - bound:.2e})" for case, fit, bound in fits),
             all(fit <= bound for _, fit, bound in fits),
             "the factor per round that is fitted to Psi (the first fifth aside) is at most the bound",
         ),
@@ -236,11 +209,8 @@ def _one_node(states: int, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Ver
         axes.plot(
             conditions, gaps, marker, color=COLOURS[name], fillstyle="none", label=f"{name}, worst step found"
         )
-    axes.set_xscale("log")
-    axes.set_xlabel("condition number L / mu")
-    axes.set_ylabel("1 - factor of the Lyapunov function")
-    axes.set_title("one node, Top-1 in the plane")
-    axes.legend(frameon=False, fontsize=8)
+    gap = "1 - factor of the Lyapunov function"
+    label(axes, "condition number L / mu", gap, "one node, Top-1 in the plane", log="xy", size=12)
     near = {name: [r / f for r, f in zip(ratios, factors, strict=True)] for name, ratios in found.items()}
     return [
         verdict(
@@ -253,11 +223,13 @@ def _one_node(states: int, axes: Axes, rows: list[tuple[Cell, ...]]) -> list[Ver
     ]
 
 
-RATES = Experiment(
-    name="ef21-rates",
-    paper=PAPER,
-    figure="Theorems 1 and 2",
-    shows="O(1/T) for smooth functions and a linear rate under PL, each run beside its bound.",
-    run=rates,
+EXPERIMENTS = (
+    Experiment(
+        name="ef21-rates",
+        paper=EF21_PAPER,
+        figure="Theorems 1 and 2",
+        shows="O(1/T) for smooth functions and a linear rate under PL, each run beside its bound.",
+        report=report,
+        quick={"rounds": 4000, "pl_rounds": 3000, "states": 100000},
+    ),
 )
-"""Theorems 1 and 2."""

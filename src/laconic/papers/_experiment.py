@@ -1,14 +1,25 @@
-"""What an experiment of a paper is, and what it reports."""
+"""Experiments of a paper: settings, report, verdicts, and grids of runs with progress and checkpoints."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from matplotlib.figure import Figure
 
 Outcome = Literal["agrees", "erratum", "disagrees"]
 Cell = str | int | float
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+
+EF21_PAPER = (
+    "Richtárik, Sokolov and Fatkhullin, EF21: A New, Simpler, Theoretically Better, and Practically Faster"
+    " Error Feedback, NeurIPS 2021"
+)
+BIASED_PAPER = "On Biased Compression for Distributed Learning"
 
 _ORIGINS = {
     "libsvm": "it is a data set of https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary.html,"
@@ -16,7 +27,7 @@ _ORIGINS = {
     "images": "it is an npz file with x_train, y_train, x_test and y_test, images (N, 32, 32, 3) and classes"
     " (N,) of CIFAR-10, all uint8",
 }
-"""Where the files of each folder come from."""
+"""Sources of the files, by folder."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +48,13 @@ class Verdict:
 
 
 def verdict(claim: str, got: str, agrees: bool, why: str) -> Verdict:
-    """A verdict by a criterion that holds or does not."""
+    """The verdict of a criterion that holds or does not."""
     return Verdict(claim, got, "agrees" if agrees else "disagrees", why)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an experiment brings home.
+    """The result of an experiment.
 
     Args:
         figure: the figure; every experiment has one.
@@ -75,13 +86,13 @@ class DataMissingError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How an experiment runs.
+    """Settings of an experiment's run.
 
     Args:
         quick: smaller or shorter, so that all of them together take minutes on two cores.
         data: the folder with ``libsvm/`` and ``images/``, or None where there is none.
-        checkpoint: where a long run keeps what it has done, or None.
-        progress: told how far the run is.
+        checkpoint: a folder for the state of a long run, or None.
+        progress: called with the share done and a note, or None.
     """
 
     quick: bool = False
@@ -103,10 +114,37 @@ class Settings:
             )
         return self.data / name
 
-    def tell(self, share: float, note: str) -> None:
-        """Say how far the run is, where somebody listens."""
+    def report_progress(self, share: float, note: str) -> None:
+        """Call ``progress``, if there is one."""
         if self.progress is not None:
             self.progress(share, note)
+
+    def track(self, items: Iterable[T], note: Callable[[T], str] = str) -> Iterator[T]:
+        """The items one after another; progress is reported before each."""
+        items = list(items)
+        for number, item in enumerate(items):
+            self.report_progress(number / len(items), note(item))
+            yield item
+        self.report_progress(1.0, "done")
+
+    def grid(self, rows: Iterable[A], columns: Iterable[B], run: Callable[[A, B], T]) -> dict[A, dict[B, T]]:
+        """Run each pair, as of data set and method; results by row, then by column."""
+        found: dict[A, dict[B, T]] = {}
+        for row, column in self.track(product(rows, columns), lambda cell: f"{cell[1]}, {_label(cell[0])}"):
+            found.setdefault(row, {})[column] = run(row, column)
+        return found
+
+    def cached(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A JSON object: read from the checkpoint folder if it is there, else made and written to it."""
+        if self.checkpoint is None:
+            return make()
+        path = self.checkpoint / f"{name}.json"
+        if not path.exists():
+            part = path.with_suffix(".part")  # so that an interruption leaves no half of a file
+            part.write_text(json.dumps(make()), encoding="utf-8")
+            part.replace(path)
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return stored
 
 
 @dataclass(frozen=True)
@@ -118,33 +156,29 @@ class Experiment:
         paper: the paper, in the words of the citation.
         figure: which figure, table or section of it.
         shows: what it shows, in one sentence.
-        run: makes the report.
+        report: makes the report from the settings; its keyword arguments default to a full run.
         needs: files under the data folder that it cannot do without, as "libsvm/a9a.txt".
         stands_for: set where the paper's own experiment is not reproduced: why, and what stands in for it.
+        quick: the keyword arguments of a quick run.
     """
 
     name: str
     paper: str
     figure: str
     shows: str
-    run: Callable[[Settings], Report]
+    report: Callable[..., Report]
     needs: Sequence[str] = ()
     stands_for: str = ""
+    quick: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, settings: Settings) -> Report:
+        """Run it, quick or in full."""
+        return self.report(settings, **(self.quick if settings.quick else {}))
 
     def missing(self, data: Path | None) -> list[str]:
-        """Which of the files it needs are not there."""
+        """The files it needs that are not there."""
         return [name for name in self.needs if data is None or not (data / name).exists()]
 
 
-def by_name(experiments: Iterable[Experiment]) -> Mapping[str, Experiment]:
-    """The experiments by name.
-
-    Raises:
-        ValueError: where two have one name.
-    """
-    found: dict[str, Experiment] = {}
-    for experiment in experiments:
-        if experiment.name in found:
-            raise ValueError(f"two experiments are named {experiment.name!r}")
-        found[experiment.name] = experiment
-    return found
+def _label(row: object) -> str:
+    return ", ".join(map(str, row)) if isinstance(row, tuple) else str(row)

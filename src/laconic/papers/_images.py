@@ -1,4 +1,4 @@
-"""The images that small networks learn: a part of CIFAR-10."""
+"""Loading of the images: a part of CIFAR-10."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 IMAGES = "images/cifar10_subset.npz"
-"""Where they lie in the data folder."""
+"""Path in the data folder."""
 
 
 @dataclass(frozen=True)

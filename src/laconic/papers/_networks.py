@@ -1,4 +1,4 @@
-"""Small networks for images of ten classes, and a network whose parameters are one flat vector."""
+"""Small convolutional networks for ten classes, with their parameters as one flat vector."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,6 @@ def _batch_norm(channels: int) -> nn.Module:
 def _block(
     inputs: int, outputs: int, stride: int = 1, norm: Callable[[int], nn.Module] = _group_norm
 ) -> nn.Module:
-    """A convolution with its norm."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), norm(outputs))
 
 
@@ -150,7 +149,7 @@ class FlatNetwork:
         return found
 
     @torch.no_grad()
-    def judge(self, x: Tensor, images: Tensor, classes: Tensor) -> tuple[float, float]:
+    def evaluate(self, x: Tensor, images: Tensor, classes: Tensor) -> tuple[float, float]:
         """Mean loss (nats) and the share of images that are classed rightly."""
         outputs = self._outputs(x, images)
         loss = functional.cross_entropy(outputs, classes)

@@ -1,4 +1,4 @@
-"""All experiments on one HTML page that needs nothing but itself: no network, no scripts."""
+"""HTML page of all experiments, self-contained: no network, no scripts."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ CITED = {
     "EF21: A New": "https://arxiv.org/abs/2106.05203",
     "On Biased Compression": "https://arxiv.org/abs/2002.12410",
 }
-"""Where a paper is, by words of its title."""
+"""Address of a paper, by words of its title."""
 
 _MARKS = {"agrees": "✓", "erratum": "!", "disagrees": "✗", "failed": "✗", "not run": "–"}
 _HEADS = ("outcome", "the paper", "this run", "why")
@@ -90,8 +90,8 @@ def render(attempts: Sequence[Attempt], folder: Path) -> str:
     """The page, as text.
 
     Args:
-        attempts: what was run and what was not, those of one paper beside each other.
-        folder: where the figures are, and where the page will be: its links are relative to it.
+        attempts: experiments that ran and that did not, grouped by paper.
+        folder: the folder of figures and page; links are relative to it.
     """
     papers = [(paper, list(group)) for paper, group in groupby(attempts, lambda a: a.experiment.paper)]
     return _PAGE.substitute(
@@ -104,7 +104,7 @@ def render(attempts: Sequence[Attempt], folder: Path) -> str:
 
 
 def counts_of(attempts: Sequence[Attempt]) -> str:
-    """How many experiments ended in which way, in words."""
+    """Number of experiments by outcome, in words."""
     words = {
         "agrees": ("agrees with the paper", "agree with the paper"),
         "erratum": ("agrees but for known errata", "agree but for known errata"),
@@ -117,7 +117,7 @@ def counts_of(attempts: Sequence[Attempt]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 8.3 s, 42 s, 3 min 5 s, 2 h 4 min."""
+    """A duration in words: 8.3 s, 42 s, 3 min 5 s, 2 h 4 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

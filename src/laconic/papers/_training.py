@@ -1,16 +1,15 @@
-"""Training a network: over simulated nodes by a method, and plainly on one."""
+"""Training of a network by a method over simulated nodes, and by SGD on one."""
 
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
 
 from laconic.feedback import Feedback
+from laconic.lab._runner import torch_on_one_thread
 from laconic.lab._simulation import ACCOUNTINGS
-from laconic.lab._walk import one_thread
 from laconic.layout import Layout
 from laconic.messages import Accounting
 from laconic.papers._experiment import Settings
@@ -18,7 +17,7 @@ from laconic.papers._images import Images
 from laconic.papers._networks import FlatNetwork
 
 CHANCE = math.log(10)
-"""The loss of one who knows nothing of ten classes."""
+"""Cross-entropy of a uniform guess over ten classes."""
 
 
 def batches(count: int, nodes: int, batch: int, seed: int) -> Iterator[Tensor]:
@@ -42,8 +41,8 @@ def batches(count: int, nodes: int, batch: int, seed: int) -> Iterator[Tensor]:
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a training went, one entry for each time that it was judged.
+class TrainingCurve:
+    """Loss, accuracy and bits of a training, one entry for each evaluation.
 
     Args:
         rounds: rounds made.
@@ -59,7 +58,6 @@ class Course:
     bits: dict[Accounting, list[float]] = field(default_factory=lambda: {kind: [] for kind in ACCOUNTINGS})
 
     def add(self, rounds: int, loss: float, accuracy: float, bits: dict[Accounting, float]) -> None:
-        """One more entry."""
         self.rounds.append(rounds)
         self.loss.append(loss)
         self.accuracy.append(accuracy)
@@ -78,9 +76,9 @@ class Training:
         stepsize: the stepsize.
         nodes: how many nodes.
         batch: images a node and round.
-        judged: rounds between judgements.
-        shown: images of training to judge on.
-        tested: images of testing to judge on.
+        evaluated: rounds between evaluations.
+        train_images: images of training to evaluate on.
+        test_images: images of testing to evaluate on.
         layout: what the compressors see: the network's own layout, or one segment.
     """
 
@@ -90,13 +88,13 @@ class Training:
     stepsize: float
     nodes: int = 4
     batch: int = 32
-    judged: int = 20
-    shown: int = 1000
-    tested: int = 1000
+    evaluated: int = 20
+    train_images: int = 1000
+    test_images: int = 1000
     layout: Layout | None = None
 
-    @one_thread()
-    def run(self, feedback: Feedback, seed: int = 0) -> Course:
+    @torch_on_one_thread()
+    def run(self, feedback: Feedback, seed: int = 0) -> TrainingCurve:
         """Train from the network's start by one method; the seed decides the batches and the draws.
 
         In each round every node sends one message of the gradient of a batch of its own images.
@@ -106,16 +104,16 @@ class Training:
         receiver = feedback.receiver(layout, self.nodes)
         inside = feedback.estimates == "step"
         rows = batches(len(self.images.train), self.nodes, self.batch, seed)
-        x, course = self.network.start.clone(), Course()
+        x, curve = self.network.start.clone(), TrainingCurve()
         bits: dict[Accounting, float] = dict.fromkeys(ACCOUNTINGS, 0.0)
         for t in range(self.rounds + 1):
-            if t % self.judged == 0 or t == self.rounds:
-                course.add(t, *self._judge(x), bits)
-            if t == self.rounds or math.isnan(course.loss[-1]):
+            if t % self.evaluated == 0 or t == self.rounds:
+                curve.add(t, *self._evaluate(x), bits)
+            if t == self.rounds or math.isnan(curve.loss[-1]):
                 break
             gradients = self._gradients(x, next(rows))
             if not bool(torch.isfinite(gradients).all()):
-                course.add(t, math.nan, self._judge(x)[1], bits)
+                curve.add(t, math.nan, self._evaluate(x)[1], bits)
                 break
             message = sender.send(gradients, stepsize=self.stepsize if inside else None)
             estimate = receiver.receive(message)
@@ -124,30 +122,25 @@ class Training:
             for kind in ACCOUNTINGS:
                 sent = 0.0 if free and kind == "values" else message.bits(kind).to(torch.float64).mean()
                 bits[kind] += float(sent)
-        return course
+        return curve
 
     def _gradients(self, x: Tensor, rows: Tensor) -> Tensor:
         pairs = ((self.images.train[own], self.images.train_classes[own]) for own in rows)
         return torch.stack([self.network.gradient(x, *pair) for pair in pairs])
 
-    def _judge(self, x: Tensor) -> tuple[float, float]:
+    def _evaluate(self, x: Tensor) -> tuple[float, float]:
         """Training loss, NaN where it is not finite, and accuracy in testing."""
-        images, shown, tested = self.images, self.shown, self.tested
-        loss, _ = self.network.judge(x, images.train[:shown], images.train_classes[:shown])
-        _, right = self.network.judge(x, images.test[:tested], images.test_classes[:tested])
+        images, train, test = self.images, self.train_images, self.test_images
+        loss, _ = self.network.evaluate(x, images.train[:train], images.train_classes[:train])
+        _, right = self.network.evaluate(x, images.test[:test], images.test_classes[:test])
         return loss if math.isfinite(loss) else math.nan, right
 
 
-def kept(settings: Settings, name: str, make: Callable[[], Course]) -> Course:
-    """A course, taken from the checkpoint folder where an earlier run left it there, and left there."""
-    if settings.checkpoint is None:
-        return make()
-    path = settings.checkpoint / f"{name}.json"
-    if not path.exists():
-        part = path.with_suffix(".part")  # so that no half of a file is ever taken for a whole one
-        part.write_text(json.dumps(asdict(make())), encoding="utf-8")
-        part.replace(path)
-    return Course(**json.loads(path.read_text(encoding="utf-8")))
+def train_cached(
+    settings: Settings, name: str, training: Training, feedback: Feedback, seed: int = 0
+) -> TrainingCurve:
+    """``training.run(feedback, seed)``, or its curve from the checkpoint folder."""
+    return TrainingCurve(**settings.cached(name, lambda: asdict(training.run(feedback, seed))))
 
 
 def descend(

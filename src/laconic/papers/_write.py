@@ -1,4 +1,4 @@
-"""What stays of an experiment's run: a figure, its numbers as CSV, its verdicts as JSON."""
+"""Files of an experiment's run: figure (PNG), numbers (CSV), verdicts (JSON)."""
 
 import csv
 import hashlib
@@ -19,7 +19,7 @@ _DPI = 150
 
 @dataclass(frozen=True)
 class Key:
-    """What decides a run: where it is the same, a stored run stands for a new one.
+    """Identity of a run: a stored run with the same key need not run again.
 
     Args:
         name: the experiment's.
@@ -54,14 +54,14 @@ def _digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What ``NAME.json`` holds of a run.
+    """The content of ``NAME.json``.
 
     Args:
-        key: what decided it.
+        key: its identity.
         verdicts: the run against the paper.
         notes: what a reader should know.
         versions: of Python and the packages.
-        seconds: how long it took.
+        seconds: duration.
     """
 
     key: Key
@@ -77,7 +77,7 @@ class Record:
         return next((worst for worst in ("disagrees", "erratum") if worst in outcomes), "agrees")
 
     def counts(self) -> str:
-        """How many verdicts of each kind, in words."""
+        """Number of verdicts of each kind, in words."""
         words = {
             "agrees": ("agrees", "agree"),
             "erratum": ("erratum", "errata"),
@@ -87,7 +87,7 @@ class Record:
 
 
 def counted(states: Sequence[str], words: Mapping[str, tuple[str, str]]) -> str:
-    """How many of each, with the word for one and for several."""
+    """Number of each, with the word for one and for several."""
     numbers = {state: states.count(state) for state in words}
     return ", ".join(f"{n} {words[state][n != 1]}" for state, n in numbers.items() if n)
 
@@ -122,7 +122,7 @@ class Attempt:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, Laconic and what the numbers come from."""
+    """Versions of Python, Laconic and the numerical packages."""
     packages = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib")
     return {"python": platform.python_version(), "laconic": __version__} | {p: version(p) for p in packages}
 
@@ -133,12 +133,12 @@ def write(folder: Path, experiment: Experiment, key: Key, report: Report, second
     Args:
         folder: which exists.
         experiment: what was run.
-        key: what decided the run.
-        report: what it brought home.
-        seconds: how long it took.
+        key: identity of the run.
+        report: its result.
+        seconds: duration.
 
     Returns:
-        What the JSON file holds.
+        The content of the JSON file.
 
     Raises:
         ValueError: where a row of the table has not one cell for each column.
@@ -196,7 +196,7 @@ def read(folder: Path, key: Key) -> Record | None:
 
 
 def forget(folder: Path, name: str) -> None:
-    """Take an experiment's record away, because its figure and numbers are about to be others."""
+    """Delete an experiment's record, before its figure and numbers are replaced."""
     *_, said = _paths(folder, name)
     said.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What is written down while runs go on."""
+"""Recorder of norms, bits and last iterates while runs go on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from laconic.compressors import Identity
 from laconic.formats import MessageFormat
-from laconic.lab._result import Array, Direction
+from laconic.lab._result import Direction
 from laconic.lab._simulation import ACCOUNTINGS
+from laconic.lab._types import Array
 from laconic.messages import Accounting, Message
 
 Runs = npt.NDArray[np.int64]
@@ -19,7 +20,7 @@ Flags = npt.NDArray[np.bool_]
 _Sizes = dict[Accounting, Array]
 
 
-class Record:
+class Recorder:
     """Norms, bits and last iterates of all runs, filled as they go.
 
     Args:
@@ -44,8 +45,8 @@ class Record:
         """The largest number of rounds."""
         return self.norms.shape[1] - 1
 
-    def norm(self, runs: Runs, t: int, norm2: Array, stop: float) -> Flags:
-        """Write the norms of round t down; which of the runs go on."""
+    def add_norms(self, runs: Runs, t: int, norm2: Array, stop: float) -> Flags:
+        """Record the norms of round t; returns which of the runs go on."""
         self.norms[runs, t] = norm2
         going = norm2 > stop
         if going.all() and np.isfinite(norm2).all():
@@ -57,8 +58,8 @@ class Record:
         self.norms[runs[~finite], t] = np.nan
         return finite & going
 
-    def sent(self, runs: Runs, t: int, messages: Message | list[Message], dense: bool) -> None:
-        """Write down the bits of the messages that lead from x^t to x^(t+1), mean over nodes."""
+    def add_bits(self, runs: Runs, t: int, messages: Message | list[Message], dense: bool) -> None:
+        """Record the bits of the messages that lead from x^t to x^(t+1), mean over nodes."""
         if isinstance(messages, Message):
             sizes = self._batch_sizes(messages)
         else:
@@ -76,11 +77,11 @@ class Record:
         return self._sizes[key]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is written down."""
+        """Everything recorded."""
         return {"norms": self.norms, "up": self.up, "ends": self.ends, "x": self.x}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what another record of the same runs held."""
+        """Take over the state of another recorder of the same runs."""
         self.norms, self.up, self.ends, self.x = state["norms"], state["up"], state["ends"], state["x"]
 
     def bits(self, shape: tuple[int, ...]) -> dict[tuple[Accounting, Direction], Array]:
