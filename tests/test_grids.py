@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import laconic as lc
-from laconic.compressors._quantise import levels_of
+from laconic.compressors._quantizer import levels_of
 from laconic.formats import Kind
 from laconic.formats.grids import (
     BlockLevels,

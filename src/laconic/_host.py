@@ -1,4 +1,4 @@
-"""Between a GPU and main memory, through page-locked memory."""
+"""Copies from a GPU to main memory, through page-locked memory."""
 
 import torch
 from torch import Tensor

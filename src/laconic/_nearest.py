@@ -1,4 +1,4 @@
-"""Looking a name up, with the nearest one suggested where it is unknown."""
+"""Look-up of names, with the nearest one suggested where a name is unknown."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches

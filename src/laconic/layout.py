@@ -1,4 +1,4 @@
-"""The frozen description of the flat vector that a sender works on."""
+"""Layouts: the named segments of a flat vector, in order."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Rule = Literal["compress", "exact", "bfloat16"]
-"""What a segment's numbers meet: the compressor, none at all, or a rounding to bfloat16."""
+"""How a segment is sent: compressed, exactly, or cast to bfloat16."""
 
 RULES: tuple[Rule, ...] = ("compress", "exact", "bfloat16")
 """The rules by their code on the wire."""

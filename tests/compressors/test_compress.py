@@ -238,9 +238,9 @@ def test_a_scaled_message_carries_the_factor():
     ("make", "message"),
     [
         (lambda: lc.RandomSparsification(0.3) >> lc.ScaledSign(), "number kept varies"),
-        (lambda: lc.TopK(5) >> lc.TopK(2).scaled(2.0), "must be a quantiser"),
-        (lambda: lc.TopK(5) >> (lc.TopK(2) >> lc.Ternary()), "must be a quantiser"),
-        (lambda: lc.TopK(5) >> 3, "must be a quantiser"),
+        (lambda: lc.TopK(5) >> lc.TopK(2).scaled(2.0), "must be a quantizer"),
+        (lambda: lc.TopK(5) >> (lc.TopK(2) >> lc.Ternary()), "must be a quantizer"),
+        (lambda: lc.TopK(5) >> 3, "must be a quantizer"),
         (lambda: lc.Ternary() >> lc.Ternary(), "must be a sparsifier"),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_chain_needs_a_sparsifier_and_a_quantiser():
         lc.NaturalCompression() >> lc.TopK(1)
     with pytest.raises(TypeError, match="the first must be a sparsifier"):
         lc.TopK(1).scaled(2.0) >> lc.NaturalCompression()
-    with pytest.raises(TypeError, match="the second must be a quantiser"):
+    with pytest.raises(TypeError, match="the second must be a quantizer"):
         lc.TopK(1) >> lc.RandK(1)
-    with pytest.raises(TypeError, match="the second must be a quantiser"):
+    with pytest.raises(TypeError, match="the second must be a quantizer"):
         lc.TopK(2) >> (lc.TopK(1) >> lc.NaturalCompression())

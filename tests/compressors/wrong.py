@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from laconic import Compressor, Constants, NaturalCompression, RandomDithering, TopK
+from laconic.compressors import Compressed, NotFiniteError
 from laconic.compressors._base import unbiased
-from laconic.compressors._job import Compressed
 from laconic.formats.grids import GeometricGrid, UniformLevels, level_table
 from laconic.kernels import Purpose, canonical_sum, norm, top_k_positions
+from laconic.kernels.tables import SegmentedVector
 from laconic.messages import Message, Part, accumulation_dtype
 
 
@@ -336,9 +337,19 @@ class WrongTogether(Compressor):
     def compress_together(self, job):
         if self.twist == "forgets the memory":
             return TopK(1).compress_together(replace(job, memory=None, update="none"))
-        found = TopK(1).compress_together(job)
+        try:
+            found = TopK(1).compress_together(job)
+        except NotFiniteError:
+            if self.twist == "takes NaN" and job.update == "none":
+                finite = SegmentedVector(job.target.flattened().nan_to_num())
+                return TopK(1).compress_together(replace(job, target=finite))
+            if self.twist == "moves before it refuses" and job.update == "track":
+                job.memory.add_(1.0)
+            raise
         if found is None:
             return None
+        if self.twist == "mixes segments":
+            return Compressed(replace(found.group, values=found.group.values.flip(-1)), found.undo)
         track, drain = job.update == "track", job.update == "drain"
         if self.twist == "moves twice" and track:
             found.group.add_to(job.memory, 1.0)
@@ -428,6 +439,9 @@ WRONG = [
     (WrongTogether("undoes nothing"), "undo puts the memory back as it was"),
     (WrongTogether("undoes too much"), "undo puts the memory back as it was"),
     (WrongTogether("takes nothing away"), r"compress_group takes the decoded message away \(drain\)"),
+    (WrongTogether("mixes segments"), r"compress_group sends what encode does \(none\)"),
+    (WrongTogether("takes NaN"), r"compress_group refuses NaN and infinity \(none\)"),
+    (WrongTogether("moves before it refuses"), r"leaves the memory as it was where it refuses \(track\)"),
     (WrongTogether("drains in place"), r"compress_group leaves the memory as it is \(drain\)"),
     (FailsOnZeros(), "every finite vector compresses: ZeroDivisionError"),
     (DividesZeroByZero(), "C\\(x\\) is finite"),

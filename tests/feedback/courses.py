@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import reference
 import torch
+from econtrol import EControl
 from zoo import ALL_COMPRESSORS
 
 import laconic
@@ -26,6 +27,7 @@ METHODS = {
     "ef21+": laconic.EF21Plus,
     "ef21+-compressed": lambda C: laconic.EF21Plus(C, init="compressed"),
     "ef21-sgdm": lambda C: laconic.EF21SGDM(C, eta=ETA),
+    "econtrol": lambda C: EControl(C, eta=ETA),
     "ef21-sgdm-zero": lambda C: laconic.EF21SGDM(C, eta=ETA, init="zero"),
 }
 ONLY_KINDS = ("ef21+-compressed", "ef21-sgdm-zero")
@@ -79,6 +81,8 @@ def twin(method, gradients, layout_or_like=D, seed=SEED):
             return reference.ef21_plus(C, gradients, init, layout_or_like)
         case laconic.EF21SGDM(eta=eta, init=init):
             return reference.ef21_sgdm(C, gradients, init, eta)
+        case EControl(eta=eta):
+            return reference.econtrol(C, gradients, eta)
     raise AssertionError(f"no reference for {method}")
 
 

@@ -92,6 +92,25 @@ def squares(x):
     return x.double().square().sum()
 
 
+def econtrol(C, gradients, eta):
+    """EControl (arXiv 2311.05645): G <- G + mean m_i, the mean of the h_i."""
+    G = torch.zeros_like(gradients[0][0])
+    for m, _, h in econtrol_rounds(C, gradients, eta):
+        G = add_mean(G, m)
+        yield G, h
+
+
+def econtrol_rounds(C, gradients, eta):
+    """m = C(eta e + g - h), e <- e + g - h - m, h <- h + m: these three, round after round."""
+    e = h = torch.zeros_like(gradients[0])
+    for t, g in enumerate(gradients):
+        nodes = range(len(g))
+        m = [C(eta * e[i] + g[i] - h[i], t, i) for i in nodes]
+        e = [e[i] + (g[i] - h[i]) - m[i] for i in nodes]
+        h = [h[i] + m[i] for i in nodes]
+        yield m, e, h
+
+
 def ef21_sgdm(C, gradients, init, eta):
     """EF21 on v_i <- (1 - eta) v_i + eta g_i, v_i starting at the first g_i."""
     v = [gradients[0]]

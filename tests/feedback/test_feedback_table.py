@@ -21,6 +21,7 @@ from courses import (
     some_gradients,
     twin,
 )
+from econtrol import EControl
 from zoo import ALL_COMPRESSORS
 
 import laconic
@@ -29,7 +30,7 @@ from laconic.messages import Message
 
 every_pair = pytest.mark.parametrize("method", ALL_PAIRS)
 every_kind = pytest.mark.parametrize("method", KIND_PAIRS)
-EF21_FAMILY = (laconic.EF21, laconic.EF21Plus, laconic.EF21SGDM)
+TRACKING = (laconic.EF21, laconic.EF21Plus, laconic.EF21SGDM, EControl)
 
 
 # Deterministic, and too long to contract.
@@ -66,7 +67,7 @@ def test_estimates_and_memories_are_the_papers(method):
             assert all(map(same_bits, c.memories(t), memories))
 
 
-@pytest.mark.parametrize("method", of(ALL_PAIRS, *EF21_FAMILY))
+@pytest.mark.parametrize("method", of(ALL_PAIRS, *TRACKING))
 def test_the_receiver_holds_the_mean_of_what_the_senders_hold(method):
     c = course(method)
     G = torch.zeros(D)
@@ -258,7 +259,7 @@ def test_gradients_of_every_dtype(method, dtype):
             assert same_bits(memory_of(sender.state_dict()), torch.stack(list(memories)))
 
 
-@pytest.mark.parametrize("method", of(NARROWING, *EF21_FAMILY))
+@pytest.mark.parametrize("method", of(NARROWING, *TRACKING))
 def test_both_ends_agree_where_the_compressor_narrows_float64(method):
     gradients = some_gradients(6, 2, D, seed=6, dtype=torch.float64)
     sender, receiver = (

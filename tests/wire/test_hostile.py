@@ -202,7 +202,7 @@ def test_other_layouts_and_senders_are_refused():
 def test_a_draw_keyed_by_other_segments_is_another_sender():
     message = lc.RandK(0.5).compress(torch.randn(200), torch.Generator().manual_seed(0))
     (one,) = message.format.groups
-    assert one.kind.origin
+    assert one.kind.sends_seed
     known = replace(message.format, groups=(replace(one, numbers=(7,)),))
     with pytest.raises(lc.WireError, match="another sender"):
         lc.unpack(lc.pack(message), expect=known)

@@ -156,7 +156,7 @@ def test_seeded_positions_travel_as_a_seed_that_makes_them_again():
     assert message.nbytes < 4 * 1000 + 100
     assert_same(lc.unpack(lc.pack(message)), message)
     few = lc.RandK(2).compress(torch.randn(10_000), torch.Generator().manual_seed(5))
-    assert not few.format.groups[0].kind.origin  # four bytes of positions are less than a seed
+    assert not few.format.groups[0].kind.sends_seed  # four bytes of positions are less than a seed
 
 
 def test_all_nodes_share_the_origin_of_shared_positions():
@@ -193,10 +193,10 @@ def test_dense_and_silent_rounds_travel_under_the_format_of_the_method(name, mes
     )
     assert_same(lc.unpack(packed, expect=known), message)
     assert_same(lc.unpack(lc.pack(message), expect=known), message)
-    with pytest.raises(ValueError, match="methods"):
-        lc.pack(message, expect=replace(known, choosing=not known.choosing))
+    with pytest.raises(ValueError, match="replace_flags"):
+        lc.pack(message, expect=replace(known, replace_flags=not known.replace_flags))
     with pytest.raises(WireError, match="method"):
-        lc.unpack(packed, expect=replace(known, choosing=not known.choosing))
+        lc.unpack(packed, expect=replace(known, replace_flags=not known.replace_flags))
 
 
 def test_a_decoded_message_is_added_without_a_dense_tensor():

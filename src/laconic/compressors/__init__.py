@@ -1,9 +1,10 @@
-"""What is kept: stateless maps from a tensor to a message, with the constants that the theory needs."""
+"""Compressors: stateless maps from a tensor to a message, with the constants that the theory needs."""
 
 from laconic.compressors._base import Compressor as Compressor
 from laconic.compressors._base import Scaled as Scaled
 from laconic.compressors._block_quantizer import BlockQuantizer as BlockQuantizer
-from laconic.compressors._block_top_k import BlockTopK as BlockTopK
+from laconic.compressors._cast import Cast as Cast
+from laconic.compressors._cast import Identity as Identity
 from laconic.compressors._chain import Chain as Chain
 from laconic.compressors._clipped import ClippedExponent as ClippedExponent
 from laconic.compressors._constants import Constants as Constants
@@ -12,9 +13,8 @@ from laconic.compressors._dithering import NaturalDithering as NaturalDithering
 from laconic.compressors._dithering import RandomDithering as RandomDithering
 from laconic.compressors._dithering import ScaledSign as ScaledSign
 from laconic.compressors._dithering import Ternary as Ternary
-from laconic.compressors._finite import NotFiniteError as NotFiniteError
-from laconic.compressors._finite import require_finite as require_finite
 from laconic.compressors._groups import CompressorGroup as CompressorGroup
+from laconic.compressors._groups import compressor_for_segment as compressor_for_segment
 from laconic.compressors._groups import compressor_groups as compressor_groups
 from laconic.compressors._job import Compressed as Compressed
 from laconic.compressors._job import Job as Job
@@ -22,15 +22,15 @@ from laconic.compressors._job import Undo as Undo
 from laconic.compressors._names import NAMES as NAMES
 from laconic.compressors._names import installed_names as installed_names
 from laconic.compressors._names import parse_compressor as parse_compressor
+from laconic.compressors._not_finite import NotFiniteError as NotFiniteError
+from laconic.compressors._not_finite import require_finite as require_finite
+from laconic.compressors._random_sparsifiers import AdaptiveRandom as AdaptiveRandom
+from laconic.compressors._random_sparsifiers import RandK as RandK
+from laconic.compressors._random_sparsifiers import RandomSparsification as RandomSparsification
 from laconic.compressors._rounding import BiasedRounding as BiasedRounding
-from laconic.compressors._rounding import Cast as Cast
 from laconic.compressors._rounding import NaturalCompression as NaturalCompression
 from laconic.compressors._rounding import UnbiasedRounding as UnbiasedRounding
-from laconic.compressors._rules import for_rule as for_rule
 from laconic.compressors._sparsifier import Selection as Selection
 from laconic.compressors._sparsifier import Sparsifier as Sparsifier
-from laconic.compressors._sparsify import AdaptiveRandom as AdaptiveRandom
-from laconic.compressors._sparsify import Identity as Identity
-from laconic.compressors._sparsify import RandK as RandK
-from laconic.compressors._sparsify import RandomSparsification as RandomSparsification
-from laconic.compressors._sparsify import TopK as TopK
+from laconic.compressors._top_k import BlockTopK as BlockTopK
+from laconic.compressors._top_k import TopK as TopK

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from laconic.compressors._constants import Constants
-from laconic.compressors._finite import require_finite
 from laconic.compressors._job import Compressed, Job, nothing_to_undo
+from laconic.compressors._not_finite import require_finite
 from laconic.formats import SegmentFormat, accumulation_dtype
 from laconic.kernels import Stream
 from laconic.messages import Message, Part

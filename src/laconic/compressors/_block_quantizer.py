@@ -1,4 +1,4 @@
-"""Few bits a value, with a scale for each block of values."""
+"""Block-wise quantization: few bits a value, with a scale for each block of values."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import Quantiser, require_all_finite
+from laconic.compressors._not_finite import require_all_finite
+from laconic.compressors._quantizer import Quantizer
 from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.formats.grids import BlockLevels
 from laconic.kernels import SegmentedInput, Step, Stream, quantize_block_segments, quantize_blocks
@@ -14,7 +15,7 @@ from laconic.messages import Group, Part
 
 
 @dataclass(frozen=True)
-class BlockQuantizer(Quantiser):
+class BlockQuantizer(Quantizer):
     """A sign and ``bits - 1`` bits of magnitude, between the smallest and the largest of a block.
 
     With m and M the smallest and the largest magnitude of a block and L = 2^(bits-1) - 1, each magnitude is
@@ -88,5 +89,5 @@ class BlockQuantizer(Quantiser):
         """Every value a code, two numbers a block."""
         grid = BlockLevels(self.bits)
         return SegmentFormat(
-            d, d, Kind(accumulation_dtype(dtype), grid=grid, scale=True, low=True, block=self.block)
+            d, d, Kind(accumulation_dtype(dtype), grid=grid, has_scale=True, has_low=True, block=self.block)
         )

@@ -1,4 +1,4 @@
-"""``first >> then``: what a sparsifier keeps, compressed once more."""
+"""Chains ``first >> then``: a quantizer on the coordinates that a sparsifier keeps."""
 
 from dataclasses import dataclass, replace
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor, Scaled, scaled_constants
 from laconic.compressors._constants import Constants
-from laconic.compressors._job import Compressed, Job
-from laconic.compressors._quantise import Quantiser
-from laconic.compressors._sparsifier import Selection, Sparsifier, gather, select_largest
-from laconic.formats import SegmentFormat, accumulation_dtype
+from laconic.compressors._job import Compressed, Job, nothing_to_undo
+from laconic.compressors._quantizer import Quantizer
+from laconic.compressors._sparsifier import Selection, Sparsifier, gather
+from laconic.formats import GroupFormat, SegmentFormat, accumulation_dtype
 from laconic.kernels import Stream
-from laconic.messages import Message, Part
+from laconic.messages import Message, Part, add_nodes_
 
 
 def chain(first: Compressor, then: Compressor) -> Compressor:
     """``then`` after ``first``, on the coordinates that ``first`` keeps.
 
     Raises:
-        TypeError: unless first is a sparsifier and then a quantiser.
+        TypeError: unless first is a sparsifier and then a quantizer.
     """
     if not isinstance(first, Sparsifier):
         raise TypeError(
@@ -30,7 +30,7 @@ def chain(first: Compressor, then: Compressor) -> Compressor:
     while isinstance(inner, Scaled):
         inner = inner.inner
     if not isinstance(inner, Compressor) or isinstance(inner, (Sparsifier, Chain)):
-        raise TypeError(f"{first!r} >> {then!r}: the second must be a quantiser, such as NaturalCompression")
+        raise TypeError(f"{first!r} >> {then!r}: the second must be a quantizer, such as NaturalCompression")
     if first.varied and not then.keeps_zeros:
         raise TypeError(
             f"{first!r} >> {then!r}: the number kept varies, and the second does not leave the zeros in "
@@ -58,6 +58,8 @@ class Chain(Compressor):
     first: Sparsifier
     then: Compressor
 
+    moves_memory = False
+
     @property
     def random(self) -> bool:  # type: ignore[override]
         """Whether either is."""
@@ -82,18 +84,41 @@ class Chain(Compressor):
         quantizer = self.then
         while isinstance(quantizer, Scaled):  # the factor is in the group's format
             quantizer = quantizer.inner
-        if not isinstance(quantizer, Quantiser) or self.first.factor(job.format.numels[0]) != 1.0:
+        if not isinstance(quantizer, Quantizer) or job.target.batch or job.target.like.device.type != "cpu":
             return None
-        found = select_largest(self.first, job)
+        found = self.first.select_together(job)
         if found is None:
             return None
-        columns = quantizer.kept_columns(found.values, job)
-        group = replace(columns, format=job.format, positions=found.positions)
-        if job.update == "drain":
+        columns = quantizer.kept_columns(self._multiplied(found.values, job.format), job)
+        group = replace(
+            columns,
+            format=job.format,
+            positions=found.positions,
+            counts=found.counts,
+            origin=found.origin,
+        )
+        if job.update != "drain":
+            return Compressed(group, found.undo)
+        assert job.out is not None
+        if found.removed:
             # The selection took the selected numbers away; what is decoded is less.
-            assert job.out is not None
             job.out[group.flat_positions()] = found.values - group.decode()
-        return Compressed(group, found.undo)
+        else:
+            add_nodes_(job.out, [[group]], [-1.0])
+        return Compressed(group, nothing_to_undo)
+
+    def _multiplied(self, values: Tensor, one: GroupFormat) -> Tensor:
+        """Kept numbers (K,) times the factor of ``first``."""
+        factors = one.made_once(("factors", id(self.first)), lambda: self._factors(one))
+        if factors is None:
+            return values
+        values = values.to(accumulation_dtype(values.dtype))
+        return values * factors.to(values.dtype)
+
+    def _factors(self, one: GroupFormat) -> Tensor | None:
+        """The factor of ``first`` of each column, float64 (K,); None where all are 1."""
+        factors = torch.tensor([self.first.factor(d) for d in one.numels], dtype=torch.float64)
+        return None if bool((factors == 1.0).all()) else factors[one.segment_of_column]
 
     def _part(self, d: int, selection: Selection, kept: Tensor, draw: Stream) -> Part:
         (part,) = self.then.encode(kept, draw).parts
@@ -139,9 +164,9 @@ class Chain(Compressor):
         then = self.then.structure(first.k, kept)
         kind = replace(
             then.kind,
-            listed=True,
-            counted=first.kind.counted,
+            has_positions=True,
+            has_counts=first.kind.has_counts,
             seeded=first.kind.seeded,
-            origin=first.kind.origin,
+            sends_seed=first.kind.sends_seed,
         )
         return SegmentFormat(d, first.k, kind, first.cells, then.factor)

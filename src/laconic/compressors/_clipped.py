@@ -1,4 +1,4 @@
-"""Powers of two, as many below the largest as a few bits can say."""
+"""Rounding to powers of two within a few bits' range below the largest: a clipped exponent."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import Quantiser, levels_of, require_all_finite
+from laconic.compressors._not_finite import require_all_finite
+from laconic.compressors._quantizer import Quantizer, levels_of
 from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.formats.grids import ClippedPowers
 from laconic.kernels import (
@@ -23,7 +24,7 @@ from laconic.messages import Group, Part
 
 
 @dataclass(frozen=True)
-class ClippedExponent(Quantiser):
+class ClippedExponent(Quantizer):
     """Rounds to the nearest power of two and sends how far it lies below the largest: 1 + bits bits.
 
     The largest power 2^E and the w - 1 below it, w = 2^bits - 1, can be said; what rounds lower becomes the

@@ -1,4 +1,4 @@
-"""The constants by which the theory knows a compressor."""
+"""The constants of a compressor's classes B1, B2, B3 and U."""
 
 from dataclasses import dataclass
 

@@ -1,19 +1,15 @@
-"""Dithering: random rounding of each number relative to a norm of the vector; and its one-level kin."""
+"""Dithering: random rounding of each number relative to a norm of the vector; ternary and scaled sign."""
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 
 from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import (
-    Quantiser,
-    as_scale,
-    dithered,
-    dithered_columns,
-    require_finite_sums,
-)
+from laconic.compressors._not_finite import require_finite_sums
+from laconic.compressors._quantizer import Quantizer, as_scale, levels_of
 from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.formats.grids import ExponentialLevels, Grid, Signs, UniformLevels
 from laconic.kernels import (
@@ -22,6 +18,10 @@ from laconic.kernels import (
     Stream,
     mean_magnitude,
     mean_magnitudes,
+    norm,
+    norms,
+    round_segments,
+    round_to_levels,
     round_to_signs,
     sign_segments,
 )
@@ -29,7 +29,7 @@ from laconic.messages import Group, Part
 
 
 def _structure(d: int, dtype: torch.dtype, grid: Grid) -> SegmentFormat:
-    return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid, scale=True))
+    return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid, has_scale=True))
 
 
 def _check(levels: int, p: float) -> None:
@@ -44,8 +44,39 @@ def _exponential_zeta(d: int, base: float, levels: int, p: float) -> float:
     return (base + 1.0 / base + 2.0) / 4.0 + lowest * min(1.0, lowest)
 
 
+class _Dithering(Quantizer):
+    """Random rounding without bias of magnitudes relative to their p-norm."""
+
+    random = True
+
+    @abstractmethod
+    def grid_and_norm(self) -> tuple[Grid, float]:
+        """The levels, and p."""
+
+    def part(self, step: Step, draw: Stream) -> Part:
+        """The norm, and a sign and a level number for each coordinate."""
+        grid, p = self.grid_and_norm()
+        levels, scale = levels_of(grid, step.dtype, step.x.device), as_scale(norm(step, p), step.dtype)
+        codes = round_to_levels(step, levels, draw, scale=scale)
+        return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid, scale=scale)
+
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        grid, p = self.grid_and_norm()
+        found = norms(inputs, p)
+        require_finite_sums(found, inputs)
+        scale = as_scale(found, one.kind.dtype)[..., 0]
+        levels = levels_of(grid, one.kind.dtype, torch.device("cpu"))
+        codes, _ = round_segments(inputs, levels, draw, scale=scale)
+        return Group(one, codes, scale=scale)
+
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
+        """A scale, and every number a code."""
+        return _structure(d, dtype, self.grid_and_norm()[0])
+
+
 @dataclass(frozen=True)
-class ExponentialDithering(Quantiser):
+class ExponentialDithering(_Dithering):
     """``|x|_p sign(x_i) xi(|x_i| / |x|_p)``: xi rounds at random to the levels 0, b^(1-s), ..., 1/b, 1.
 
     "On Biased Compression", Section 2.2 (h) and Lemma 15: U(zeta_b) with
@@ -65,8 +96,6 @@ class ExponentialDithering(Quantiser):
     levels: int = 8
     p: float = 2.0
 
-    random = True
-
     def __post_init__(self) -> None:
         """Check base, levels and norm."""
         if not (self.base > 1.0 and math.isfinite(self.base)):
@@ -76,25 +105,17 @@ class ExponentialDithering(Quantiser):
         if (self.levels - 1) * math.log2(self.base) > 126:
             raise ValueError(f"{self.levels} levels of base {self.base} reach below 2^-126; use fewer levels")
 
-    def part(self, step: Step, draw: Stream) -> Part:
-        """The norm, and a sign and a level number for each coordinate."""
-        return dithered(step, self.p, ExponentialLevels(self.base, self.levels), draw)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
-        """As :meth:`part`, of all segments."""
-        return dithered_columns(one, inputs, self.p, draw)
-
     def constants(self, d: int) -> Constants:
         """U(zeta_b): Table 3, row (h)."""
         return unbiased(_exponential_zeta(d, self.base, self.levels, self.p))
 
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """A scale, and every number a code."""
-        return _structure(d, dtype, ExponentialLevels(self.base, self.levels))
+    def grid_and_norm(self) -> tuple[Grid, float]:
+        """Powers of the base."""
+        return ExponentialLevels(self.base, self.levels), self.p
 
 
 @dataclass(frozen=True)
-class NaturalDithering(Quantiser):
+class NaturalDithering(_Dithering):
     """Exponential dithering with base 2; the norm is not compressed.
 
     "On Biased Compression", Section 2.2 (i): U(zeta_2).
@@ -111,31 +132,21 @@ class NaturalDithering(Quantiser):
     levels: int = 8
     p: float = 2.0
 
-    random = True
-
     def __post_init__(self) -> None:
         """Check levels and norm."""
         ExponentialDithering(2.0, self.levels, self.p)
-
-    def part(self, step: Step, draw: Stream) -> Part:
-        """As ``ExponentialDithering(2, levels, p)``."""
-        return ExponentialDithering(2.0, self.levels, self.p).part(step, draw)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
-        """As :meth:`part`, of all segments."""
-        return dithered_columns(one, inputs, self.p, draw)
 
     def constants(self, d: int) -> Constants:
         """U(zeta_2): Table 3, row (i)."""
         return unbiased(_exponential_zeta(d, 2.0, self.levels, self.p))
 
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """A scale, and every number a code."""
-        return _structure(d, dtype, ExponentialLevels(2.0, self.levels))
+    def grid_and_norm(self) -> tuple[Grid, float]:
+        """Powers of 2."""
+        return ExponentialLevels(2.0, self.levels), self.p
 
 
 @dataclass(frozen=True)
-class RandomDithering(Quantiser):
+class RandomDithering(_Dithering):
     """Dithering with s equally spaced levels: QSGD for p = 2.
 
     Alistarh et al., "QSGD", 2017: zeta = 1 + min(d / s^2, sqrt(d) / s) for p = 2. For any p, with
@@ -154,32 +165,22 @@ class RandomDithering(Quantiser):
     levels: int = 8
     p: float = 2.0
 
-    random = True
-
     def __post_init__(self) -> None:
         """Check levels and norm."""
         _check(self.levels, self.p)
-
-    def part(self, step: Step, draw: Stream) -> Part:
-        """The norm, and a sign and a level number for each coordinate."""
-        return dithered(step, self.p, UniformLevels(self.levels), draw)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
-        """As :meth:`part`, of all segments."""
-        return dithered_columns(one, inputs, self.p, draw)
 
     def constants(self, d: int) -> Constants:
         """U(1 + min(d^(2/r) / s^2, d^(1/r) / s))."""
         root, s = d ** (1.0 / min(self.p, 2.0)), self.levels
         return unbiased(1.0 + min(root**2 / s**2, root / s))
 
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """A scale, and every number a code."""
-        return _structure(d, dtype, UniformLevels(self.levels))
+    def grid_and_norm(self) -> tuple[Grid, float]:
+        """Equally spaced levels."""
+        return UniformLevels(self.levels), self.p
 
 
 @dataclass(frozen=True)
-class Ternary(Quantiser):
+class Ternary(_Dithering):
     """``|x|_inf sign(x_i)`` with probability |x_i| / |x|_inf, else 0: TernGrad.
 
     E|C(x)|^2 = |x|_inf |x|_1 exactly, so zeta = sup |x|_inf |x|_1 / |x|_2^2 = (1 + sqrt d) / 2, attained
@@ -190,27 +191,17 @@ class Ternary(Quantiser):
         5.5
     """
 
-    random = True
-
-    def part(self, step: Step, draw: Stream) -> Part:
-        """The largest magnitude, and -1, 0 or 1 for each coordinate."""
-        return dithered(step, math.inf, UniformLevels(1), draw)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
-        """As :meth:`part`, of all segments."""
-        return dithered_columns(one, inputs, math.inf, draw)
-
     def constants(self, d: int) -> Constants:
         """U((1 + sqrt d) / 2)."""
         return unbiased((1.0 + math.sqrt(d)) / 2.0)
 
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """A scale, and every number a code."""
-        return _structure(d, dtype, UniformLevels(1))
+    def grid_and_norm(self) -> tuple[Grid, float]:
+        """One level, and the largest magnitude."""
+        return UniformLevels(1), math.inf
 
 
 @dataclass(frozen=True)
-class ScaledSign(Quantiser):
+class ScaledSign(Quantizer):
     """``(|x|_1 / d) sign(x)``, the sign of 0 being plus: one bit a coordinate.
 
     |C(x)|^2 = <C(x), x> = |x|_1^2 / d >= |x|_2^2 / d, so B1(1/d, 1), B2(1/d, 1) and B3(d).

@@ -1,4 +1,4 @@
-"""The groups of a layout: which segments share a compressor and a kind of message."""
+"""The groups of a layout: segments that share a compressor and a kind of message."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,8 +6,22 @@ from dataclasses import dataclass
 import torch
 
 from laconic.compressors._base import Compressor
+from laconic.compressors._cast import Cast, Identity
 from laconic.formats import GroupFormat, group_formats
-from laconic.layout import Layout, Segment
+from laconic.layout import Layout, Rule, Segment
+
+_UNCOMPRESSED: dict[Rule, Compressor] = {"exact": Identity(), "bfloat16": Cast(torch.bfloat16)}
+
+
+def compressor_for_segment(segment: Segment, compressor: Compressor) -> Compressor:
+    """The compressor itself where the segment's rule is "compress", else what the rule names.
+
+    Example:
+        >>> import laconic
+        >>> compressor_for_segment(Segment("bias", (3,), 0, "bfloat16"), laconic.TopK(1))
+        Cast(dtype=torch.bfloat16)
+    """
+    return _UNCOMPRESSED.get(segment.rule, compressor)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class Job:
         assert self.out is not None
         return torch.add(memory, x, out=self.out[..., start : start + numel])
 
+    def numbers(self) -> Tensor:
+        """What is compressed of all segments, one after another: (..., D)."""
+        pieces = [self.segment(s) for s in range(self.format.segments)]
+        return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
+
     def vectors(self) -> tuple[Vectors, Vectors | None] | None:
         """Target and memory for compiled loops; None where these do not take them."""
         like = self.target.like

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from laconic._nearest import look_up
 from laconic.compressors._base import Compressor
 from laconic.compressors._block_quantizer import BlockQuantizer
-from laconic.compressors._block_top_k import BlockTopK
+from laconic.compressors._cast import Cast, Identity
 from laconic.compressors._clipped import ClippedExponent
 from laconic.compressors._dithering import (
     ExponentialDithering,
@@ -15,10 +15,11 @@ from laconic.compressors._dithering import (
     ScaledSign,
     Ternary,
 )
-from laconic.compressors._entry import Entry, count_or_fraction, dtype_named
 from laconic.compressors._plugins import installed, load
-from laconic.compressors._rounding import BiasedRounding, Cast, NaturalCompression, UnbiasedRounding
-from laconic.compressors._sparsify import AdaptiveRandom, Identity, RandK, RandomSparsification, TopK
+from laconic.compressors._random_sparsifiers import AdaptiveRandom, RandK, RandomSparsification
+from laconic.compressors._registry_entry import Entry, count_or_fraction, dtype_named
+from laconic.compressors._rounding import BiasedRounding, NaturalCompression, UnbiasedRounding
+from laconic.compressors._top_k import BlockTopK, TopK
 
 NAMES: dict[str, Entry] = {
     "identity": Entry("identity", Identity),
@@ -63,7 +64,7 @@ def parse_compressor(text: str) -> Compressor:
     links = [_parse_link(link.strip()) for link in text.split("+")]
     if len(links) > 2:
         raise ValueError(
-            f"{text!r} chains {len(links)} compressors; a sparsifier and one quantiser can be chained"
+            f"{text!r} chains {len(links)} compressors; a sparsifier and one quantizer can be chained"
         )
     try:
         return links[0] if len(links) == 1 else links[0] >> links[1]

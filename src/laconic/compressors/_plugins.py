@@ -11,7 +11,7 @@ from typing import Union, get_args, get_origin
 import torch
 
 from laconic.compressors._base import Compressor
-from laconic.compressors._entry import Entry, count_or_fraction, dtype_named, truth
+from laconic.compressors._registry_entry import Entry, count_or_fraction, dtype_named, truth
 
 GROUP = "laconic.compressors"
 """The entry points' group, as it stands in a ``pyproject.toml``."""

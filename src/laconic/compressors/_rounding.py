@@ -1,5 +1,6 @@
 """Rounding each number to a level of a grid, at random or to the nearest."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,10 +9,11 @@ import torch
 
 from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._quantise import Quantiser, require_all_finite, rounded, rounded_columns
+from laconic.compressors._not_finite import require_all_finite
+from laconic.compressors._quantizer import Quantizer, levels_of
 from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.formats.grids import GeometricGrid
-from laconic.kernels import SegmentedInput, Step, Stream, cast_segments
+from laconic.kernels import SegmentedInput, Step, Stream, round_segments, round_to_levels
 from laconic.messages import Group, Part
 
 
@@ -27,8 +29,34 @@ def _ratios(period: tuple[float, ...]) -> list[float]:
     return [b / a for a, b in pairwise(period)]
 
 
+class _GridRounding(Quantizer):
+    """Rounding to the levels of a geometric grid: at random without bias, or to the nearest."""
+
+    @abstractmethod
+    def period(self) -> tuple[float, ...]:
+        """The levels of one period of the grid."""
+
+    def part(self, step: Step, draw: Stream) -> Part:
+        """A sign and a level number for each coordinate."""
+        grid = GeometricGrid(self.period())
+        levels = levels_of(grid, step.dtype, step.x.device)
+        codes = round_to_levels(step, levels, draw if self.random else None)
+        return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid)
+
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
+        """As :meth:`part`, of all segments."""
+        levels = levels_of(GeometricGrid(self.period()), one.kind.dtype, torch.device("cpu"))
+        codes, finite = round_segments(inputs, levels, draw if self.random else None)
+        require_all_finite(finite)
+        return Group(one, codes)
+
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
+        """Every number a code."""
+        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=GeometricGrid(self.period())))
+
+
 @dataclass(frozen=True)
-class UnbiasedRounding(Quantiser):
+class UnbiasedRounding(_GridRounding):
     """Rounds each magnitude to one of its two neighbouring levels, so that the expectation is exact.
 
     "On Biased Compression", Section 2.2 (e): U(zeta) with zeta = sup (a/b + b/a + 2) / 4 over
@@ -57,29 +85,20 @@ class UnbiasedRounding(Quantiser):
         """Check the levels and make a grid hashable."""
         if self.grid is not None:
             object.__setattr__(self, "grid", tuple(self.grid))
-        GeometricGrid(_period(self.base, self.grid))
-
-    def part(self, step: Step, draw: Stream) -> Part:
-        """A sign and a level number for each coordinate."""
-        return rounded(step, GeometricGrid(_period(self.base, self.grid)), draw)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
-        """As :meth:`part`, of all segments."""
-        return rounded_columns(one, inputs, draw)
+        GeometricGrid(self.period())
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """U(zeta) of Lemma 12 and Table 3, rows (e) and (e')."""
-        ratios = _ratios(_period(self.base, self.grid))
+        ratios = _ratios(self.period())
         return unbiased(max((r + 1.0 / r + 2.0) / 4.0 for r in ratios))
 
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """Every number a code."""
-        grid = GeometricGrid(_period(self.base, self.grid))
-        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid))
+    def period(self) -> tuple[float, ...]:
+        """Powers of the base, or the levels given."""
+        return _period(self.base, self.grid)
 
 
 @dataclass(frozen=True)
-class BiasedRounding(Quantiser):
+class BiasedRounding(_GridRounding):
     """Rounds each magnitude to the nearest level; from the middle, up.
 
     "On Biased Compression", Section 2.2 (f) and Lemma 13: over neighbouring levels a < b,
@@ -104,19 +123,11 @@ class BiasedRounding(Quantiser):
         """Check the levels and make a grid hashable."""
         if self.grid is not None:
             object.__setattr__(self, "grid", tuple(self.grid))
-        GeometricGrid(_period(self.base, self.grid))
-
-    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
-        """A sign and a level number for each coordinate."""
-        return rounded(step, GeometricGrid(_period(self.base, self.grid)), None)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
-        """As :meth:`part`, of all segments."""
-        return rounded_columns(one, inputs, None)
+        GeometricGrid(self.period())
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """Lemma 13; Table 3, row (f')."""
-        ratios = _ratios(_period(self.base, self.grid))
+        ratios = _ratios(self.period())
         gamma = min(2.0 / (1.0 + r) for r in ratios)
         return Constants(
             alpha=gamma**2,
@@ -125,14 +136,13 @@ class BiasedRounding(Quantiser):
             delta=max((1.0 + r) ** 2 / (4.0 * r) for r in ratios),
         )
 
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """Every number a code."""
-        grid = GeometricGrid(_period(self.base, self.grid))
-        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid))
+    def period(self) -> tuple[float, ...]:
+        """Powers of the base, or the levels given."""
+        return _period(self.base, self.grid)
 
 
 @dataclass(frozen=True)
-class NaturalCompression(Quantiser):
+class NaturalCompression(_GridRounding):
     """Unbiased rounding to powers of two: U(9/8), a sign and the exponent of each number.
 
     "On Biased Compression", Section 2.2 (g); Horváth et al., "Natural Compression for Distributed Deep
@@ -145,72 +155,10 @@ class NaturalCompression(Quantiser):
 
     random = True
 
-    def part(self, step: Step, draw: Stream) -> Part:
-        """As ``UnbiasedRounding(base=2)``."""
-        return UnbiasedRounding(2.0).part(step, draw)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
-        """As :meth:`part`, of all segments."""
-        return rounded_columns(one, inputs, draw)
-
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """U(9/8): Table 3, row (g)."""
         return unbiased(9.0 / 8.0)
 
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """Every number a code."""
-        grid = GeometricGrid(_period(2.0, None))
-        return SegmentFormat(d, d, Kind(accumulation_dtype(dtype), grid=grid))
-
-
-_UNIT_ROUNDOFF = {
-    torch.float32: 2.0**-24,
-    torch.bfloat16: 2.0**-8,
-    torch.float16: 2.0**-11,
-}
-
-
-@dataclass(frozen=True)
-class Cast(Quantiser):
-    """Rounds each number to a narrower dtype, to the nearest and ties to even.
-
-    The constants hold for numbers in the dtype's normal range, where the relative error is at most the
-    unit roundoff u: beta = 1 + u, gamma = 1 - u, alpha = gamma^2, delta = 1/(1 - u^2). Larger numbers
-    saturate at the dtype's largest.
-
-    Args:
-        dtype: torch.bfloat16, torch.float16 or torch.float32.
-
-    Example:
-        >>> Cast(torch.bfloat16).compress(torch.tensor([1.001, -1e30])).dense()[0]
-        tensor(1.)
-    """
-
-    dtype: torch.dtype
-
-    def __post_init__(self) -> None:
-        """Refuse what is not a floating-point dtype that messages carry."""
-        if self.dtype not in _UNIT_ROUNDOFF:
-            raise ValueError(f"Cast takes {', '.join(map(str, _UNIT_ROUNDOFF))}, got {self.dtype}")
-
-    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
-        """The rounded numbers."""
-        most = min(torch.finfo(self.dtype).max, torch.finfo(step.dtype).max)
-        values = torch.empty(step.x.shape, dtype=self.dtype, device=step.x.device)
-        values.copy_(step.numbers().clamp(-most, most))
-        return Part(d=step.d, values=values, dtype=self.dtype)
-
-    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
-        """As :meth:`part`, of all segments."""
-        values, finite = cast_segments(inputs, self.dtype)
-        require_all_finite(finite)
-        return Group(one, values)
-
-    def constants(self, d: int) -> Constants:  # noqa: ARG002
-        """From the unit roundoff."""
-        u = _UNIT_ROUNDOFF[self.dtype]
-        return Constants(alpha=(1 - u) ** 2, beta=1 + u, gamma=1 - u, delta=1.0 / (1.0 - u * u))
-
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:  # noqa: ARG002
-        """Every number, in the narrower dtype."""
-        return SegmentFormat(d, d, Kind(self.dtype))
+    def period(self) -> tuple[float, ...]:
+        """Powers of 2."""
+        return (1.0, 2.0)

@@ -1,4 +1,4 @@
-"""The base class of sparsifiers, which keep some coordinates as they are, and their joint selection."""
+"""The base class of sparsifiers, which keep some coordinates as they are."""
 
 import math
 from abc import abstractmethod
@@ -9,11 +9,10 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor
 from laconic.compressors._constants import Constants
-from laconic.compressors._finite import NotFiniteError, require_finite
-from laconic.compressors._job import Compressed, Job, Undo, nothing_to_undo
-from laconic.formats import GroupFormat, accumulation_dtype
-from laconic.kernels import Cuts, Stream, select_segments, top_k_segments
-from laconic.messages import Group, Message, Part
+from laconic.compressors._job import Compressed, Job, nothing_to_undo
+from laconic.compressors._joint_selection import Selected
+from laconic.kernels import Stream
+from laconic.messages import Group, Message, Part, add_nodes_
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,19 @@ class Sparsifier(Compressor):
         """What kept coordinates are multiplied by; 1 unless the sparsifier says otherwise."""
         return 1.0
 
-    def cuts(self, group: GroupFormat) -> Cuts | None:  # noqa: ARG002
-        """How segments are cut where the largest magnitudes are kept, so that one call selects in all."""
-        return None
+    def select_together(self, job: Job, *, moves: bool = False) -> Selected | None:  # noqa: ARG002
+        """The coordinates to keep of all segments of a group, in one call, where the sparsifier can.
 
-    def cells(self, d: int) -> tuple[int, int] | None:  # noqa: ARG002
-        """Length and count where as many are kept of each stretch, else None."""
+        Args:
+            job: what is compressed.
+            moves: whether the memory of a job that tracks may move by what is selected.
+
+        Returns:
+            What :meth:`select` keeps of each segment; or None, the default.
+
+        Raises:
+            NotFiniteError: where what is to be compressed is not finite; the memory is then as before.
+        """
         return None
 
     def encode(self, x: Tensor, draw: Stream) -> Message:
@@ -63,12 +69,16 @@ class Sparsifier(Compressor):
         return Message((self._part(x.shape[-1], selection, gather(x, selection)),))
 
     def compress_together(self, job: Job) -> Compressed | None:
-        """All segments of a vector in one call, where the largest magnitudes are kept."""
-        found = select_largest(self, job, moves=True)
+        """The kept coordinates of all segments in one call, where the sparsifier selects in all at once."""
+        found = self.select_together(job, moves=True)
         if found is None:
             return None
-        group = Group(job.format, found.values, found.positions)
-        return Compressed(group, found.undo)
+        group = Group(job.format, found.values, found.positions, found.counts, origin=found.origin)
+        if job.update != "drain" or found.removed:
+            return Compressed(group, found.undo)
+        assert job.out is not None
+        add_nodes_(job.out, [[group]], [-1.0])
+        return Compressed(group, nothing_to_undo)
 
     def _part(self, d: int, selection: Selection, values: Tensor) -> Part:
         return Part(
@@ -82,79 +92,6 @@ class Sparsifier(Compressor):
             cells=selection.cells,
             origin=selection.origin,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Selected:
-    """The columns of largest magnitude of all segments of a group.
-
-    Args:
-        positions: int64 (K,), from the start of each segment.
-        values: (K,).
-        undo: puts back what has moved with the selection; None where nothing has.
-    """
-
-    positions: Tensor
-    values: Tensor
-    undo: Undo | None = None
-
-
-def select_largest(sparsifier: Sparsifier, job: Job, *, moves: bool = False) -> Selected | None:
-    """The largest magnitudes of all segments, found in one call.
-
-    Args:
-        sparsifier: which numbers are kept.
-        job: what is compressed.
-        moves: whether the memory of a job that tracks is to move by what is selected. What a job that drains
-            selects is taken from its ``out`` in any case.
-
-    Returns:
-        None where the sparsifier does not keep the largest magnitudes, or loops do not take the vectors.
-
-    Raises:
-        NotFiniteError: where what is to be compressed is not finite. No pass over the vector is needed
-            to know: what is not finite is among the largest.
-    """
-    cuts = sparsifier.cuts(job.format)
-    if cuts is None:
-        return None
-    if (vectors := job.vectors()) is None:
-        return _select_on_device(job, cuts)
-    x, memory = vectors
-    salt = job.draw.round
-    if job.update == "drain":
-        assert job.out is not None
-        found = select_segments(x, memory, cuts, salt=salt, move="drain", out=job.at(job.out))
-        require_finite(found.values)
-        return Selected(found.positions, found.values, nothing_to_undo)
-    tracks = moves and job.update == "track"
-    found = select_segments(x, memory, cuts, salt=salt, move="track" if tracks else "none")
-    if found.before is None:
-        require_finite(found.values)
-        return Selected(found.positions, found.values)
-    places, before = found.positions, found.before
-
-    def undo(moved: Tensor) -> None:
-        moved[places + job.format.start_of_column] = before
-
-    try:
-        require_finite(found.values)
-    except NotFiniteError:
-        assert job.memory is not None
-        undo(job.memory)
-        raise
-    return Selected(found.positions, found.values, undo)
-
-
-def _select_on_device(job: Job, cuts: Cuts) -> Selected | None:
-    flat, memory = job.target.flat, job.memory
-    if flat is None or flat.dim() != 1 or not flat.is_contiguous() or job.update == "drain":
-        return None
-    if memory is not None and memory.dtype != accumulation_dtype(flat.dtype):
-        return None
-    positions, values = top_k_segments(flat, memory, cuts, salt=job.draw.round)
-    require_finite(values)
-    return Selected(positions, values)
 
 
 def gather(x: Tensor, selection: Selection) -> Tensor:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from laconic.compressors import (
+    Cast,
     Compressor,
     CompressorGroup,
     Identity,
     Job,
     Undo,
+    compressor_for_segment,
     compressor_groups,
-    for_rule,
     require_finite,
 )
 from laconic.formats import MessageFormat, accumulation_dtype
@@ -66,8 +67,8 @@ class Encoder:
 
     def __post_init__(self) -> None:
         """Check the settings against every segment, before any memory exists."""
-        for d, rule in {(segment.numel, segment.rule) for segment in self.layout.segments}:
-            for_rule(rule, self.compressor).constants(d)
+        for segment in {(one.numel, one.rule): one for one in self.layout.segments}.values():
+            compressor_for_segment(segment, self.compressor).constants(segment.numel)
 
     def groups(self, content: Content, dtype: torch.dtype) -> tuple[CompressorGroup, ...]:
         """The groups of messages of that content, for vectors that accumulate in ``dtype``."""
@@ -145,12 +146,12 @@ def content_groups(
         content: what messages hold.
         dtype: the accumulation dtype of the vectors.
     """
-    whole, exact, narrow = Identity(), for_rule("exact", compressor), for_rule("bfloat16", compressor)
+    whole, narrow = Identity(), Cast(torch.bfloat16)
     choices: Mapping[Content, Callable[[Segment], Compressor]] = {
-        "compressed": lambda segment: for_rule(segment.rule, compressor),
+        "compressed": lambda segment: compressor_for_segment(segment, compressor),
         "dense": lambda _: whole,
         # What travels exactly in later rounds does so in the first one, too.
-        "rounded": lambda segment: exact if for_rule(segment.rule, compressor) == exact else narrow,
+        "rounded": lambda segment: whole if compressor_for_segment(segment, compressor) == whole else narrow,
         "silent": lambda _: whole,
     }
     groups = compressor_groups(layout, choices[content], dtype)
@@ -166,12 +167,12 @@ def content_format(
     content: Content,
     dtype: torch.dtype,
     *,
-    choosing: bool = False,
+    replace_flags: bool = False,
 ) -> MessageFormat:
     """The format of messages of that content; arguments as for :func:`content_groups`."""
     groups = tuple(one.format for one in content_groups(layout, compressor, content, dtype))
-    found = MessageFormat(groups, choosing=choosing)
-    return MessageFormat(groups, layout.digest_of(found.dtype), choosing)
+    found = MessageFormat(groups, replace_flags=replace_flags)
+    return MessageFormat(groups, layout.digest_of(found.dtype), replace_flags)
 
 
 def require_contractive(compressor: Compressor, layout: Layout, method: str) -> None:

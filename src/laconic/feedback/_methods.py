@@ -1,33 +1,35 @@
 """Feedback methods: DCGD, EF14, EF21, EF21+ and EF21-SGDM."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor
-from laconic.feedback._encoder import Encoder, content_format, require_contractive
-from laconic.feedback._estimators import Momentum
-from laconic.feedback._protocol import Estimates, Plan, Receiver, Sender
-from laconic.feedback._receivers import HoldingReceiver, LinearReceiver
-from laconic.feedback._senders import (
-    DIRECT,
-    DRAIN,
-    Init,
-    NodeSender,
-    first_content,
-    track,
-    track_or_replace,
+from laconic.feedback._encoder import Content
+from laconic.feedback._estimators import Estimator, Momentum
+from laconic.feedback._method import Feedback, equal_weights
+from laconic.feedback._protocol import Estimates, Receiver
+from laconic.feedback._receivers import HoldingReceiver
+from laconic.feedback._update_rules import (
+    PendingUpdate,
+    RoundInputs,
+    stage_difference,
+    stage_difference_or_restart,
+    stage_direct,
+    stage_residual,
 )
-from laconic.formats import MessageFormat
 from laconic.layout import Layout
+from laconic.messages import Message
 
-
-def _mean(nodes: int) -> tuple[float, ...]:
-    if nodes < 1:
-        raise ValueError(f"a receiver needs at least one node, got {nodes}")
-    return (1.0 / nodes,) * nodes
+Init = Literal["gradient", "bfloat16", "compressed", "zero"]
+_FIRST: Mapping[Init, Content] = {
+    "gradient": "dense",
+    "bfloat16": "rounded",
+    "compressed": "compressed",
+    "zero": "silent",
+}
 
 
 def _check_init(init: str) -> None:
@@ -35,25 +37,12 @@ def _check_init(init: str) -> None:
         raise ValueError(f"init must be one of {choices}, got {init!r}")
 
 
-def _tracking_plan(init: Init, round: int) -> Plan:
-    return Plan(dense=round == 0 and init in ("gradient", "bfloat16"))
-
-
-def _tracking_format(
-    compressor: Compressor,
-    init: Init,
-    layout: Layout,
-    dtype: torch.dtype,
-    round: int,
-    *,
-    choosing: bool = False,
-) -> MessageFormat:
-    content = first_content(init) if round == 0 else "compressed"
-    return content_format(layout, compressor, content, dtype, choosing=choosing)
+def _content(init: Init, round: int) -> Content:
+    return _FIRST[init] if round == 0 else "compressed"
 
 
 @dataclass(frozen=True)
-class DCGD:
+class DCGD(Feedback):
     """Compressed gradients, nothing remembered: ``x <- x - gamma mean C(grad f_i(x))``.
 
     Distributed compressed gradient descent ("On Biased Compression", Section 5). With a biased compressor
@@ -68,39 +57,18 @@ class DCGD:
         tensor([0., 3.])
     """
 
-    compressor: Compressor
-
     name: ClassVar[str] = "dcgd"
-    estimates: ClassVar[Estimates] = "gradient"
 
-    def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
-        """One gradient a round."""
-        return Plan()
+    def check(self, layout: Layout) -> None:
+        """Any compressor."""
 
-    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:  # noqa: ARG002
-        """The format of the round's messages."""
-        return content_format(layout, self.compressor, "compressed", dtype)
-
-    def sender(
-        self,
-        layout_or_like: Layout | Tensor | int,
-        node: int | Tensor = 0,
-        seed: int | Tensor = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> Sender:
-        """A sender that remembers nothing."""
-        encoder = Encoder(Layout.like(layout_or_like), self.compressor, node, seed)
-        return NodeSender(encoder, DIRECT, layout_or_like, dtype)
-
-    def receiver(
-        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
-    ) -> Receiver:
-        """A receiver that remembers nothing: estimate = mean m_i."""
-        return LinearReceiver(layout_or_like, _mean(nodes), dtype)
+    def stage(self, inputs: RoundInputs) -> PendingUpdate:
+        """m = C(g)."""
+        return stage_direct(inputs)
 
 
 @dataclass(frozen=True)
-class EF14:
+class EF14(Feedback):
     """Classic error feedback: what was not sent is added to the next gradient.
 
     With a stepsize given to ``send``, exactly Algorithm 1 of "On Biased Compression": the memory holds
@@ -122,40 +90,27 @@ class EF14:
         tensor([0., 6.])
     """
 
-    compressor: Compressor
-
     name: ClassVar[str] = "ef14"
+    memories: ClassVar[tuple[str, ...]] = ("residual",)
     estimates: ClassVar[Estimates] = "step"
 
-    def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
-        """One gradient a round."""
-        return Plan()
+    def stage(self, inputs: RoundInputs) -> PendingUpdate:
+        """m = C(e + g), e <- e + g - m."""
+        return stage_residual(inputs)
 
-    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:  # noqa: ARG002
-        """The format of the round's messages."""
-        return content_format(layout, self.compressor, "compressed", dtype)
-
-    def sender(
+    def error(
         self,
-        layout_or_like: Layout | Tensor | int,
-        node: int | Tensor = 0,
-        seed: int | Tensor = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> Sender:
-        """A sender that remembers e, starting at 0."""
-        layout = Layout.like(layout_or_like)
-        require_contractive(self.compressor, layout, "EF14")
-        return NodeSender(Encoder(layout, self.compressor, node, seed), DRAIN, layout_or_like, dtype)
-
-    def receiver(
-        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
-    ) -> Receiver:
-        """A receiver that remembers nothing: estimate = mean m_i."""
-        return LinearReceiver(layout_or_like, _mean(nodes), dtype)
+        memories: Mapping[str, Tensor],
+        message: Message,
+        gradient: Tensor,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """What waits to be sent, and what waited before the message."""
+        residual = memories["residual"]
+        return residual, residual + message.dense()
 
 
 @dataclass(frozen=True)
-class EF21:
+class EF21(Feedback):
     """Error feedback that tracks the gradient: ``h_i <- h_i + C(grad f_i - h_i)``, estimate mean h_i.
 
     "EF21", 2021, Algorithm 2 (distributed); JMLR version of EF21 with Bells and Whistles, Algorithm 7. The
@@ -177,46 +132,30 @@ class EF21:
         tensor([1., 3.])
     """
 
-    compressor: Compressor
     init: Init = "gradient"
 
     name: ClassVar[str] = "ef21"
-    estimates: ClassVar[Estimates] = "gradient"
+    memories: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __post_init__(self) -> None:
         """Check init."""
         _check_init(self.init)
 
-    def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
-        """One gradient a round; the first round is dense where h starts at the gradient."""
-        return _tracking_plan(self.init, round)
+    def content(self, round: int) -> Content:
+        """In round 0 as ``init`` says."""
+        return _content(self.init, round)
 
-    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
-        """The format of the round's messages."""
-        return _tracking_format(self.compressor, self.init, layout, dtype, round)
+    def stage(self, inputs: RoundInputs) -> PendingUpdate:
+        """m = C(g - h), h <- h + m."""
+        return stage_difference(inputs)
 
-    def sender(
-        self,
-        layout_or_like: Layout | Tensor | int,
-        node: int | Tensor = 0,
-        seed: int | Tensor = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> Sender:
-        """A sender that remembers h_i."""
-        layout = Layout.like(layout_or_like)
-        require_contractive(self.compressor, layout, "EF21")
-        encoder = Encoder(layout, self.compressor, node, seed)
-        return NodeSender(encoder, track(self.init), layout_or_like, dtype)
-
-    def receiver(
-        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
-    ) -> Receiver:
-        """A receiver that remembers G = mean h_i."""
-        return LinearReceiver(layout_or_like, _mean(nodes), dtype, lam=1.0)
+    def receiver_weights(self) -> tuple[float, float]:
+        """G = mean h_i moves as every h_i does."""
+        return 1.0, 1.0
 
 
 @dataclass(frozen=True)
-class EF21Plus:
+class EF21Plus(Feedback):
     """EF21 that restarts a node's memory from C(grad f_i) in rounds where that is nearer.
 
     "EF21", 2021, Algorithm 3 (EF21+). Sender and receiver spend one flag bit a node and round on the
@@ -236,51 +175,42 @@ class EF21Plus:
         tensor([5., 0.])
     """
 
-    compressor: Compressor
     init: Init = "gradient"
 
     name: ClassVar[str] = "ef21+"
-    estimates: ClassVar[Estimates] = "gradient"
+    memories: ClassVar[tuple[str, ...]] = ("memory",)
+    replace_flags: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check init."""
         _check_init(self.init)
 
-    def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
-        """As EF21."""
-        return _tracking_plan(self.init, round)
+    def content(self, round: int) -> Content:
+        """In round 0 as ``init`` says."""
+        return _content(self.init, round)
 
-    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
-        """The format of the round's messages."""
-        return _tracking_format(self.compressor, self.init, layout, dtype, round, choosing=True)
-
-    def sender(
-        self,
-        layout_or_like: Layout | Tensor | int,
-        node: int | Tensor = 0,
-        seed: int | Tensor = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> Sender:
-        """A sender that remembers h_i; ValueError for a random compressor."""
-        layout = Layout.like(layout_or_like)
+    def check(self, layout: Layout) -> None:
+        """A contractive compressor without draws."""
         if self.compressor.random:
             raise ValueError(
                 f"EF21+ compares two outcomes of its compressor, and {self.compressor!r} is random: "
                 "use EF21, or a deterministic compressor such as TopK"
             )
-        require_contractive(self.compressor, layout, "EF21+")
-        encoder = Encoder(layout, self.compressor, node, seed)
-        return NodeSender(encoder, track_or_replace(self.init), layout_or_like, dtype)
+        super().check(layout)
+
+    def stage(self, inputs: RoundInputs) -> PendingUpdate:
+        """The better of C(g - h), added to h, and C(g), in its place."""
+        return stage_difference_or_restart(inputs)
 
     def receiver(
         self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
     ) -> Receiver:
         """A receiver that holds all h_i."""
-        return HoldingReceiver(layout_or_like, _mean(nodes), dtype)
+        return HoldingReceiver(layout_or_like, equal_weights(nodes), dtype)
 
 
 @dataclass(frozen=True)
-class EF21SGDM:
+class EF21SGDM(Feedback):
     """EF21 behind momentum: ``v_i <- (1 - eta) v_i + eta g_i``, then EF21 on v_i.
 
     Fatkhullin, Tyurin and Richtárik, "Momentum Provably Improves Error Feedback!", 2023, Algorithm 1: with
@@ -297,41 +227,29 @@ class EF21SGDM:
         'ef21-sgdm'
     """
 
-    compressor: Compressor
     eta: float = 0.1
     init: Init = "gradient"
 
     name: ClassVar[str] = "ef21-sgdm"
-    estimates: ClassVar[Estimates] = "gradient"
+    memories: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __post_init__(self) -> None:
         """Check eta and init."""
         Momentum(self.eta)
         _check_init(self.init)
 
-    def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:  # noqa: ARG002
-        """As EF21."""
-        return _tracking_plan(self.init, round)
+    def content(self, round: int) -> Content:
+        """In round 0 as ``init`` says."""
+        return _content(self.init, round)
 
-    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
-        """The format of the round's messages."""
-        return _tracking_format(self.compressor, self.init, layout, dtype, round)
+    def estimator(self) -> Estimator:
+        """The momentum."""
+        return Momentum(self.eta)
 
-    def sender(
-        self,
-        layout_or_like: Layout | Tensor | int,
-        node: int | Tensor = 0,
-        seed: int | Tensor = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> Sender:
-        """EF21's sender behind momentum."""
-        layout = Layout.like(layout_or_like)
-        require_contractive(self.compressor, layout, "EF21-SGDM")
-        encoder = Encoder(layout, self.compressor, node, seed)
-        return NodeSender(encoder, track(self.init), layout_or_like, dtype, Momentum(self.eta))
+    def stage(self, inputs: RoundInputs) -> PendingUpdate:
+        """EF21 on the momentum."""
+        return stage_difference(inputs)
 
-    def receiver(
-        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
-    ) -> Receiver:
-        """EF21's receiver."""
-        return EF21(self.compressor, self.init).receiver(layout_or_like, nodes, dtype)
+    def receiver_weights(self) -> tuple[float, float]:
+        """G = mean h_i moves as every h_i does."""
+        return 1.0, 1.0

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from laconic._nearest import look_up
 from laconic.compressors import Compressor, Identity
+from laconic.feedback._method import Feedback
 from laconic.feedback._methods import DCGD, EF14, EF21, EF21SGDM, EF21Plus
-from laconic.feedback._protocol import Feedback
 
 
 def _gd(compressor: Compressor) -> Feedback:  # noqa: ARG001

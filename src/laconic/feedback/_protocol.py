@@ -1,15 +1,11 @@
-"""The interfaces of feedback methods: plan, sender and receiver."""
+"""The interfaces of senders and receivers, and the plan of a round."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor
-from laconic.formats import MessageFormat
-from laconic.layout import Layout
 from laconic.messages import Message
 
 Estimates = Literal["gradient", "step"]
@@ -20,12 +16,9 @@ class Plan:
     """What a round needs, known from shared randomness before any gradient is computed.
 
     Args:
-        gradient: "none", "minibatch", "both" (the same minibatch at this iterate and at the last) or
-            "full". A problem without minibatches serves its full gradient for either.
         dense: whether this round's message is the whole vector.
     """
 
-    gradient: Literal["none", "minibatch", "both", "full"] = "minibatch"
     dense: bool = False
 
 
@@ -40,7 +33,6 @@ class Sender(Protocol):
     def stage(
         self,
         gradient: Tensor | Sequence[Tensor],
-        previous: Tensor | None = None,
         stepsize: float | Tensor | None = None,
     ) -> Message:
         """The message for this round's gradient; the memory stays until :meth:`commit`.
@@ -58,7 +50,6 @@ class Sender(Protocol):
     def send(
         self,
         gradient: Tensor | Sequence[Tensor],
-        previous: Tensor | None = None,
         stepsize: float | Tensor | None = None,
     ) -> Message:
         """The message for this round's gradient, staged and committed.
@@ -68,7 +59,6 @@ class Sender(Protocol):
                 last of nodes where ``node`` is a tensor. Or a tensor for each segment of the layout, in its
                 order and of one dtype, read where they lie. The first one's shape and accumulation dtype
                 become the memories', where those were made for others; later ones are converted.
-            previous: the same minibatch's gradient at the last iterate, where the plan asks for it.
             stepsize: where given, to a method whose ``estimates`` is "step": the stepsize that its
                 memory is to hold. A number, or a tensor that broadcasts to (..., 1).
 
@@ -140,61 +130,3 @@ class Receiver(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what another receiver of the same layout remembered; ValueError if it does not fit."""
-
-
-@runtime_checkable
-class Feedback(Protocol):
-    """A method: what nodes and listeners remember of what was not sent."""
-
-    @property
-    def name(self) -> str:
-        """The method's short name, as on the command line."""
-
-    @property
-    def compressor(self) -> Compressor:
-        """What is kept."""
-
-    @property
-    def estimates(self) -> Estimates:
-        """What ``receive`` returns when ``send`` was given its stepsize: "step" has it inside.
-
-        Without a stepsize, every method estimates a gradient.
-        """
-
-    def plan(self, round: int, node: int = 0, seed: int = 0) -> Plan:
-        """What the round needs."""
-
-    def format(self, layout: Layout, dtype: torch.dtype, round: int) -> MessageFormat:
-        """The format of a round's messages, known to both ends before there is data.
-
-        Args:
-            layout: the segments.
-            dtype: of the gradients.
-            round: the round.
-        """
-
-    def sender(
-        self,
-        layout_or_like: Layout | Tensor | int,
-        node: int | Tensor = 0,
-        seed: int | Tensor = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> Sender:
-        """A sender with an empty memory.
-
-        Args:
-            layout_or_like: a layout, or a tensor (..., d) or a number d for a single segment.
-            node: this node's number; a tensor that broadcasts to the gradient's leading dimensions for
-                a batch of nodes.
-            seed: the seed of all draws, alike on all nodes; a tensor likewise for a batch of runs.
-            dtype: of the gradients; where ``layout_or_like`` is a tensor, its own.
-
-        Raises:
-            ValueError: for settings that do not fit the layout, or a compressor that the method cannot
-                use.
-        """
-
-    def receiver(
-        self, layout_or_like: Layout | Tensor | int, nodes: int, dtype: torch.dtype = torch.float32
-    ) -> Receiver:
-        """A receiver with an empty memory for messages of ``nodes`` nodes, weighted equally."""

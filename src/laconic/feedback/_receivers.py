@@ -285,11 +285,8 @@ def _is_written(out: Tensor | Sequence[Tensor], dtype: torch.dtype) -> bool:
 
 
 def _written(out: Tensor | Sequence[Tensor], estimate: Tensor) -> Tensor | None:
-    if isinstance(out, Tensor):
-        return out.copy_(estimate)
-    for tensor, part in zip(out, torch.split(estimate, [t.numel() for t in out]), strict=True):
-        tensor.copy_(part.view(tensor.shape))
-    return None
+    SegmentedVector.of(out).write(estimate)
+    return out if isinstance(out, Tensor) else None
 
 
 def _take_(memory: Tensor, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What both ends know of a message before there is data: value formats, groups of segments, sizes."""
+"""Message formats, known to both ends before there is data: columns, groups of segments, sizes."""
 
 from laconic.formats._groups import GroupFormat as GroupFormat
 from laconic.formats._groups import SegmentFormat as SegmentFormat

@@ -1,4 +1,4 @@
-"""The format of a group: its kind, and what is known of each of its segments."""
+"""The format of a group: its kind and its segments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,7 +56,7 @@ class GroupFormat:
         numbers: (S,) each segment's number in the whole layout, which keys its draws.
 
     Example:
-        >>> spec = SegmentFormat(10, 2, Kind(torch.float32, listed=True))
+        >>> spec = SegmentFormat(10, 2, Kind(torch.float32, has_positions=True))
         >>> (group,) = group_formats([spec, spec])
         >>> group.columns, group.starts
         (4, (0, 10))
@@ -107,7 +107,7 @@ class GroupFormat:
     @property
     def scales(self) -> int:
         """Number of scales of all segments; 0 without scales."""
-        return int(self.scale_bounds[-1]) if self.kind.scale else 0
+        return int(self.scale_bounds[-1]) if self.kind.has_scale else 0
 
     @property
     def accumulation(self) -> torch.dtype:
@@ -170,7 +170,7 @@ class GroupFormat:
 
     def adapted(self) -> "GroupFormat":
         """The same, with positions that travel in blocks that adapt to their density."""
-        if not self.kind.listed or self.kind.origin or not self.columns:
+        if not self.kind.has_positions or self.kind.sends_seed or not self.columns:
             return self
         return replace(self, kind=replace(self.kind, adaptive=True))
 
@@ -212,6 +212,6 @@ def _group(
         factors=None if all(factor == 1.0 for factor in factors) else factors,
         numbers=tuple(places if numbers is None else (numbers[place] for place in places)),
     )
-    if group.kind.origin and group.plan.nbytes <= ORIGIN_BYTES:
-        return replace(group, kind=replace(group.kind, origin=False))
+    if group.kind.sends_seed and group.plan.nbytes <= ORIGIN_BYTES:
+        return replace(group, kind=replace(group.kind, sends_seed=False))
     return group

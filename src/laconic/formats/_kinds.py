@@ -1,4 +1,4 @@
-"""The kind of a group: which columns its messages have, and of what dtype."""
+"""The kind of a group: its columns and their dtype."""
 
 from dataclasses import dataclass
 
@@ -21,28 +21,28 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Kind:
-    """What segments of unlike lengths have in common where they share a group.
+    """The columns of a group, and what their numbers are: alike for segments of unlike lengths.
 
     Args:
         dtype: dtype of the numbers; the accumulation dtype where values are codes.
-        listed: whether positions are kept (else every coordinate is).
-        counted: whether the number of positions used varies by message.
+        has_positions: whether there are positions (else every coordinate is kept).
+        has_counts: whether the number of columns in use varies by message.
         seeded: whether the positions follow from shared randomness, so that they carry no information.
-        origin: whether seed, round and node of the draw travel instead of the positions.
+        sends_seed: whether seed, round and node of the draw travel instead of the positions.
         grid: the levels of codes, or None.
-        scale: whether there are scales, one for each block of ``block`` columns, or one a segment.
-        low: whether there are as many lowest magnitudes.
+        has_scale: whether there are scales, one for each block of ``block`` columns, or one a segment.
+        has_low: whether there are as many lowest magnitudes.
         block: columns a scale; None: all of a segment.
         adaptive: whether positions travel in blocks that adapt to their density, so that the size varies.
     """
 
     dtype: torch.dtype
-    listed: bool = False
-    counted: bool = False
+    has_positions: bool = False
+    has_counts: bool = False
     seeded: bool = False
-    origin: bool = False
+    sends_seed: bool = False
     grid: Grid | None = None
-    scale: bool = False
-    low: bool = False
+    has_scale: bool = False
+    has_low: bool = False
     block: int | None = None
     adaptive: bool = False

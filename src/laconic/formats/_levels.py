@@ -1,4 +1,4 @@
-"""The levels of grids as numbers.
+"""The levels of grids, as numbers that are the same on every platform.
 
 They are computed by repeated multiplication or division in float64, then rounded to the accumulation dtype,
 never by a power function, so that they are the same numbers on every platform.

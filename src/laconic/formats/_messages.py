@@ -20,12 +20,12 @@ class MessageFormat:
     Args:
         groups: the groups, in the order in which they travel.
         digest: 32 bits of a hash of layout and dtype.
-        choosing: whether a bit for each segment says whether it replaces the memory, as in EF21+.
+        replace_flags: whether a bit for each segment says whether it replaces the memory, as in EF21+.
     """
 
     groups: tuple[GroupFormat, ...]
     digest: int = 0
-    choosing: bool = False
+    replace_flags: bool = False
 
     @cached_property
     def segments(self) -> int:
@@ -55,7 +55,7 @@ class MessageFormat:
     @cached_property
     def fixed(self) -> bool:
         """Whether every message has the same size, ``max_nbytes``: no exchange of sizes is needed."""
-        return not any(group.kind.counted or group.kind.adaptive for group in self.groups)
+        return not any(group.kind.has_counts or group.kind.adaptive for group in self.groups)
 
     @cached_property
     def adaptive(self) -> bool:
@@ -69,7 +69,7 @@ class MessageFormat:
 
     @property
     def _head_nbytes(self) -> int:
-        return FRAME_BYTES + (whole_bytes(self.segments) if self.choosing else 0)
+        return FRAME_BYTES + (whole_bytes(self.segments) if self.replace_flags else 0)
 
     @cached_property
     def dense(self) -> "MessageFormat":
@@ -79,11 +79,11 @@ class MessageFormat:
     @cached_property
     def silent(self) -> "MessageFormat":
         """The format of rounds in which nothing travels."""
-        return self._of_all(Kind(self.dtype, listed=True), 0)
+        return self._of_all(Kind(self.dtype, has_positions=True), 0)
 
     def _of_all(self, kind: Kind, k: int | None) -> "MessageFormat":
         formats = [SegmentFormat(one.d, one.d if k is None else k, kind) for one in self.segment_formats]
-        return MessageFormat(group_formats(formats), self.digest, self.choosing)
+        return MessageFormat(group_formats(formats), self.digest, self.replace_flags)
 
     def adapted(self) -> "MessageFormat":
         """The same, with positions that adapt to their density.
@@ -91,7 +91,7 @@ class MessageFormat:
         Real gradients cluster, which saves a quarter of the positions' bytes; but sizes vary below
         ``max_nbytes``, so that they have to be exchanged first.
         """
-        return MessageFormat(tuple(group.adapted() for group in self.groups), self.digest, self.choosing)
+        return MessageFormat(tuple(group.adapted() for group in self.groups), self.digest, self.replace_flags)
 
     def difference(self, found: Sequence[GroupFormat]) -> str:
         """The first difference of other groups from these, for an error."""

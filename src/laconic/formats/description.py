@@ -1,4 +1,4 @@
-"""The description by which a packed message is understood without knowing its compressor.
+"""Self-description of packed messages: a format as bytes, and read back.
 
 docs/wire-format.md specifies it.
 """
@@ -15,8 +15,11 @@ from laconic.formats._groups import GroupFormat
 from laconic.formats._kinds import DTYPES, Kind, accumulation_dtype
 from laconic.formats.grids import Grid, grid_of
 
-_FLAGS = ("listed", "counted", "seeded", "origin", "scale", "low", "cells", "factors", "adaptive")
-"""The flags of a group, from the lowest bit on."""
+_COLUMNS = ("has_positions", "has_counts", "seeded", "sends_seed", "has_scale", "has_low")
+_FLAGS = (*_COLUMNS, "cells", "factors", "adaptive")
+"""The flags of a group, from the lowest bit on: fields of :class:`Kind`, and cells and factors.
+
+docs/wire-format.md calls the first six listed, counted, seeded, origin, scales and lowest."""
 
 _LARGEST_NUMBER = (1 << 32) - 1
 """Of a segment in the whole layout: draws are keyed by 32 bits of it."""
@@ -25,7 +28,7 @@ _LARGEST_NUMBER = (1 << 32) - 1
 def describe(groups: tuple[GroupFormat, ...]) -> bytes:
     """The format of a message in bytes."""
     # Formats compare equal whatever the segments' numbers in the whole layout, which a seed needs.
-    return _describe(groups, tuple(one.table.numbers for one in groups if one.kind.origin))
+    return _describe(groups, tuple(one.table.numbers for one in groups if one.kind.sends_seed))
 
 
 @lru_cache(maxsize=64)
@@ -42,27 +45,27 @@ def _group(one: GroupFormat, groups: Sequence[GroupFormat]) -> Iterator[bytes]:
             yield varint(one.places[s] - before - 1)
             before = one.places[s]
         yield varint(numel)
-        if one.kind.listed:
+        if one.kind.has_positions:
             yield varint(one.kept[s])
         if one.cells is not None:
             yield varint(one.cells[s][0]) + varint(one.cells[s][1])
         if one.factors is not None:
             yield struct.pack("<d", one.factors[s])
-        if one.kind.origin:
+        if one.kind.sends_seed:
             yield varint(one.table.numbers[s])
 
 
 def _kind(one: GroupFormat) -> bytes:
     kind = one.kind
     cells, factors = one.cells is not None, one.factors is not None
-    values = (kind.listed, kind.counted, kind.seeded, kind.origin, kind.scale, kind.low)
+    values = [getattr(kind, name) for name in _COLUMNS]
     flags = sum(value << i for i, value in enumerate((*values, cells, factors, kind.adaptive)))
     tag = 0 if kind.grid is None else kind.grid.tag
     out = bytearray(struct.pack("<HBB", flags, DTYPES.index(kind.dtype), tag))
     if kind.grid is not None:
         parameters = kind.grid.parameters
         out += varint(len(parameters)) + struct.pack(f"<{len(parameters)}d", *parameters)
-    if kind.scale:
+    if kind.has_scale:
         out += varint(kind.block or 0)
     return bytes(out)
 
@@ -133,7 +136,7 @@ def _read_group(cursor: Cursor, name: str, placed: bool, total: int, max_d: int)
     for s in range(_count(cursor, f"the number of {name}'s segments")):
         place += 1 + (cursor.varint("the place of a segment") if placed else 0)
         d = cursor.varint("the length of a segment")
-        k = cursor.varint("the number of columns of a segment") if kind.listed else d
+        k = cursor.varint("the number of columns of a segment") if kind.has_positions else d
         total += d
         if d < 1 or k > d:
             raise WireError(f"segment {s} of {name} keeps {k} of {d} coordinates")
@@ -149,7 +152,7 @@ def _read_group(cursor: Cursor, name: str, placed: bool, total: int, max_d: int)
             if not abs(factor) <= largest:
                 raise WireError(f"a factor of {factor} is not finite in the dtype of {name}")
             one.factors.append(float(factor))
-        if kind.origin:
+        if kind.sends_seed:
             one.numbers.append(cursor.varint("the number of a segment"))
             if one.numbers[-1] > _LARGEST_NUMBER:
                 raise WireError(f"segment {s} of {name} has the number {one.numbers[-1]}, beyond 32 bits")
@@ -178,19 +181,20 @@ def _read_kind(cursor: Cursor, name: str) -> tuple[Kind, bool, bool]:
     flags = {flag for i, flag in enumerate(_FLAGS) if bits >> i & 1}
     dtype = DTYPES[dtype_code]
     grid = _read_grid(cursor, tag)
-    block = cursor.varint("the columns a scale") if "scale" in flags else 0
-    positions = flags & {"counted", "seeded", "origin", "cells", "adaptive"}
+    block = cursor.varint("the columns a scale") if "has_scale" in flags else 0
+    positions = flags & {"has_counts", "seeded", "sends_seed", "cells", "adaptive"}
     if (
-        (positions and "listed" not in flags)
-        or ("origin" in flags and ("seeded" not in flags or flags & {"counted", "adaptive"}))
-        or ("low" in flags and "scale" not in flags)
-        or ("scale" in flags and grid is None)
+        (positions and "has_positions" not in flags)
+        or ("sends_seed" in flags and ("seeded" not in flags or flags & {"has_counts", "adaptive"}))
+        or ("has_low" in flags and "has_scale" not in flags)
+        or ("has_scale" in flags and grid is None)
     ):
         raise WireError(f"the flags {bits:#06x} of {name} contradict each other")
     if grid is not None and dtype not in DTYPES[:2]:
         raise WireError(f"the codes of {name} stand for float32 or float64 numbers, not for {dtype}")
-    shared = ("listed", "counted", "seeded", "origin", "scale", "low", "adaptive")
-    kind = Kind(dtype, grid=grid, block=block or None, **{flag: flag in flags for flag in shared})
+    kind = Kind(
+        dtype, grid=grid, block=block or None, **{flag: flag in flags for flag in (*_COLUMNS, "adaptive")}
+    )
     return kind, "cells" in flags, "factors" in flags
 
 

@@ -1,13 +1,14 @@
-"""Grids of levels: what quantised values are rounded to, and how many symbols that takes.
+"""Grids of levels: what quantized values are rounded to, and how many symbols that takes.
 
 A code is a sign times a level number; level 0 is the value 0.
 """
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,33 +19,33 @@ _MAX_LEVELS = 1 << 20
 _MAX_RATIO = 2.0**64
 
 
-@runtime_checkable
-class Grid(Protocol):
-    """Levels for codes: tag and parameters describe it on the wire."""
+@dataclass(frozen=True)
+class Grid(ABC):
+    """Levels for codes: a tag and the fields as numbers describe it on the wire."""
 
-    def __hash__(self) -> int:
-        """Tables of levels are kept by grid."""
-
-    @property
-    def tag(self) -> int:
-        """The kind of grid, a small number."""
+    tag: ClassVar[int]
+    """The kind of grid."""
 
     @property
     def parameters(self) -> tuple[float, ...]:
-        """What the kind needs to be built again."""
+        """What the kind needs to be built again: its fields."""
+        return tuple(float(getattr(self, field.name)) for field in fields(self))
 
+    @abstractmethod
     def levels(self, dtype: torch.dtype) -> Tensor:
         """The positive levels, ascending: float32 or float64 (L,) on the CPU."""
 
+    @abstractmethod
     def symbols(self, dtype: torch.dtype) -> int:
         """Number of codes that can stand in one row."""
 
-    def window(self, dtype: torch.dtype) -> int | None:
-        """How many levels below a row's largest may stand in that row; None: all."""
+    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
+        """How many levels below a row's largest may stand in that row; None, the default: all."""
+        return None
 
 
 @dataclass(frozen=True)
-class GeometricGrid:
+class GeometricGrid(Grid):
     """Increasing positive levels that repeat geometrically towards 0 and infinity.
 
     The given levels a_1 < ... < a_K are one period: with r = a_K / a_1 the grid is {a_j r^m}, m over all
@@ -58,6 +59,8 @@ class GeometricGrid:
 
     period: tuple[float, ...]
 
+    tag: ClassVar[int] = 1
+
     def __post_init__(self) -> None:
         """Refuse what is not an increasing sequence of at least two positive finite levels."""
         p = self.period
@@ -70,11 +73,6 @@ class GeometricGrid:
             raise ValueError(f"the grid {p} is too coarse: its levels are over 2^64 apart")
         if ratio == 1.0 or 1500 * math.log(2) / math.log(ratio) * (len(p) - 1) > _MAX_LEVELS:
             raise ValueError(f"the grid {p} is too fine: it has over 2^20 levels; use larger steps")
-
-    @property
-    def tag(self) -> int:
-        """1."""
-        return 1
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -95,85 +93,49 @@ class GeometricGrid:
 
 
 @dataclass(frozen=True)
-class ExponentialLevels:
+class ExponentialLevels(Grid):
     """The levels ``base^(1-count), ..., 1/base, 1`` of exponential dithering."""
 
     base: float
     count: int
 
-    @property
-    def tag(self) -> int:
-        """2."""
-        return 2
-
-    @property
-    def parameters(self) -> tuple[float, ...]:
-        """Base and number of levels."""
-        return (self.base, float(self.count))
+    tag: ClassVar[int] = 2
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """The levels, ascending to 1."""
         return exponential_levels(self.base, self.count, dtype)
 
-    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
-        """None: every level may stand beside every other."""
-        return None
-
     def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """Zero and each level with either sign."""
         return 2 * self.count + 1
 
 
 @dataclass(frozen=True)
-class UniformLevels:
+class UniformLevels(Grid):
     """The levels ``1/count, 2/count, ..., 1`` of random dithering."""
 
     count: int
 
-    @property
-    def tag(self) -> int:
-        """3."""
-        return 3
-
-    @property
-    def parameters(self) -> tuple[float, ...]:
-        """Number of levels."""
-        return (float(self.count),)
+    tag: ClassVar[int] = 3
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """The levels, ascending to 1."""
         return torch.arange(1, self.count + 1, dtype=dtype) / self.count
 
-    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
-        """None: every level may stand beside every other."""
-        return None
-
     def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """Zero and each level with either sign."""
         return 2 * self.count + 1
 
 
 @dataclass(frozen=True)
-class Signs:
+class Signs(Grid):
     """The one level 1 with a sign, never 0: one bit a value."""
 
-    @property
-    def tag(self) -> int:
-        """4."""
-        return 4
-
-    @property
-    def parameters(self) -> tuple[float, ...]:
-        """None."""
-        return ()
+    tag: ClassVar[int] = 4
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """The level 1."""
         return torch.ones(1, dtype=dtype)
-
-    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
-        """None: there is one level."""
-        return None
 
     def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """Plus and minus."""
@@ -181,7 +143,7 @@ class Signs:
 
 
 @dataclass(frozen=True)
-class BlockLevels:
+class BlockLevels(Grid):
     """The levels ``0, 1/L, ..., 1``, L = 2^(bits-1) - 1; 0 is a level with a sign, there is no code 0.
 
     What they are multiplied by and added to belongs to a block of values.
@@ -189,24 +151,12 @@ class BlockLevels:
 
     bits: int
 
-    @property
-    def tag(self) -> int:
-        """5."""
-        return 5
-
-    @property
-    def parameters(self) -> tuple[float, ...]:
-        """Bits of a value."""
-        return (float(self.bits),)
+    tag: ClassVar[int] = 5
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """L + 1 levels from 0 to 1."""
         steps = (1 << (self.bits - 1)) - 1
         return torch.arange(steps + 1, dtype=dtype) / steps
-
-    def window(self, dtype: torch.dtype) -> int | None:  # noqa: ARG002
-        """None: every level may stand beside every other."""
-        return None
 
     def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """Each level with either sign."""
@@ -214,20 +164,12 @@ class BlockLevels:
 
 
 @dataclass(frozen=True)
-class ClippedPowers:
+class ClippedPowers(Grid):
     """The powers of two, of which a row spans only ``2^bits - 1`` beside 0."""
 
     bits: int
 
-    @property
-    def tag(self) -> int:
-        """6."""
-        return 6
-
-    @property
-    def parameters(self) -> tuple[float, ...]:
-        """Bits of a value beside its sign."""
-        return (float(self.bits),)
+    tag: ClassVar[int] = 6
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """All powers of two that ``dtype`` can hold, ascending."""

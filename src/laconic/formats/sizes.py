@@ -46,8 +46,8 @@ def value_bytes(kind: Kind, k: int) -> int:
 def side_bytes(group: GroupFormat) -> int:
     """Bytes beside positions and values: counts, origin, scales, lowest magnitudes, bases of codes."""
     kind = group.kind
-    size = group.scales * (kind.scale + kind.low) * kind.dtype.itemsize
-    size += COUNT_BYTES * group.segments * kind.counted + ORIGIN_BYTES * kind.origin
+    size = group.scales * (kind.has_scale + kind.has_low) * kind.dtype.itemsize
+    size += COUNT_BYTES * group.segments * kind.has_counts + ORIGIN_BYTES * kind.sends_seed
     return size if kind.grid is None else size + group.segments * base_bytes(kind.grid, kind.dtype)
 
 
@@ -62,7 +62,7 @@ def section_bytes(group: GroupFormat, used: Integers | None = None) -> int:
     """
     columns = group.columns if used is None else int(used.sum())
     size = side_bytes(group) + value_bytes(group.kind, columns)
-    if group.kind.listed and not group.kind.origin:
+    if group.kind.has_positions and not group.kind.sends_seed:
         plan = group.plan if used is None else group.plan_for(used)
         size += plan.nbytes + group.kind.adaptive
     return size
@@ -70,7 +70,7 @@ def section_bytes(group: GroupFormat, used: Integers | None = None) -> int:
 
 def largest_bytes(group: GroupFormat) -> int:
     """Bytes of a group's section that no message exceeds: its size, where that is fixed."""
-    if not group.kind.counted:
+    if not group.kind.has_counts:
         return section_bytes(group)
     # No form of a segment's positions has more bits than the bitmap, whatever the count.
     values = value_bytes(group.kind, group.columns)

@@ -15,6 +15,9 @@ from laconic.kernels.blocks import quantize_blocks as quantize_blocks
 from laconic.kernels.casting import cast_segments as cast_segments
 from laconic.kernels.cpu.threads import get_threads as get_threads
 from laconic.kernels.cpu.threads import set_threads as set_threads
+from laconic.kernels.draws import chosen_segments as chosen_segments
+from laconic.kernels.draws import gather_segments as gather_segments
+from laconic.kernels.draws import permuted_segments as permuted_segments
 from laconic.kernels.levels import Levels as Levels
 from laconic.kernels.levels import base_below as base_below
 from laconic.kernels.magnitudes import all_finite as all_finite

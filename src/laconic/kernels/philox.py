@@ -218,6 +218,14 @@ class Stream:
         words = self.words(2, purpose, device)
         return ((words[..., 0] << 21) | (words[..., 1] >> 11)).to(torch.float64) * 2.0**-53
 
+    def coins(self, numbers: Tensor, purpose: Purpose) -> Tensor:
+        """As :meth:`coin`, of each segment of some numbers int64 (S,): float64 (..., S)."""
+        zero = torch.zeros((), dtype=torch.int64, device=numbers.device)
+        k0, k1 = self._key(purpose, zero, numbers.device)
+        _, node, round_ = self._place(numbers.device, 1)
+        high, low, _, _ = philox4x32((zero, numbers, node, round_), (k0[..., None], k1[..., None]))
+        return ((high << 21) | (low >> 11)).to(torch.float64) * 2.0**-53
+
     def permuted(self, d: int, k: int, device: torch.device | str = "cpu") -> Tensor:
         """The first k images of a keyed permutation of [0, d).
 

@@ -77,19 +77,25 @@ def canonical_sum_plainly(x: Tensor) -> Tensor:
     return total[..., 0]
 
 
-def canonical_prefix_sums(x: Tensor) -> Tensor:
+def canonical_prefix_sums(x: Tensor, place: Tensor | None = None) -> Tensor:
     """Inclusive prefix sums over the last dimension, by doubling: s_i <- s_i + s_(i - 2^j), j ascending.
 
     Args:
         x: (..., d), any real dtype.
+        place: int64 (d,), where x is of several segments: each number's place in its own. Sums start anew in
+            each segment; no number may then be -0.
 
     Returns:
         float64 (..., d).
     """
     x = x.to(torch.float64)
+    length = x.shape[-1] if place is None else int(place.max()) + 1
     reach = 1
-    while reach < x.shape[-1]:
-        x = torch.cat((x[..., :reach], x[..., reach:] + x[..., :-reach]), dim=-1)
+    while reach < length:
+        before = x[..., :-reach]
+        if place is not None:
+            before = torch.where(place[reach:] >= reach, before, 0.0)
+        x = torch.cat((x[..., :reach], x[..., reach:] + before), dim=-1)
         reach *= 2
     return x
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch._C._nn import flatten_dense_tensors, unflatten_dense_tensors
 
 Integers = npt.NDArray[np.int64]
 
@@ -207,7 +208,18 @@ class SegmentedVector:
         if self.flat is not None:
             return self.flat
         assert self.tensors is not None
-        return torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+        with torch.no_grad():
+            return flatten_dense_tensors(list(self.tensors))
+
+    def write(self, flat: Tensor) -> None:
+        """Copy a flat vector (..., d) to where this one lies, rounded to its dtype."""
+        if self.flat is not None:
+            self.flat.copy_(flat.reshape(self.flat.shape))
+            return
+        assert self.tensors is not None
+        with torch.no_grad():
+            tensors = list(self.tensors)
+            torch._foreach_copy_(tensors, list(unflatten_dense_tensors(flat, tensors)))
 
     def widened(self, dtype: torch.dtype) -> "SegmentedVector":
         """The same numbers in a wider dtype; itself where they are."""

@@ -64,7 +64,7 @@ def _values(group: Group) -> "int | Tensor":
         bits = k * min(32, 8 * kind.dtype.itemsize)
     else:
         bits = torch.ceil(k * math.log2(kind.grid.symbols(kind.dtype))).to(torch.int64)
-    total = bits.sum(dim=-1) + 32 * one.scales * (kind.scale + kind.low)
+    total = bits.sum(dim=-1) + 32 * one.scales * (kind.has_scale + kind.has_low)
     return int(total) if group.counts is None else total
 
 
@@ -73,9 +73,9 @@ def _entropy(group: Group) -> "int | Tensor":
     bits = _values(group)
     if kind.grid is not None:
         bits = bits + 8 * one.segments * base_bytes(kind.grid, kind.dtype)
-    if kind.counted:
+    if kind.has_counts:
         bits = bits + sum(math.ceil(math.log2(numel + 1)) for numel in one.numels)
-    if not kind.listed or kind.seeded:
+    if not kind.has_positions or kind.seeded:
         return bits
     if group.counts is None:
         return bits + _position_bits(one)

@@ -80,7 +80,7 @@ class Group:
         if kind.grid is None:
             numbers = self.values.to(self.format.accumulation)
         # A product changes its sign with either factor, so signs may come first: one look-up does.
-        elif kind.low:
+        elif kind.has_low:
             numbers = self._with_low(level_table(kind.grid, kind.dtype, device))
         else:
             table = signed_table(kind.grid, kind.dtype, device)
@@ -155,7 +155,7 @@ class Group:
             low=None if self.low is None else self.low[..., blocks],
             block=kind.block,
             cells=None if one.cells is None else one.cells[s],
-            origin=self._origin(s) if kind.origin else None,
+            origin=self._origin(s) if kind.sends_seed else None,
         )
 
     def whole_part(self) -> Part:
@@ -200,7 +200,7 @@ def join_parts(one: GroupFormat, parts: Sequence[Part]) -> Group:
 
 
 def _without_origin(found: SegmentFormat) -> SegmentFormat:
-    return replace(found, kind=replace(found.kind, origin=False))
+    return replace(found, kind=replace(found.kind, sends_seed=False))
 
 
 def _joined(columns: Sequence[Tensor | None]) -> Tensor | None:

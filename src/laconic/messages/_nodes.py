@@ -1,4 +1,4 @@
-"""The messages of all nodes of a round, taken together."""
+"""Reduction over nodes: the weighted sum of their messages."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,8 +44,10 @@ def _chosen(condition: Tensor, first: Group, second: Group) -> Group:
 
 def spread(flags: Tensor, message: "Message") -> Tensor:
     """Flags of a message's segments, (..., S), repeated over their coordinates: (..., d)."""
-    lengths = torch.tensor([one.d for one in message.format.segment_formats], device=flags.device)
-    return flags.repeat_interleave(lengths, dim=-1)
+    lengths = np.empty(message.format.segments, np.int64)
+    for group in message.groups:
+        lengths[list(group.format.places)] = group.format.numels
+    return flags.repeat_interleave(torch.from_numpy(lengths).to(flags.device), dim=-1)
 
 
 def add_nodes_(out: Tensor, nodes: Sequence[Groups], weights: Sequence[float]) -> None:

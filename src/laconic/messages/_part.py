@@ -1,4 +1,4 @@
-"""What was kept of one segment: what a compressor's ``encode`` returns, and a view of a group's columns."""
+"""A part: the columns of one segment, as ``encode`` returns them or as a view of a group."""
 
 from dataclasses import dataclass
 
@@ -67,13 +67,13 @@ class Part:
         """The segment's format."""
         kind = Kind(
             dtype=self.dtype,
-            listed=self.positions is not None,
-            counted=self.count is not None,
+            has_positions=self.positions is not None,
+            has_counts=self.count is not None,
             seeded=self.seeded,
-            origin=self.origin is not None,
+            sends_seed=self.origin is not None,
             grid=self.grid,
-            scale=self.scale is not None,
-            low=self.low is not None,
+            has_scale=self.scale is not None,
+            has_low=self.low is not None,
             block=self.block,
         )
         return SegmentFormat(self.d, self.k, kind, self.cells, self.factor)

@@ -33,8 +33,8 @@ class Schedule:
             raise ValueError("density never compresses anything; plain DDP does that")
         if methods[methods.index(compressed[0]) :] != compressed:
             raise ValueError("density cannot go back to dense: the memories would grow stale meanwhile")
-        plain = [dataclasses.replace(m, compressor=None) for m in compressed]  # type: ignore[type-var]
-        if any(method != plain[0] for method in plain):
+        first = compressed[0]
+        if any(dataclasses.replace(method, compressor=first.compressor) != first for method in compressed):
             raise ValueError("the methods in density must be alike in all but their compressors")
 
     def at(self, iteration: int) -> Feedback | None:

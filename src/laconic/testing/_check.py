@@ -1,4 +1,4 @@
-"""One call that holds a compressor against everything that it declares."""
+"""check_compressor: a compressor against everything that it declares."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +12,7 @@ from laconic.kernels import Stream
 from laconic.testing._classes import Tally, check_classes
 from laconic.testing._constants import check_constants
 from laconic.testing._contract import Contract, check_randomness
+from laconic.testing._jobs import check_jobs
 from laconic.testing._report import CompressorError, Report, name_of
 from laconic.testing._vectors import adversarial
 
@@ -22,7 +23,7 @@ _CHECKS = (
     "draws from the generator alone, each place its own",
     "each row on its own",
     "messages that share nothing with x and add themselves exactly",
-    "compress_group as encode, with every update of a memory",
+    "compress_group as encode, with every update of a memory, and its refusal of NaN and infinity",
     "zeros",
     "sizes",
 )
@@ -43,8 +44,9 @@ def check_compressor(
     declare (:class:`~laconic.compressors.Constants`), exactly for deterministic compressors and as means
     over many draws for random ones; that draws come from the generator alone; that rows of a batch do not
     know each other; that messages share nothing with x, add themselves exactly and know their size;
-    that ``compress_group`` sends what ``encode`` does and moves the memory by it; and that a compressor
-    which declares a loss loses something.
+    that ``compress_group``, which your ``compress_together`` may serve, sends what ``encode`` does for
+    every segment, moves the memory by it and refuses NaN and infinity; and that a compressor which declares
+    a loss loses something.
 
     The draws are seeded, so a result repeats. A correct compressor is refused with a probability below
     one in a million, as long as no coordinate jumps, with a probability below about 30 / draws, beyond
@@ -90,7 +92,9 @@ def check_compressor(
             found = adversarial(d, dtype, _levels(compressor, d, dtype), within, seed, room)
             # Many small calls are slow: the other dtypes make do with the greatest length.
             if number == 0 or d == usable[-1]:
-                _run(compressor, Contract(compressor, found, seed).check)
+                contract = Contract(compressor, found, seed)
+                _run(compressor, contract.check)
+                _run(compressor, partial(check_jobs, contract))
             share = draws if number == 0 else max(256, draws // 4)
             _run(compressor, partial(check_classes, compressor, constants, found, share, seed, tally))
     d, dtype = usable[-1], dtypes[0]

@@ -1,4 +1,4 @@
-"""The inequalities of the classes, on vectors, exactly or as means over many draws."""
+"""Inequalities of the classes B1, B2, B3 and U on vectors: exact, or as means over many draws."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Whether declared constants can be true together: "On Biased Compression", Theorem 6."""
+"""Consistency of declared constants: "On Biased Compression", Theorem 6."""
 
 import math
 

@@ -7,12 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor, Job, compressor_groups
-from laconic.compressors._job import Update
+from laconic.compressors import Compressor
 from laconic.formats import group_formats
 from laconic.kernels import Stream
-from laconic.kernels.tables import SegmentedVector
-from laconic.layout import Layout
 from laconic.messages import Message, accumulation_dtype
 from laconic.testing._report import CompressorError, name_of
 from laconic.wire import pack, unpack
@@ -79,7 +76,6 @@ class Contract:
         self.equal(message.dense(), dense, "the message does not change when x does: it must not share x")
         self._check_rows(dense)
         self._check_adding(message, dense)
-        self._check_jobs()
         self._check_bytes(message)
 
     def _check_bytes(self, message: Message) -> None:
@@ -166,37 +162,6 @@ class Contract:
             self.equal(out, expected, f"add_to(out, {weight}) is out + {weight} * dense()")
         for j, single in enumerate(message.unbind()):
             self.equal(single.dense(), dense[j], "unbind() gives the rows")
-
-    def _check_jobs(self) -> None:
-        wide = accumulation_dtype(self.rows.dtype)
-        rows = self.rows.to(wide)
-        memory = rows.roll(1, 0) * 0.7
-        residual = rows.roll(1, 0) * 0.3
-        for batch in (slice(None), 0):
-            self._check_job(rows[batch], memory[batch], self.nodes[batch], "track")
-            self._check_job(rows[batch], residual[batch], self.nodes[batch], "drain")
-
-    def _check_job(self, target: Tensor, memory: Tensor, node: Tensor, update: Update) -> None:
-        """One update of a memory that starts in the middle of its vector."""
-        stream, layout = Stream(self.stream.seed, 3, node), Layout.of({"a": (5,), "x": (self.d,)})
-        (one,) = compressor_groups(layout.select(["x"]), lambda _: self.compressor, target.dtype)
-        job_memory, out = memory.clone(), torch.empty_like(memory)
-        job = Job(one.format, stream, SegmentedVector.of(target), job_memory, update, out)
-        found = self.compressor.compress_group(job)
-        x = target - memory if update == "track" else memory + target
-        expected = self.compressor.compress(x, stream.at(1)).dense()
-        message = Message((found.group,))
-        self.equal(message.dense(), expected, f"compress_group sends what encode does ({update})")
-        if update == "drain":
-            self.equal(job_memory, memory, "compress_group leaves the memory as it is (drain)")
-            self.equal(out, x - expected, "compress_group takes the decoded message away (drain)")
-            return
-        if found.undo is None:
-            self.equal(job_memory, memory, "compress_group leaves the memory to the caller (track)")
-            return
-        self.equal(job_memory, memory + expected, "compress_group adds the decoded message (track)")
-        found.undo(job_memory)
-        self.equal(job_memory, memory, "undo puts the memory back as it was")
 
 
 def check_randomness(contract: Contract, x: Tensor, lossless: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a check found: the report of one that passed, the error of one that did not."""
+"""The result of check_compressor: a report, or the error of a broken promise."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Vectors on which compressors go wrong."""
+"""Adversarial test vectors."""
 
 import math
 

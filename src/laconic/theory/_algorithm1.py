@@ -33,7 +33,7 @@ V = TypeVar("V", bound=_Vector)
 
 
 def algorithm1_stepsize(delta: float, L: float, B: float = 0.0) -> float:
-    """Return the largest constant stepsize of Theorem 21, ``1 / (14 (2 delta + B) L)``.
+    """The largest constant stepsize of Theorem 21, ``1 / (14 (2 delta + B) L)``.
 
     Raises:
         ValueError: if delta is below 1, L is not positive or B is negative.
@@ -49,7 +49,7 @@ def algorithm1_stepsize(delta: float, L: float, B: float = 0.0) -> float:
 
 
 def algorithm1_kappa(delta: float, L: float, mu: float, B: float = 0.0) -> float:
-    """Return kappa, the shift of the decreasing schedule, ``56 (2 delta + B) L / mu``.
+    """kappa, the shift of the decreasing schedule, ``56 (2 delta + B) L / mu``.
 
     Raises:
         ValueError: if delta is below 1, L is not positive, mu is outside (0, L] or B is negative.
@@ -66,7 +66,7 @@ def algorithm1_kappa(delta: float, L: float, mu: float, B: float = 0.0) -> float
 
 
 def algorithm1_noise(delta: float, nodes: int, D: float, B: float = 0.0, C: float = 0.0) -> float:
-    """Return the noise term of Theorem 21, ``C (1 + 1/n) + D (2 B / n + 3 delta)``.
+    """The noise term of Theorem 21, ``C (1 + 1/n) + D (2 B / n + 3 delta)``.
 
     ``D = (1/n) sum |grad f_i(x*)|^2`` says how unlike the nodes are; B and C describe the gradients' noise.
 
@@ -104,15 +104,15 @@ class DecreasingSchedule:
         _checks.positive("mu", self.mu)
 
     def stepsize(self, k: int) -> float:
-        """Return eta^k, for k = 0, 1, ..."""
+        """eta^k, for k = 0, 1, ..."""
         return 4.0 / (self.mu * (self.kappa + _checks.count("k", k, 0)))
 
     def growth(self, k: int) -> float:
-        """Return ``w^k / w^{k-1}``, for k = 1, 2, ..."""
+        """``w^k / w^{k-1}``, for k = 1, 2, ..."""
         return (self.kappa + _checks.count("k", k, 1)) / (self.kappa + k - 1)
 
     def bound(self, K: int, r0: float, noise: float = 0.0) -> float:
-        """Return the bound on ``E f(xbar^K) - f*``: ``2 mu kappa^2 r0 / K^2 + 32 noise / (mu K)``, K >= 1."""
+        """The bound on ``E f(xbar^K) - f*``: ``2 mu kappa^2 r0 / K^2 + 32 noise / (mu K)``, K >= 1."""
         K, r0, noise = (
             _checks.count("K", K, 1),
             _checks.nonnegative("r0", r0),
@@ -125,7 +125,7 @@ class DecreasingSchedule:
 class GeometricSchedule:
     """Schedule (ii): a constant stepsize eta and ``w^k = (1 - mu eta / 2)^{-(k + 1)}``.
 
-    The weights overflow a float in a long run; `ErgodicAverage` needs only their growth.
+    The weights overflow a float in a long run; ``ErgodicAverage`` needs only their growth.
 
     Example:
         >>> schedule = GeometricSchedule(eta=0.5, mu=1.0)
@@ -143,17 +143,17 @@ class GeometricSchedule:
             raise ValueError(f"mu * eta must be below 2, got {product!r}; use algorithm1_stepsize or less")
 
     def stepsize(self, k: int) -> float:
-        """Return eta^k, which is the same for every k = 0, 1, ..."""
+        """eta^k, which is the same for every k = 0, 1, ..."""
         _checks.count("k", k, 0)
         return self.eta
 
     def growth(self, k: int) -> float:
-        """Return ``w^k / w^{k-1}``, for k = 1, 2, ..."""
+        """``w^k / w^{k-1}``, for k = 1, 2, ..."""
         _checks.count("k", k, 1)
         return 1.0 / (1.0 - self.mu * self.eta / 2.0)
 
     def bound(self, K: int, r0: float, noise: float = 0.0) -> float:
-        """Return the bound on ``E f(xbar^K) - f*``: ``(4 r0 / eta) exp(-mu eta K / 2) + 4 eta noise``."""
+        """The bound on ``E f(xbar^K) - f*``: ``(4 r0 / eta) exp(-mu eta K / 2) + 4 eta noise``."""
         K, r0, noise = (
             _checks.count("K", K, 0),
             _checks.nonnegative("r0", r0),
@@ -178,17 +178,17 @@ class UniformSchedule:
         _checks.positive("eta", self.eta)
 
     def stepsize(self, k: int) -> float:
-        """Return eta^k, which is the same for every k = 0, 1, ..."""
+        """eta^k, which is the same for every k = 0, 1, ..."""
         _checks.count("k", k, 0)
         return self.eta
 
     def growth(self, k: int) -> float:
-        """Return ``w^k / w^{k-1} = 1``, for k = 1, 2, ..."""
+        """``w^k / w^{k-1} = 1``, for k = 1, 2, ..."""
         _checks.count("k", k, 1)
         return 1.0
 
     def bound(self, K: int, r0: float, noise: float = 0.0) -> float:
-        """Return the bound on ``E f(xbar^K) - f*``: ``4 r0 / (eta (K + 1)) + 4 eta noise``."""
+        """The bound on ``E f(xbar^K) - f*``: ``4 r0 / (eta (K + 1)) + 4 eta noise``."""
         K, r0, noise = (
             _checks.count("K", K, 0),
             _checks.nonnegative("r0", r0),
@@ -227,7 +227,7 @@ class ErgodicAverage(Generic[V]):
 
     @property
     def value(self) -> V:
-        """The average so far; ``ValueError`` before the first `update`."""
+        """The average so far; ``ValueError`` before the first ``update``."""
         if self._value is None:
             raise ValueError("nothing has been averaged yet; call update(x) first")
         return self._value

@@ -15,7 +15,7 @@ from laconic.theory import _checks
 
 @dataclass(frozen=True)
 class CGDRate:
-    """What a theorem promises for compressed gradient descent; made by `cgd_b1`, `cgd_b2` or `cgd_b3`.
+    """A theorem on compressed gradient descent, made by ``cgd_b1``, ``cgd_b2`` or ``cgd_b3``.
 
     Attributes:
         compressor_class: "B1", "B2" or "B3", the class that the compressor was taken from.
@@ -40,7 +40,7 @@ class CGDRate:
     bend: float
 
     def factor(self, eta: float | None = None) -> float:
-        """Return the q of ``E_{k+1} <= q E_k`` at stepsize ``eta`` (the best stepsize if left out).
+        """The q of ``E_{k+1} <= q E_k`` at stepsize ``eta`` (the best stepsize if left out).
 
         Raises:
             ValueError: if eta is outside [0, max_stepsize], where the theorem is silent.
@@ -56,7 +56,7 @@ class CGDRate:
         return 1.0 - self.slope * eta + self.bend * eta**2
 
     def rounds(self, eps: float) -> int:
-        """Return how many rounds at the best stepsize make ``E_k <= eps E_0``.
+        """How many rounds at the best stepsize make ``E_k <= eps E_0``.
 
         Raises:
             ValueError: if eps is outside (0, 1].
@@ -71,7 +71,7 @@ class CGDRate:
 
 
 def cgd_b1(alpha: float, beta: float, L: float, mu: float) -> CGDRate:
-    """Return Theorem 17: a compressor in B1(alpha, beta).
+    """Theorem 17: a compressor in B1(alpha, beta).
 
     For ``0 <= eta <= 2 / (beta L)`` the factor is ``1 - (alpha / beta) eta mu (2 - eta beta L)``, best at
     ``1 / (beta L)``; the complexity is ``(beta^2 / alpha) (L / mu)``.
@@ -94,7 +94,7 @@ def cgd_b1(alpha: float, beta: float, L: float, mu: float) -> CGDRate:
 
 
 def cgd_b2(gamma: float, beta: float, L: float, mu: float) -> CGDRate:
-    """Return Theorem 18: a compressor in B2(gamma, beta).
+    """Theorem 18: a compressor in B2(gamma, beta).
 
     For ``0 <= eta <= 2 / (beta L)`` the factor is ``1 - gamma eta mu (2 - eta beta L)``, best at
     ``1 / (beta L)``; the complexity is ``(beta / gamma) (L / mu)``.
@@ -117,7 +117,7 @@ def cgd_b2(gamma: float, beta: float, L: float, mu: float) -> CGDRate:
 
 
 def cgd_b3(delta: float, L: float, mu: float) -> CGDRate:
-    """Return Theorem 19: a compressor in B3(delta).
+    """Theorem 19: a compressor in B3(delta).
 
     For ``0 <= eta <= 1 / L`` the factor is ``1 - eta mu / delta``, best at ``1 / L``; the complexity is
     ``delta L / mu``.
@@ -137,7 +137,7 @@ def cgd_b3(delta: float, L: float, mu: float) -> CGDRate:
 
 
 def measured_delta(error2: float, norm2: float) -> float:
-    """Return the delta that one compression showed, ``1 / (1 - |C(g) - g|^2 / |g|^2)``.
+    """The delta that one compression showed, ``1 / (1 - |C(g) - g|^2 / |g|^2)``.
 
     Infinite if nothing of g was kept; 1 for ``g = 0``, where there was nothing to lose.
 
@@ -165,9 +165,9 @@ def measured_delta(error2: float, norm2: float) -> float:
 
 
 def cgd_pathwise(deltas: Iterable[float], L: float, mu: float) -> list[float]:
-    """Return the running products of ``1 - mu / (L delta_i)``, the first being 1 for no round at all.
+    """The running products of ``1 - mu / (L delta_i)``, the first being 1 for no round at all.
 
-    With stepsize 1/L and the deltas measured on the way (`measured_delta`), entry k times ``f(x^0) - f*``
+    With stepsize 1/L and the deltas measured on the way (``measured_delta``), entry k times ``f(x^0) - f*``
     bounds ``f(x^k) - f*``; for a deterministic compressor this holds on the very path. A list of m deltas
     gives m + 1 entries.
 
@@ -190,7 +190,7 @@ def cgd_pathwise(deltas: Iterable[float], L: float, mu: float) -> list[float]:
 
 
 def _shrinking(name: str, gain: float, beta: float, L: float, mu: float) -> CGDRate:
-    """Return the common form of Theorems 17 and 18, ``1 - gain eta mu (2 - eta beta L)``."""
+    """The common form of Theorems 17 and 18, ``1 - gain eta mu (2 - eta beta L)``."""
     L = _checks.positive("L", L)
     mu = _checks.convexity(mu, L)
     best, slope = 1.0 / (beta * L), 2.0 * gain * mu

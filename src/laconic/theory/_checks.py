@@ -4,7 +4,7 @@ import math
 
 
 def positive(name: str, value: float) -> float:
-    """Return ``value`` as a float if it is finite and greater than zero; raise ``ValueError`` if not.
+    """``value`` as a float if it is finite and greater than zero; raise ``ValueError`` if not.
 
     Example:
         >>> positive("L", 2)
@@ -16,7 +16,7 @@ def positive(name: str, value: float) -> float:
 
 
 def nonnegative(name: str, value: float) -> float:
-    """Return ``value`` as a float if it is finite and at least zero; raise ``ValueError`` if not.
+    """``value`` as a float if it is finite and at least zero; raise ``ValueError`` if not.
 
     Example:
         >>> nonnegative("G0", 0)
@@ -28,7 +28,7 @@ def nonnegative(name: str, value: float) -> float:
 
 
 def contraction(value: float) -> float:
-    """Return EF21's ``alpha`` as a float if it lies in (0, 1]; raise ``ValueError`` if not.
+    """EF21's ``alpha`` as a float if it lies in (0, 1]; raise ``ValueError`` if not.
 
     Example:
         >>> contraction(1)
@@ -40,7 +40,7 @@ def contraction(value: float) -> float:
 
 
 def at_least_one(name: str, value: float) -> float:
-    """Return ``value`` as a float if it is finite and at least one; raise ``ValueError`` if not.
+    """``value`` as a float if it is finite and at least one; raise ``ValueError`` if not.
 
     Example:
         >>> at_least_one("delta", 4)
@@ -52,7 +52,7 @@ def at_least_one(name: str, value: float) -> float:
 
 
 def convexity(mu: float, L: float) -> float:
-    """Return ``mu`` as a float if it lies in (0, L], up to rounding; raise ``ValueError`` if not.
+    """``mu`` as a float if it lies in (0, L], up to rounding; raise ``ValueError`` if not.
 
     Example:
         >>> convexity(0.5, 1.0)
@@ -68,7 +68,7 @@ def convexity(mu: float, L: float) -> float:
 
 
 def count(name: str, value: int, least: int) -> int:
-    """Return ``value`` as an int if it is a whole number of at least ``least``; raise ``ValueError`` if not.
+    """``value`` as an int if it is a whole number of at least ``least``; raise ``ValueError`` if not.
 
     Example:
         >>> count("rounds", 3, 1)

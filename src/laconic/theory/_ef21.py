@@ -18,7 +18,7 @@ from laconic.theory import _checks
 
 
 def optimal_s(alpha: float) -> float:
-    """Return the s* that minimises beta(s) / theta(s): ``1 / sqrt(1 - alpha) - 1``.
+    """The s* that minimises beta(s) / theta(s): ``1 / sqrt(1 - alpha) - 1``.
 
     It is infinite at ``alpha = 1``, where theta = 1 and beta = 0 for every s.
 
@@ -37,7 +37,7 @@ def optimal_s(alpha: float) -> float:
 
 
 def theta(alpha: float, s: float | None = None) -> float:
-    """Return theta, the fraction of the error G that one round of EF21 removes.
+    """theta, the fraction of the error G that one round of EF21 removes.
 
     ``E G^{t+1} <= (1 - theta) E G^t + beta L_tilde^2 E|x^{t+1} - x^t|^2``, with
     ``theta(s) = 1 - (1 - alpha)(1 + s)``. Without ``s`` the optimal s* is taken, where
@@ -59,7 +59,7 @@ def theta(alpha: float, s: float | None = None) -> float:
 
 
 def beta(alpha: float, s: float | None = None) -> float:
-    """Return beta, the weight with which the movement of x re-enters the error G (see `theta`).
+    """beta, the weight with which the movement of x re-enters the error G (see :func:`theta`).
 
     ``beta(s) = (1 - alpha)(1 + 1/s)``; without ``s`` the optimal s* is taken, where
     ``beta = (1 - alpha) / (1 - sqrt(1 - alpha))``. It is 0 for ``alpha = 1``.
@@ -80,7 +80,7 @@ def beta(alpha: float, s: float | None = None) -> float:
 
 
 def ef21_stepsize(alpha: float, L: float, L_tilde: float) -> float:
-    """Return the largest stepsize of EF21 and EF21+ for smooth functions.
+    """The largest stepsize of EF21 and EF21+ for smooth functions.
 
     It is ``1 / (L + L_tilde sqrt(beta / theta))``. The functions need not be convex, and the nodes may hold
     unlike data.
@@ -101,7 +101,7 @@ def ef21_stepsize(alpha: float, L: float, L_tilde: float) -> float:
 
 
 def ef21_pl_stepsize(alpha: float, L: float, L_tilde: float, mu: float) -> float:
-    """Return the largest stepsize of EF21 and EF21+ under the Polyak-Łojasiewicz inequality.
+    """The largest stepsize of EF21 and EF21+ under the Polyak-Łojasiewicz inequality.
 
     ``min{1 / (L + L_tilde sqrt(2 beta / theta)), theta / (2 mu)}``, where mu is such that
     ``f(x) - f* <= |grad f(x)|^2 / (2 mu)`` for all x; mu-strong convexity implies it.
@@ -123,9 +123,9 @@ def ef21_pl_stepsize(alpha: float, L: float, L_tilde: float, mu: float) -> float
 
 
 def ef21_bound(alpha: float, stepsize: float, rounds: int, gap: float, G0: float = 0.0) -> float:
-    """Return the bound on the mean of ``E|grad f(x^t)|^2`` over t = 0..T-1, T being ``rounds``.
+    """The bound on the mean of ``E|grad f(x^t)|^2`` over t = 0..T-1, T being ``rounds``.
 
-    ``2 (f(x^0) - f_inf) / (gamma T) + G^0 / (theta T)``, for any stepsize gamma up to `ef21_stepsize`.
+    ``2 (f(x^0) - f_inf) / (gamma T) + G^0 / (theta T)``, for any stepsize gamma up to :func:`ef21_stepsize`.
     ``gap`` is ``f(x^0) - f_inf``; ``G0`` is G^0, zero if every g_i^0 is the full gradient.
 
     Raises:
@@ -143,9 +143,9 @@ def ef21_bound(alpha: float, stepsize: float, rounds: int, gap: float, G0: float
 
 
 def ef21_rounds(alpha: float, L: float, L_tilde: float, gap: float, eps: float) -> int:
-    """Return how many rounds make the mean of ``E|grad f(x^t)|^2`` at most ``eps**2``.
+    """How many rounds make the mean of ``E|grad f(x^t)|^2`` at most ``eps**2``.
 
-    For g_i^0 = grad f_i(x^0) and the stepsize `ef21_stepsize`: the smallest T with
+    For g_i^0 = grad f_i(x^0) and the stepsize :func:`ef21_stepsize`: the smallest T with
     ``2 gap / (gamma T) <= eps^2``. It is at most ``ceil(4 L_tilde gap / (alpha eps^2))`` (our derivation; the
     JMLR version's Corollary 5 has 6 in the place of 4), so it grows like 1/alpha. ``gap`` is
     ``f(x^0) - f_inf``; ``eps`` has the unit of a gradient's norm.
@@ -164,7 +164,7 @@ def ef21_rounds(alpha: float, L: float, L_tilde: float, gap: float, eps: float) 
 
 
 def ef21_lyapunov(alpha: float, stepsize: float, gap: float, G: float) -> float:
-    """Return ``f(x^t) - f_inf + (gamma / (2 theta)) G^t``, which never increases (in expectation).
+    """``f(x^t) - f_inf + (gamma / (2 theta)) G^t``, which never increases (in expectation).
 
     In one round it falls by at least ``(gamma / 2) |grad f(x^t)|^2``. ``gap`` is ``f(x^t) - f_inf``.
 
@@ -182,7 +182,7 @@ def ef21_lyapunov(alpha: float, stepsize: float, gap: float, G: float) -> float:
 
 
 def ef21_pl_lyapunov(alpha: float, stepsize: float, gap: float, G: float) -> float:
-    """Return ``Psi^t = f(x^t) - f* + (gamma / theta) G^t``, which `ef21_pl_factor` bounds.
+    """``Psi^t = f(x^t) - f* + (gamma / theta) G^t``, which :func:`ef21_pl_factor` bounds.
 
     Raises:
         ValueError: if alpha, the stepsize, the gap or G is out of range.
@@ -198,7 +198,7 @@ def ef21_pl_lyapunov(alpha: float, stepsize: float, gap: float, G: float) -> flo
 
 
 def ef21_pl_factor(stepsize: float, mu: float) -> float:
-    """Return ``1 - gamma mu``: ``E Psi^T <= (1 - gamma mu)^T Psi^0`` up to `ef21_pl_stepsize`.
+    """``1 - gamma mu``: ``E Psi^T <= (1 - gamma mu)^T Psi^0`` up to :func:`ef21_pl_stepsize`.
 
     Raises:
         ValueError: if an argument is not positive, or their product exceeds 1.
@@ -216,7 +216,7 @@ def ef21_pl_factor(stepsize: float, mu: float) -> float:
 
 
 def _young(alpha: float, s: float) -> float:
-    """Return s if it is admissible, ``0 < s < alpha / (1 - alpha)``."""
+    """The weight s, if admissible, ``0 < s < alpha / (1 - alpha)``."""
     if not (math.isfinite(s) and s > 0 and alpha - s * (1.0 - alpha) > 0):
         raise ValueError(
             f"s must lie in (0, alpha / (1 - alpha)), got {s!r}; leave s out for the optimal one"

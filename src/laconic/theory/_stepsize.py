@@ -1,4 +1,4 @@
-"""From the description of a feedback to the stepsize that its theory allows."""
+"""The theoretical stepsize of a feedback method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DescribedCompressor(Protocol):
     """What the theory asks of a compressor: its constants in dimension d."""
 
     def constants(self, d: int) -> Constants:
-        """Return the constants of the classes that hold on R^d."""
+        """The constants of the classes that hold on R^d."""
 
 
 class DescribedFeedback(Protocol):
@@ -51,7 +51,7 @@ def stepsize(
     nodes: int | None = None,
     L_max: float | None = None,
 ) -> float:
-    """Return the largest constant stepsize that the theory of a feedback allows.
+    """The largest constant stepsize that the theory of a feedback allows.
 
     * "ef21", "ef21+": `ef21_stepsize` (Theorem 1 of EF21), or with mu `ef21_pl_stepsize` (Theorem 2).
     * "ef21-sgdm": ``min{alpha / (20 L_tilde), eta / (7 L)}`` (Momentum Provably Improves Error Feedback,
@@ -119,7 +119,7 @@ def stepsize(
 
 
 def _largest(name: str, L: float, L_tilde: float, nodes: int | None, L_max: float | None) -> float:
-    """Return the largest L_i, or a bound on it where it was not given."""
+    """The largest L_i, or a bound on it where it was not given."""
     if L_max is not None:
         return _checks.positive("L_max", L_max)
     if nodes is None:
@@ -132,7 +132,7 @@ def _largest(name: str, L: float, L_tilde: float, nodes: int | None, L_max: floa
 def _dcgd(
     constants: Constants, L: float, L_tilde: float, mu: float | None, nodes: int | None, L_max: float | None
 ) -> float:
-    """Return the stepsize of (distributed) compressed gradient descent without feedback."""
+    """The stepsize of (distributed) compressed gradient descent without feedback."""
     if constants.delta == 1 or constants.zeta == 1:
         return 1.0 / L
     if nodes is None:
@@ -152,7 +152,7 @@ def _dcgd(
 
 
 def _cgd(constants: Constants, L: float) -> float:
-    """Return the best stepsize in the class of least complexity, the first listed where they tie."""
+    """The best stepsize in the class of least complexity, the first listed where they tie."""
     found: list[tuple[float, float]] = []  # complexity in units of L/mu, stepsize
     if constants.delta is not None:
         found.append((constants.delta, 1.0 / L))

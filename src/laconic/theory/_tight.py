@@ -6,7 +6,7 @@ from laconic.theory import _checks
 
 
 def tight_rate(L: float, mu: float, alpha: float) -> tuple[float, float]:
-    """Return the best stepsize of EF14 and EF21 on one node, and the factor at which they then contract.
+    """The best stepsize of EF14 and EF21 on one node, and the factor at which they then contract.
 
     f is L-smooth and mu-strongly convex, and C satisfies ``|C(x) - x|^2 <= eps |x|^2`` for every x, not only
     in expectation, where ``eps = 1 - alpha``. In every round the factor bounds the ratio of successive

@@ -1,4 +1,4 @@
-"""The 32 bytes that every message starts with."""
+"""The frame: the header of 32 bytes of every message."""
 
 import struct
 import zlib
@@ -32,7 +32,7 @@ class Flags(IntFlag):
     """The message's format follows the frame."""
     NAMED = 16
     """The layout's names and shapes follow the format."""
-    CHOOSING = 32
+    REPLACE_FLAGS = 32
     """A bit for each segment follows: whether it replaces the memory, or is added to it (EF21+)."""
     CHANGED = 64
     """The sender's settings changed. Nothing in this version writes it; readers let it pass."""

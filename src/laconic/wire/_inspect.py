@@ -1,4 +1,4 @@
-"""What a file holds: a packed message, or a checkpoint."""
+"""Inspection of files: packed messages and checkpoints."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -142,9 +142,9 @@ def _segments(message: Message, layout: Layout | None) -> tuple[SegmentReport, .
 
 def _positions(one: GroupFormat, used: Integers) -> list[str]:
     """How the positions of each segment travel."""
-    if not one.kind.listed:
+    if not one.kind.has_positions:
         return ["all"] * one.segments
-    if one.kind.origin:
+    if one.kind.sends_seed:
         return ["seed"] * one.segments
     forms = [_FORMS[form] for form in one.plan_for(used).forms.tolist()]
     return [f"adaptive or {form}" for form in forms] if one.kind.adaptive else forms
@@ -157,7 +157,7 @@ def _values(one: GroupFormat) -> str:
     shared, bits = symbol_bits(kind.grid.symbols(kind.dtype))
     width = f"{bits} bits" if shared == 1 else f"{shared} to a byte"
     columns = "one a segment" if kind.block is None else f"one for {kind.block} columns"
-    scales = f", scales: {columns}" if kind.scale else ""
+    scales = f", scales: {columns}" if kind.has_scale else ""
     base = f", bases of {base_bytes(kind.grid, kind.dtype)} bytes" if kind.grid.window(kind.dtype) else ""
     return f"{type(kind.grid).__name__} {width}{scales}{base}"
 

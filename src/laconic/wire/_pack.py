@@ -1,4 +1,4 @@
-"""Messages to bytes."""
+"""Packing: messages to bytes."""
 
 import struct
 from dataclasses import dataclass
@@ -151,7 +151,7 @@ def _plan(message: Message, expect: MessageFormat | None, layout: Layout | None,
         flags |= Flags.NAMED
         head += name_layout(layout)
     if message.replaces is not None:
-        flags |= Flags.CHOOSING
+        flags |= Flags.REPLACE_FLAGS
         head += np.packbits(message.replaces.cpu().numpy(), bitorder="little").tobytes()
     sections = tuple(map(_section, message.groups, groups))
     length = FRAME_BYTES + len(head) + sum(section.nbytes for section in sections)
@@ -167,8 +167,12 @@ def _recognised(
             f"the message's layout and dtype have digest {message.digest:#010x}, but those of expect= have "
             f"{expect.digest:#010x}"
         )
-    if expect.choosing != (message.replaces is not None):
-        raise ValueError("message and expect= are of different methods: one lets messages choose, as EF21+")
+    if expect.replace_flags != (message.replaces is not None):
+        has = "has" if message.replaces is not None else "does not have"
+        raise ValueError(
+            f"expect.replace_flags is {expect.replace_flags}, but the message {has} them: with EF21+ alone "
+            "a flag of each segment says whether it replaces the memory"
+        )
     coded = tuple(one.adapted() for one in groups) if expect.adaptive else groups
     if coded == expect.groups:
         return expect.groups, Flags(0)
@@ -185,7 +189,7 @@ def _section(group: Group, one: GroupFormat) -> _Section:
         used = group.counts.detach().cpu().numpy()
         if bool(((used < 0) | (used > one.table.kept_array)).any()):
             raise ValueError(f"the segments use {used.tolist()} columns of {list(one.kept)}")
-    if one.kind.listed and not one.kind.origin:
+    if one.kind.has_positions and not one.kind.sends_seed:
         plan = one.plan if used is None else one.plan_for(used)
         if one.kind.adaptive:
             assert group.positions is not None
@@ -205,7 +209,7 @@ def _write_section(cursor: Cursor, section: _Section) -> None:
     group, one, kind, used = section.group, section.format, section.format.kind, section.used
     if used is not None:
         cursor.take(COUNT_BYTES * one.segments, "counts")[:] = used.astype("<u4").view(np.uint8)
-    if kind.origin:
+    if kind.sends_seed:
         assert group.origin is not None
         seed, round_, node = group.origin.tolist()
         origin = struct.pack("<QII", seed & _MASK64, round_, node)

@@ -1,4 +1,4 @@
-"""Bytes to messages; nothing in the bytes is believed before it is checked."""
+"""Unpacking: bytes to messages, everything checked before it is used."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from laconic.formats import GroupFormat, MessageFormat
 from laconic.formats._cursor import Cursor, WireError
 from laconic.formats.description import read_description
 from laconic.formats.sizes import COUNT_BYTES, FRAME_BYTES, base_bytes, value_bytes, whole_bytes
-from laconic.kernels import Stream, group_codes
+from laconic.kernels import Stream, group_codes, permuted_segments
 from laconic.kernels.group_positions import get_adaptive, get_positions
 from laconic.kernels.tables import Integers
 from laconic.messages import Group, Message
@@ -60,7 +60,7 @@ def unpack(
     _check(frame, expect, round)
     cursor = Cursor(data, FRAME_BYTES)
     found = _format(cursor, frame, expect, max_d)
-    replaces = _get_choices(cursor, found.segments) if Flags.CHOOSING in frame.flags else None
+    replaces = _get_choices(cursor, found.segments) if Flags.REPLACE_FLAGS in frame.flags else None
     groups = []
     for number, one in enumerate(found.groups):
         try:
@@ -86,8 +86,11 @@ def _check(frame: Frame, expect: MessageFormat | None, round: int | None) -> Non
             f"the message is of another layout or dtype, digest {frame.digest:#010x}; expected is "
             f"{expect.digest:#010x}: do all ranks have the same parameters?"
         )
-    if expect is not None and expect.choosing != (Flags.CHOOSING in frame.flags):
-        raise WireError("the sender uses another method: one lets messages choose, as EF21+, one does not")
+    if expect is not None and expect.replace_flags != (Flags.REPLACE_FLAGS in frame.flags):
+        has = "does not have" if expect.replace_flags else "has"
+        raise WireError(
+            f"the sender uses another method: the message {has} flags for replacing the memory (EF21+)"
+        )
     if round is not None and frame.round != round:
         raise WireError(
             f"the message is of round {frame.round}, but round {round} is expected: did a rank skip a step?"
@@ -109,7 +112,7 @@ def _format(cursor: Cursor, frame: Frame, expect: MessageFormat | None, max_d: i
 
 
 def _described(cursor: Cursor, frame: Frame, expect: MessageFormat | None, max_d: int) -> MessageFormat:
-    found = MessageFormat(read_description(cursor, max_d), frame.digest, Flags.CHOOSING in frame.flags)
+    found = MessageFormat(read_description(cursor, max_d), frame.digest, Flags.REPLACE_FLAGS in frame.flags)
     if frame.dense or frame.silent != all(one.columns == 0 for one in found.groups):
         raise WireError("the frame's flags contradict the description")
     if Flags.NAMED in frame.flags:
@@ -125,7 +128,7 @@ def _described(cursor: Cursor, frame: Frame, expect: MessageFormat | None, max_d
 
 
 def _same_draws(one: GroupFormat, other: GroupFormat) -> bool:
-    return not one.kind.origin or one.table.numbers == other.table.numbers
+    return not one.kind.sends_seed or one.table.numbers == other.table.numbers
 
 
 def _get_choices(cursor: Cursor, segments: int) -> Tensor:
@@ -138,21 +141,21 @@ def _get_choices(cursor: Cursor, segments: int) -> Tensor:
 def _get_group(cursor: Cursor, one: GroupFormat, name: str) -> Group:
     kind, columns = one.kind, one.columns
     used = positions = origin = scale = low = None
-    if kind.counted:
+    if kind.has_counts:
         used = _get_counts(cursor, one, name)
         columns = int(used.sum())
-    if kind.origin:
+    if kind.sends_seed:
         origin = torch.tensor(cursor.number("<qII", f"the origin of {name}"))
-    elif kind.listed:
+    elif kind.has_positions:
         positions = _get_positions(cursor, one, used, name)
-    if kind.scale:
+    if kind.has_scale:
         scale = _get_numbers(cursor, one.scales, kind.dtype, f"the scales of {name}")
-    if kind.low:
+    if kind.has_low:
         low = _get_numbers(cursor, one.scales, kind.dtype, f"the lowest magnitudes of {name}")
     values = _get_values(cursor, one, used, columns, name)
     if origin is not None:
         # Drawn only now that as many values have been read: the buffer, not a number in it, sets the work.
-        positions = _drawn(one, *origin.tolist())
+        positions = permuted_segments(Stream(*origin.tolist()), one.table)
     counts = None if used is None else torch.from_numpy(used)
     return Group(one, values, positions, counts, scale, low, origin)
 
@@ -187,12 +190,3 @@ def _get_values(cursor: Cursor, one: GroupFormat, used: Integers | None, columns
         return values if used is None else group_codes.spread(values, one.table.bounds, used, 0)
     bases = cursor.take(one.segments * base_bytes(kind.grid, kind.dtype), f"the bases of {name}")
     return get_codes(bases, cursor.take(value_bytes(kind, columns), f"the codes of {name}"), one, used)
-
-
-def _drawn(one: GroupFormat, seed: int, round: int, node: int) -> Tensor:
-    table = one.table
-    pieces = [
-        Stream(seed, round, node, number).permuted(d, k).sort().values
-        for number, d, k in zip(table.numbers, table.numels, table.kept, strict=True)
-    ]
-    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]

@@ -34,6 +34,5 @@ def write_scaled(estimate: Tensor, out: Vector, scale: float) -> bool:
     if scale != 1.0:
         estimate = estimate * scale
     tensors = (out,) if isinstance(out, Tensor) else out
-    for tensor, part in zip(tensors, torch.split(estimate, [t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part.view(tensor.shape))
+    SegmentedVector.of(out).write(estimate)
     return all(t.dtype != torch.float16 or bool(torch.isfinite(t).all()) for t in tensors)

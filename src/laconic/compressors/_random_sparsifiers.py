@@ -1,4 +1,4 @@
-"""The sparsifiers: Top-k, and coordinates drawn at random."""
+"""Sparsifiers that draw their coordinates at random: Rand-k, independent choices, one by its magnitude."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,71 +8,19 @@ from torch import Tensor
 
 from laconic.compressors._base import Compressor, unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._job import Compressed, Job
-from laconic.compressors._quantise import require_all_finite
+from laconic.compressors._job import Job
+from laconic.compressors._joint_selection import Selected, select_at
+from laconic.compressors._not_finite import require_finite
 from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
-from laconic.formats import GroupFormat, Kind, SegmentFormat
+from laconic.formats import Kind, SegmentFormat
 from laconic.kernels import (
-    Cuts,
     Purpose,
-    SegmentedInput,
     Stream,
     canonical_prefix_sums,
-    cast_segments,
+    chosen_segments,
+    permuted_segments,
     shifted,
-    top_k_positions,
 )
-from laconic.messages import Group, Message, Part
-
-
-@dataclass(frozen=True)
-class TopK(Sparsifier):
-    """Keeps the k coordinates of largest magnitude; ties go to the lowest position.
-
-    "On Biased Compression", Section 2.2 (d); B1(k/d, 1), B2(k/d, 1), B3(d/k) by Lemma 8 ff. and Table 3.
-
-    Args:
-        k: an int counts coordinates of each segment; a float in (0, 1) is the fraction
-            ``max(1, ceil(k d - 1e-9))``.
-
-    Raises:
-        ValueError: for k < 1, a fraction outside (0, 1); when used, for k > d.
-
-    Example:
-        >>> TopK(2).compress(torch.tensor([1.0, -3.0, 0.5, 2.0])).dense()
-        tensor([ 0., -3.,  0.,  2.])
-    """
-
-    k: float
-
-    def __post_init__(self) -> None:
-        """Check k."""
-        check_k(self.k)
-
-    def kept(self, d: int) -> int:
-        """The count for this d."""
-        return resolve_k(self.k, d)
-
-    def select(self, x: Tensor, draw: Stream) -> Selection:  # noqa: ARG002
-        """The k largest magnitudes."""
-        return Selection(top_k_positions(x, self.kept(x.shape[-1])))
-
-    def cuts(self, group: GroupFormat) -> Cuts:
-        """Every segment whole."""
-        return group.made_once(("cuts", self), lambda: Cuts.of(group.starts, group.numels, group.kept))
-
-    def projection(self, d: int) -> Constants:
-        """Table 3, row (d)."""
-        q = self.kept(d) / d
-        return Constants(alpha=q, beta=1.0, gamma=q, delta=d / self.kept(d))
-
-    def constants(self, d: int) -> Constants:
-        """B1(k/d, 1), B2(k/d, 1), B3(d/k)."""
-        return self.projection(d)
-
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """k positions and numbers."""
-        return SegmentFormat(d, self.kept(d), Kind(dtype, listed=True))
 
 
 @dataclass(frozen=True)
@@ -99,6 +47,7 @@ class RandK(Sparsifier):
     shared: bool = False
 
     random = True
+    moves_memory = False
 
     def __post_init__(self) -> None:
         """Check k."""
@@ -120,6 +69,12 @@ class RandK(Sparsifier):
         origin = place.origin(x.device).expand(*x.shape[:-1], -1)
         return Selection(positions.expand(*x.shape[:-1], -1), seeded=True, origin=origin)
 
+    def select_together(self, job: Job, *, moves: bool = False) -> Selected:  # noqa: ARG002
+        """The same of every segment."""
+        place, device = job.draw.shared() if self.shared else job.draw, job.target.like.device
+        positions = permuted_segments(place, job.format.table, device)
+        return select_at(job, positions, origin=place.origin(device)[..., :3])
+
     def projection(self, d: int) -> Constants:
         """Table 3, row (b), with q = k/d."""
         q = self.kept(d) / d
@@ -136,7 +91,9 @@ class RandK(Sparsifier):
     def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """k numbers, and the seed of their positions or, where that is smaller, the positions."""
         k = self.kept(d)
-        return SegmentFormat(d, k, Kind(dtype, listed=True, seeded=True, origin=True), factor=self.factor(d))
+        return SegmentFormat(
+            d, k, Kind(dtype, has_positions=True, seeded=True, sends_seed=True), factor=self.factor(d)
+        )
 
 
 @dataclass(frozen=True)
@@ -160,6 +117,7 @@ class RandomSparsification(Sparsifier):
 
     random = True
     varied = True
+    moves_memory = False
 
     def __post_init__(self) -> None:
         """Check the probabilities and make a sequence hashable."""
@@ -192,6 +150,11 @@ class RandomSparsification(Sparsifier):
         positions = torch.where(kept, position, d).sort(dim=-1).values
         return Selection(positions, count=kept.sum(dim=-1, keepdim=True), seeded=True)
 
+    def select_together(self, job: Job, *, moves: bool = False) -> Selected:  # noqa: ARG002
+        """The same of every segment."""
+        p: float | tuple[float, ...] = self.p  # type: ignore[assignment]
+        return select_at(job, *chosen_segments(job.draw, p, job.format.table, job.target.like.device))
+
     def projection(self, d: int) -> Constants:
         """Table 3, row (b)."""
         q = self._q(d)
@@ -204,7 +167,7 @@ class RandomSparsification(Sparsifier):
     def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """A varying number of positions and numbers."""
         self._q(d)
-        return SegmentFormat(d, d, Kind(dtype, listed=True, counted=True, seeded=True))
+        return SegmentFormat(d, d, Kind(dtype, has_positions=True, has_counts=True, seeded=True))
 
 
 @dataclass(frozen=True)
@@ -221,6 +184,7 @@ class AdaptiveRandom(Sparsifier):
     """
 
     random = True
+    moves_memory = False
 
     def kept(self, d: int) -> int:  # noqa: ARG002
         """One."""
@@ -242,6 +206,35 @@ class AdaptiveRandom(Sparsifier):
         last = torch.where(magnitude > 0, position, 0).amax(dim=-1, keepdim=True)
         return Selection(torch.where(first < d, first, last))
 
+    def select_together(self, job: Job, *, moves: bool = False) -> Selected | None:  # noqa: ARG002
+        """The same of every segment."""
+        if job.format.segments == 1:
+            return None
+        x, device = job.numbers(), job.target.like.device
+        require_finite(x)
+        table, shape = job.format.table, (*x.shape[:-1], job.format.segments)
+        numels, numbers = (
+            torch.from_numpy(each).to(device) for each in (table.numel_array, table.number_array)
+        )
+        starts = numels.cumsum(-1) - numels
+        segment = torch.arange(len(numels), device=device).repeat_interleave(numels)
+        position = torch.arange(x.shape[-1], device=device) - starts[segment]
+        owner = segment.expand(x.shape)
+        magnitude = x.abs().to(torch.float64)
+        largest = magnitude.new_zeros(shape).scatter_reduce(-1, owner, magnitude, "amax")
+        _, exponent = torch.frexp(largest)
+        magnitude = shifted(magnitude, -exponent[..., segment])
+        prefix = canonical_prefix_sums(magnitude, position)
+        level = job.draw.coins(numbers, Purpose.SELECTION) * prefix[..., starts + numels - 1]
+        passed = (prefix > level[..., segment]) & (magnitude > 0)
+        ends = numels.expand(shape)
+        first = ends.scatter_reduce(-1, owner, torch.where(passed, position, numels[segment]), "amin")
+        last = torch.zeros_like(ends).scatter_reduce(
+            -1, owner, torch.where(magnitude > 0, position, 0), "amax"
+        )
+        positions = torch.where(first < ends, first, last)
+        return Selected(positions, x.gather(-1, positions + starts))
+
     def projection(self, d: int) -> Constants:
         """Table 3, row (c)."""
         return Constants(alpha=1.0 / d, beta=1.0, gamma=1.0 / d, delta=float(d))
@@ -252,37 +245,4 @@ class AdaptiveRandom(Sparsifier):
 
     def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """One position and number."""
-        return SegmentFormat(d, 1, Kind(dtype, listed=True))
-
-
-@dataclass(frozen=True)
-class Identity(Compressor):
-    """Sends everything: every class with constant 1.
-
-    Example:
-        >>> Identity().compress(torch.tensor([1.0, 2.0])).dense()
-        tensor([1., 2.])
-    """
-
-    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
-        """x itself; a copy, because memories change in place while messages wait."""
-        return Message((Part(d=x.shape[-1], values=x.clone(), dtype=x.dtype),))
-
-    def compress_together(self, job: Job) -> Compressed | None:
-        """All segments in one call."""
-        vectors = job.vectors()
-        if vectors is None or job.update == "drain" or job.format.kind.dtype != torch.float32:
-            return None
-        values, finite = cast_segments(
-            SegmentedInput.of(vectors[0], job.format.table, vectors[1]), torch.float32
-        )
-        require_all_finite(finite)
-        return Compressed(Group(job.format, values))
-
-    def constants(self, d: int) -> Constants:  # noqa: ARG002
-        """B1(1, 1), B2(1, 1), B3(1), U(1)."""
-        return unbiased(1.0)
-
-    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
-        """Every number."""
-        return SegmentFormat(d, d, Kind(dtype))
+        return SegmentFormat(d, 1, Kind(dtype, has_positions=True))

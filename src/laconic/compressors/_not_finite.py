@@ -1,11 +1,12 @@
-"""Numbers that must not reach a memory."""
+"""Refusal to compress NaN and infinity, before they reach a memory."""
 
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 18
-"""Numbers that are looked at together: few enough to stay in cache, so that nothing of length d is made."""
+from laconic.kernels import SegmentedInput, all_finite
 
+_CHUNK = 1 << 18
+"""Numbers checked together: few enough to stay in cache, so that nothing of length d is made."""
 
 NOT_FINITE = (
     "the gradient holds NaN or infinity, or becomes infinite together with the memory or the "
@@ -14,7 +15,7 @@ NOT_FINITE = (
 
 
 class NotFiniteError(ValueError):
-    """Numbers that must not reach a memory: NaN or infinity."""
+    """What is to be compressed holds NaN or infinity, which would stay in a memory for ever."""
 
 
 def require_finite(target: Tensor, memory: Tensor | None = None) -> None:
@@ -39,6 +40,18 @@ def require_finite(target: Tensor, memory: Tensor | None = None) -> None:
         finite = _is_finite(target, memory)
     if not finite:
         raise NotFiniteError(NOT_FINITE)
+
+
+def require_all_finite(finite: bool) -> None:
+    """NotFiniteError unless all numbers that were read are finite."""
+    if not finite:
+        raise NotFiniteError(NOT_FINITE)
+
+
+def require_finite_sums(sums: Tensor, inputs: SegmentedInput) -> None:
+    """NotFiniteError unless all numbers are finite, given sums over each segment."""
+    # A sum of huge float64 numbers may overflow where they do not.
+    require_all_finite(bool(torch.isfinite(sums).all()) or all_finite(inputs))
 
 
 def _is_finite(target: Tensor, memory: Tensor | None) -> bool:

@@ -1,4 +1,4 @@
-"""Top-k within blocks: as many coordinates of each stretch of the vector."""
+"""Top-k: the coordinates of largest magnitude, of a whole segment or of each block of it."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,63 @@ import torch
 from torch import Tensor
 
 from laconic.compressors._constants import Constants
+from laconic.compressors._job import Job
+from laconic.compressors._joint_selection import Selected, select_largest
 from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
 from laconic.formats import GroupFormat, Kind, SegmentFormat
 from laconic.kernels import Cuts, Stream, top_k_positions
+
+
+@dataclass(frozen=True)
+class TopK(Sparsifier):
+    """Keeps the k coordinates of largest magnitude; ties go to the lowest position.
+
+    "On Biased Compression", Section 2.2 (d); B1(k/d, 1), B2(k/d, 1), B3(d/k) by Lemma 8 ff. and Table 3.
+
+    Args:
+        k: an int counts coordinates of each segment; a float in (0, 1) is the fraction
+            ``max(1, ceil(k d - 1e-9))``.
+
+    Raises:
+        ValueError: for k < 1, a fraction outside (0, 1); when used, for k > d.
+
+    Example:
+        >>> TopK(2).compress(torch.tensor([1.0, -3.0, 0.5, 2.0])).dense()
+        tensor([ 0., -3.,  0.,  2.])
+    """
+
+    k: float
+
+    def __post_init__(self) -> None:
+        """Check k."""
+        check_k(self.k)
+
+    def kept(self, d: int) -> int:
+        """The count for this d."""
+        return resolve_k(self.k, d)
+
+    def select(self, x: Tensor, draw: Stream) -> Selection:  # noqa: ARG002
+        """The k largest magnitudes."""
+        return Selection(top_k_positions(x, self.kept(x.shape[-1])))
+
+    def select_together(self, job: Job, *, moves: bool = False) -> Selected | None:
+        """The largest magnitudes of every segment."""
+        one = job.format
+        cuts = one.made_once(("cuts", self), lambda: Cuts.of(one.starts, one.numels, one.kept))
+        return select_largest(job, cuts, moves=moves)
+
+    def projection(self, d: int) -> Constants:
+        """Table 3, row (d)."""
+        q = self.kept(d) / d
+        return Constants(alpha=q, beta=1.0, gamma=q, delta=d / self.kept(d))
+
+    def constants(self, d: int) -> Constants:
+        """B1(k/d, 1), B2(k/d, 1), B3(d/k)."""
+        return self.projection(d)
+
+    def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
+        """k positions and numbers."""
+        return SegmentFormat(d, self.kept(d), Kind(dtype, has_positions=True))
 
 
 @dataclass(frozen=True)
@@ -72,9 +126,10 @@ class BlockTopK(Sparsifier):
             positions = torch.cat((positions, last), dim=-1)
         return Selection(positions, cells=(length, count))
 
-    def cuts(self, group: GroupFormat) -> Cuts:
-        """Every segment in blocks."""
-        return group.made_once(("cuts", self), lambda: _block_cuts(self, group))
+    def select_together(self, job: Job, *, moves: bool = False) -> Selected | None:
+        """The largest magnitudes of each block of every segment."""
+        cuts = job.format.made_once(("cuts", self), lambda: _block_cuts(self, job.format))
+        return select_largest(job, cuts, moves=moves)
 
     def projection(self, d: int) -> Constants:
         """From the block with the smallest share."""
@@ -90,7 +145,7 @@ class BlockTopK(Sparsifier):
 
     def structure(self, d: int, dtype: torch.dtype) -> SegmentFormat:
         """As many positions in each block."""
-        return SegmentFormat(d, self.kept(d), Kind(dtype, listed=True), cells=self.cells(d))
+        return SegmentFormat(d, self.kept(d), Kind(dtype, has_positions=True), cells=self.cells(d))
 
 
 def _block_cuts(top: BlockTopK, group: GroupFormat) -> Cuts:

@@ -1,4 +1,4 @@
-"""How a compressor is written by name, and how its arguments are read from text."""
+"""Entry of the registry of compressors: usage, constructor, and readers of arguments from text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
