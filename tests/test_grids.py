@@ -22,7 +22,7 @@ from laconic.formats.grids import (
     level_table,
 )
 from laconic.formats.sizes import value_bytes
-from laconic.kernels import Step, Stream, base_below, round_to_levels
+from laconic.kernels import Stream, base_below, round_to_levels
 from laconic.kernels.levels import bracket
 from laconic.wire._values import level_count
 
@@ -182,7 +182,7 @@ def test_numbers_above_the_highest_level_saturate():
 
 def test_the_middle_goes_up():
     x = torch.tensor([1.5, math.nextafter(1.5, 0)], dtype=torch.float64)
-    codes = round_to_levels(Step(x), levels_of(POWERS, x.dtype, CPU))
+    codes = round_to_levels(x, levels_of(POWERS, x.dtype, CPU))
     assert (codes - 1 + -1074).tolist() == [1, 0]
 
 

@@ -11,7 +11,7 @@ from zoo import ALL_COMPRESSORS
 
 import laconic as lc
 from laconic.formats.grids import GeometricGrid, Signs, UniformLevels
-from laconic.kernels import Stream, steps
+from laconic.kernels import Stream, segmented
 from laconic.messages import Message, Part, accumulation_dtype, add_nodes_, choose, spread
 
 
@@ -66,7 +66,7 @@ def test_decoding_codes():
 def test_codes_are_of_the_narrowest_dtype_everywhere(compressor, dtype, monkeypatch):
     found = []
     for long in (1, 2**62):
-        monkeypatch.setattr(steps, "_LONG", long)
+        monkeypatch.setattr(segmented, "_LONG", long)
         found.append(sent(compressor, 300, dtype=dtype))
     found.append(lc.unpack(lc.pack(found[0])))
     for (part,) in (message.parts for message in found):
@@ -97,7 +97,7 @@ def test_codes_are_of_the_narrowest_dtype_everywhere(compressor, dtype, monkeypa
 @pytest.mark.parametrize("long", [1, 2**62], ids=["compiled", "plain"])
 def test_the_extreme_codes_of_a_width_are_exact(compressor, levels, long, monkeypatch):
     """Of the highest levels and of 0 with both signs, in the row that has the most levels."""
-    monkeypatch.setattr(steps, "_LONG", long)
+    monkeypatch.setattr(segmented, "_LONG", long)
     grid = compressor.structure(1, torch.float32).kind.grid
     table = grid.levels(torch.float32)
     assert len(table) == levels

@@ -60,7 +60,7 @@ for unit in UNITS:
     compile_unit(unit)
 dispatchers = {
     f"{name}.{attribute}": value
-    for name, module in _dispatch._found.items()
+    for name, module in _dispatch._cpu_modules.items()
     for attribute, value in vars(module).items()
     if isinstance(value, Dispatcher) and value.targetoptions.get("nogil")
 }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import laconic as lc
 from laconic.compressors import Job
 from laconic.formats import accumulation_dtype, group_formats
-from laconic.kernels import Stream, set_threads, steps
+from laconic.kernels import Stream, segmented, set_threads
 from laconic.kernels.tables import SegmentedVector
 from laconic.messages import Message
 
@@ -47,7 +47,7 @@ quantisers = pytest.mark.parametrize("compressor", QUANTISERS, ids=lambda c: rep
 
 @pytest.fixture(autouse=True)
 def all_rows_are_long(monkeypatch):
-    monkeypatch.setattr(steps, "_LONG", 1)
+    monkeypatch.setattr(segmented, "_LONG", 1)
 
 
 def bits(tensor):
@@ -87,11 +87,11 @@ def vectors(d, dtype, seed=0):
 
 def formed(compressor, numbers, draw):
     """The message by plain PyTorch."""
-    long, steps._LONG = steps._LONG, 2**62
+    long, segmented._LONG = segmented._LONG, 2**62
     try:
         return compressor.encode(numbers, draw)
     finally:
-        steps._LONG = long
+        segmented._LONG = long
 
 
 def same_part(a, b):

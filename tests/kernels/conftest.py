@@ -7,5 +7,5 @@ from laconic.kernels import _dispatch
 
 @pytest.fixture(autouse=True)
 def _eager_threads():
-    with _dispatch.loops("selection").eagerly():
+    with _dispatch.cpu_kernels("selection").eagerly():
         yield

@@ -8,27 +8,14 @@ from hypothesis import strategies as st
 
 from laconic.formats.sizes import symbol_bits
 from laconic.kernels import group_codes
-from laconic.kernels._dispatch import plainly
-from laconic.kernels._narrow import code_dtype
+from laconic.kernels._code_dtypes import code_dtype
+from laconic.kernels._dispatch import force_reference
 from laconic.kernels.cpu.threads import using_threads
 from laconic.kernels.group_codes import code_bytes, compact, get_codes, put_codes, spread
-from laconic.kernels.group_packing import (
-    get_codes_plainly,
-    get_positions_plainly,
-    put_codes_plainly,
-    put_positions_plainly,
-)
-from laconic.kernels.group_positions import (
-    BITMAP,
-    CELLS,
-    ELIAS_FANO,
-    IMPLIED,
-    get_adaptive,
-    get_positions,
-    position_plan,
-    put_adaptive,
-    put_positions,
-)
+from laconic.kernels.group_positions import get_adaptive, get_positions, put_adaptive, put_positions
+from laconic.kernels.position_plan import BITMAP, CELLS, ELIAS_FANO, IMPLIED, position_plan
+from laconic.kernels.reference.group_codes import get_codes_reference, put_codes_reference
+from laconic.kernels.reference.group_positions import get_positions_reference, put_positions_reference
 
 
 def low_bits(numel, used):
@@ -106,10 +93,10 @@ def test_each_segment_takes_the_form_with_the_fewest_bits(segments):
 def test_positions_equal_the_plain_ones(group):
     plan, positions = group
     data = packed(positions, plan)
-    assert np.array_equal(data, put_positions_plainly(torch.from_numpy(positions), plan).numpy())
+    assert np.array_equal(data, put_positions_reference(torch.from_numpy(positions), plan).numpy())
     assert np.array_equal(get_positions(data, plan), positions)
-    assert np.array_equal(get_positions_plainly(torch.from_numpy(data), plan).numpy(), positions)
-    with plainly():
+    assert np.array_equal(get_positions_reference(torch.from_numpy(data), plan).numpy(), positions)
+    with force_reference():
         assert np.array_equal(packed(torch.from_numpy(positions), plan), data)
         assert np.array_equal(get_positions(data, plan), positions)
 
@@ -140,7 +127,7 @@ def test_writing_refuses_what_does_not_ascend_in_its_segment(group, data):
     assert not out[:16].any()
     assert not out[16 + plan.nbytes :].any()
     with pytest.raises(ValueError, match="the positions do not"):
-        put_positions_plainly(torch.from_numpy(changed), plan)
+        put_positions_reference(torch.from_numpy(changed), plan)
 
 
 def outcome(read):
@@ -167,14 +154,14 @@ def mangled(data, rng):
 
 
 @given(groups, st.integers(0, 999))
-def test_hostile_bytes_are_refused_as_plainly(group, seed):
+def test_hostile_bytes_are_refused_as_reference(group, seed):
     plan, positions = group
     data, rng = packed(positions, plan), np.random.default_rng(seed)
     for _ in range(20):
         changed = mangled(data, rng)
         compiled = outcome(lambda changed=changed: get_positions(changed, plan))
         assert compiled == outcome(
-            lambda changed=changed: get_positions_plainly(torch.from_numpy(changed), plan)
+            lambda changed=changed: get_positions_reference(torch.from_numpy(changed), plan)
         )
         if compiled != "refused":
             assert np.array_equal(packed(np.array(compiled, np.int64), plan), changed)
@@ -271,22 +258,22 @@ def test_codes_equal_the_plain_ones(case):
     codes, (bases, bounds, counts), used, grid, top = code_case(case)
     data = np.full(code_bytes(int(counts.sum()), *grid[1:]), 0xAA, np.uint8)
     put_codes(codes, bases, bounds, used, *grid, data)
-    assert np.array_equal(data, put_codes_plainly(codes, bases, bounds, counts, *grid).numpy())
+    assert np.array_equal(data, put_codes_reference(codes, bases, bounds, counts, *grid).numpy())
     read = get_codes(data, bases, bounds, used, *grid, top)
     assert read.dtype == codes.dtype
     assert torch.equal(read, codes)
-    assert torch.equal(get_codes_plainly(torch.from_numpy(data), bases, bounds, counts, *grid, top), codes)
+    assert torch.equal(get_codes_reference(torch.from_numpy(data), bases, bounds, counts, *grid, top), codes)
 
 
 @given(code_groups, st.integers(0, 999))
-def test_hostile_codes_are_refused_as_plainly(case, seed):
+def test_hostile_codes_are_refused_as_reference(case, seed):
     codes, (bases, bounds, counts), used, grid, top = code_case(case)
-    data = put_codes_plainly(codes, bases, bounds, counts, *grid).numpy()
+    data = put_codes_reference(codes, bases, bounds, counts, *grid).numpy()
     rng = np.random.default_rng(seed)
     for _ in range(3):
         changed = mangled(data, rng)
         plain = outcome(
-            lambda changed=changed: get_codes_plainly(
+            lambda changed=changed: get_codes_reference(
                 torch.from_numpy(changed), bases, bounds, counts, *grid, top
             )
         )
@@ -303,7 +290,7 @@ def test_writing_refuses_codes_outside_the_grid(case, wrong, data):
     codes[int(bounds[s])] = wrong
     out = np.zeros(code_bytes(int(counts.sum()), *grid[1:]), np.uint8)
     try:
-        plain = put_codes_plainly(codes, bases, bounds, counts, *grid)
+        plain = put_codes_reference(codes, bases, bounds, counts, *grid)
     except ValueError:
         with pytest.raises(ValueError, match="none of"):
             put_codes(codes, bases, bounds, used, *grid, out)
@@ -328,7 +315,7 @@ def test_threads_do_not_change_codes(symbols, monkeypatch):
             put_codes(codes, bases, bounds, used, *grid, data)
             found.append((data.tolist(), get_codes(data, bases, bounds, used, *grid, top).tolist()))
     assert found[0] == found[1] == found[2]
-    assert np.array_equal(found[0][0], put_codes_plainly(codes, bases, bounds, used, *grid).numpy())
+    assert np.array_equal(found[0][0], put_codes_reference(codes, bases, bounds, used, *grid).numpy())
 
 
 def test_bases_that_lead_beyond_the_levels_are_refused():

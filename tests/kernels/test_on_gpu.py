@@ -12,7 +12,6 @@ from laconic.kernels import (
     Cuts,
     Levels,
     Purpose,
-    Step,
     Stream,
     _dispatch,
     group_codes,
@@ -27,14 +26,14 @@ SEGMENT = np.array([0]), np.array([0, 2]), np.array([2])  # base, bounds, used
 CALLS = {
     "top_k_positions": lambda: kernels.top_k_positions(X, 2),
     "top_k_segments": lambda: kernels.top_k_segments(X.to("meta"), None, Cuts.of([0], [4], 2)),
-    "round_to_levels": lambda: kernels.round_to_levels(Step(X), LEVELS),
-    "round_to_signs": lambda: kernels.round_to_signs(Step(X)),
-    "largest_magnitude": lambda: kernels.largest_magnitude(Step(X)),
+    "round_to_levels": lambda: kernels.round_to_levels(X, LEVELS),
+    "round_to_signs": lambda: kernels.round_to_signs(X),
+    "largest_magnitude": lambda: kernels.largest_magnitude(X),
     "words": lambda: Stream(seed=1).words(8, Purpose.COIN),
     "canonical_sum": lambda: kernels.canonical_sum(X),
     "squared_norm": lambda: kernels.squared_norm(X),
     "norm": lambda: kernels.norm(X, math.inf),
-    "mean_magnitude": lambda: kernels.mean_magnitude(Step(X)),
+    "mean_magnitude": lambda: kernels.mean_magnitude(X),
     "scatter_add_": lambda: kernels.scatter_add_(X.clone(), PLACES[0][None], NUMBERS[0][None]),
     "quantize_blocks": lambda: kernels.quantize_blocks(X, 3, 2),
     "dequantize_blocks": lambda: kernels.dequantize_blocks(CODES, LEVELS.table, X[:1], X[:1], 2),
@@ -65,9 +64,9 @@ def test_main_memory_is_no_gpu():
 
 
 def test_inside_plainly_nothing_is_compiled(monkeypatch):
-    monkeypatch.setattr(_dispatch, "loops", lambda name: pytest.fail("asked for loops"))
+    monkeypatch.setattr(_dispatch, "cpu_kernels", lambda name: pytest.fail("asked for loops"))
     long = torch.arange(10_000.0)
-    with _dispatch.plainly():
+    with _dispatch.force_reference():
         assert float(kernels.canonical_sum(long)) == 49_995_000
         assert kernels.top_k_positions(long, 2).tolist() == [9998, 9999]
 
@@ -78,4 +77,4 @@ def test_what_a_kernel_raises_of_its_arguments_is_raised():
 
     with pytest.raises(RuntimeError, match="size of tensor"):
         _dispatch.dispatch("scatter", wrong, lambda: pytest.fail("the plain form ran"))
-    assert _dispatch.loops("scatter") is not None
+    assert _dispatch.cpu_kernels("scatter") is not None

@@ -18,7 +18,6 @@ from laconic.formats.grids import (
 from laconic.kernels import (
     Levels,
     SegmentedInput,
-    Step,
     Stream,
     all_finite,
     cast_segments,
@@ -31,9 +30,9 @@ from laconic.kernels import (
     set_threads,
     sign_segments,
 )
-from laconic.kernels.blocks import quantize_blocks_plainly
-from laconic.kernels.rounding import _round_plainly
-from laconic.kernels.sums import canonical_sum_plainly, norm_plainly
+from laconic.kernels.reference.blocks import quantize_blocks_reference
+from laconic.kernels.reference.rounding import round_to_levels_reference
+from laconic.kernels.reference.sums import canonical_sum_reference, norm_reference
 from laconic.kernels.tables import SegmentTable, Vectors
 
 CPU = torch.device("cpu")
@@ -89,7 +88,7 @@ FLAVOURS = ["normal", "zeros", "mixed", "subnormal", "large"]
 
 
 def group(lengths, dtype, *, memory=True, flat=False, seed=0, flavours=FLAVOURS):
-    """An input of so many segments, and a step for each of them."""
+    """An input of so many segments, and the numbers of each of them."""
     xs = [numbers(n, dtype, seed + i, flavours[(seed + i) % len(flavours)]) for i, n in enumerate(lengths)]
     ends = np.cumsum(lengths)
     numbers_ = tuple(11 * i + seed % 5 for i in range(len(lengths)))
@@ -97,13 +96,13 @@ def group(lengths, dtype, *, memory=True, flat=False, seed=0, flavours=FLAVOURS)
     table = SegmentTable(starts, tuple(lengths), tuple(lengths), numbers_)
     x = Vectors.flat(torch.cat(xs), table.start_array) if flat else Vectors.of(xs)
     if not memory:
-        return SegmentedInput.of(x, table), [Step(one) for one in xs]
+        return SegmentedInput.of(x, table), [one.to(wide(dtype)) for one in xs]
     # Memories lie in another order than the segments, with gaps.
     held = torch.randn(2 * sum(lengths), generator=torch.Generator().manual_seed(seed), dtype=wide(dtype))
     places = np.cumsum([0, *(2 * n for n in lengths[:0:-1])])[::-1].copy()
     hs = [held[start : start + n] for start, n in zip(places, lengths, strict=True)]
     return SegmentedInput.of(x, table, Vectors.flat(held, places)), [
-        Step(one, h) for one, h in zip(xs, hs, strict=True)
+        one - h for one, h in zip(xs, hs, strict=True)
     ]
 
 
@@ -111,23 +110,23 @@ def levels_of(grid, dtype):
     return Levels(level_table(grid, wide(dtype), CPU), grid.window(wide(dtype)))
 
 
-def each(steps, function):
-    return [function(step, i) for i, step in enumerate(steps)]
+def each(rows, function):
+    return [function(row, i) for i, row in enumerate(rows)]
 
 
-def check_rounding(inp, steps, grid, draw, scaled):
+def check_rounding(inp, rows, grid, draw, scaled):
     levels = levels_of(grid, inp.x.dtype)
-    scales = [norm_plainly(step.numbers(), 2).to(inp.dtype).reshape(1) for step in steps]
+    scales = [norm_reference(row, 2).to(inp.dtype).reshape(1) for row in rows]
     scales = [scale.clamp(max=torch.finfo(inp.dtype).max) for scale in scales] if scaled else None
     codes, finite = round_segments(inp, levels, draw, scale=None if scales is None else torch.cat(scales))
     assert finite
     number = inp.numbers.tolist()
     expected = each(
-        steps,
-        lambda step, i: _round_plainly(
-            step,
+        rows,
+        lambda row, i: round_to_levels_reference(
+            row,
             levels,
-            None if draw is None else draw.at(number[i]),
+            None if draw is None else draw.at(number[i]).origin(),
             None,
             None if scales is None else scales[i],
         ),
@@ -135,14 +134,14 @@ def check_rounding(inp, steps, grid, draw, scaled):
     same(codes, torch.cat(expected))
 
 
-def check_all(inp, steps):
-    same(sign_segments(inp), torch.cat([torch.where(s.numbers() < 0, -1, 1).to(torch.int8) for s in steps]))
-    wides = [step.numbers().to(torch.float64) for step in steps]
-    means = [canonical_sum_plainly(x.abs() / x.numel()) for x in wides]
+def check_all(inp, rows):
+    same(sign_segments(inp), torch.cat([torch.where(row < 0, -1, 1).to(torch.int8) for row in rows]))
+    wides = [row.to(torch.float64) for row in rows]
+    means = [canonical_sum_reference(x.abs() / x.numel()) for x in wides]
     same(mean_magnitudes(inp), torch.stack(means))
     for p in (1, 2, math.inf):
-        same(norms(inp, p), torch.stack([norm_plainly(x, p) for x in wides]))
-    same(largest_magnitudes(inp), torch.stack([step.numbers().abs().amax() for step in steps]))
+        same(norms(inp, p), torch.stack([norm_reference(x, p) for x in wides]))
+    same(largest_magnitudes(inp), torch.stack([row.abs().amax() for row in rows]))
     assert all_finite(inp)
     for grid, draw, scaled in (
         (GRIDS[0], DRAW, False),
@@ -153,10 +152,10 @@ def check_all(inp, steps):
         (GRIDS[4], DRAW, True),
         (GRIDS[5], DRAW, True),
     ):
-        check_rounding(inp, steps, grid, draw, scaled)
+        check_rounding(inp, rows, grid, draw, scaled)
     for count, block in ((7, 1024), (127, 100), (3, 3000)):
         *found, finite = quantize_block_segments(inp, count, block)
-        expected = [quantize_blocks_plainly(step.numbers(), count, block) for step in steps]
+        expected = [quantize_blocks_reference(row, count, block) for row in rows]
         assert finite
         for one, other in zip(found, zip(*expected, strict=True), strict=True):
             same(one, torch.cat(other))
@@ -164,7 +163,7 @@ def check_all(inp, steps):
         values, finite = cast_segments(inp, dtype)
         most = min(torch.finfo(dtype).max, torch.finfo(inp.dtype).max)
         assert finite
-        same(values, torch.cat([step.numbers().clamp(-most, most).to(dtype) for step in steps]))
+        same(values, torch.cat([row.clamp(-most, most).to(dtype) for row in rows]))
 
 
 @pytest.mark.parametrize("memory", [False, True], ids=["alone", "memory"])
@@ -179,7 +178,7 @@ def test_short_and_long_segments(dtype, memory, threads):
 @given(data=st.data())
 def test_any_lengths(data):
     lengths = data.draw(st.lists(st.integers(1, 5000), min_size=1, max_size=9))
-    inp, steps = group(
+    inp, rows = group(
         lengths,
         data.draw(st.sampled_from(DTYPES)),
         memory=data.draw(st.booleans()),
@@ -189,7 +188,7 @@ def test_any_lengths(data):
     share, segmented._SHARE = segmented._SHARE, 1 << data.draw(st.integers(6, 13))
     set_threads(data.draw(st.integers(1, 3)))
     try:
-        check_all(inp, steps)
+        check_all(inp, rows)
     finally:
         set_threads(None)
         segmented._SHARE = share
@@ -211,7 +210,7 @@ def test_kept_columns_are_segments():
     table = SegmentTable((0, 100, 200), (100, 100, 100), (5, 1, 7), (4, 2, 9))
     values = torch.randn(13, generator=torch.Generator().manual_seed(1))
     inp = SegmentedInput.of_kept(values, table)
-    check_all(inp, [Step(part) for part in values.split([5, 1, 7])])
+    check_all(inp, list(values.split([5, 1, 7])))
 
 
 @pytest.mark.parametrize("position", [0, 70_000, 199_999])
@@ -220,12 +219,12 @@ def test_the_largest_number_may_come_late(position, threads):
     x = torch.full((200_000,), 2.0**-140)
     x[100:120_000] = 1.0
     x[position] = 2.0**126
-    inp, steps = (
+    inp, rows = (
         SegmentedInput.of_kept(x, SegmentTable((0, 9), (9, 199_991), (9, 199_991), (0, 1))),
-        [Step(x[:9]), Step(x[9:])],
+        [x[:9], x[9:]],
     )
-    check_rounding(inp, steps, GRIDS[0], DRAW, False)
-    check_rounding(inp, steps, GRIDS[0], None, False)
+    check_rounding(inp, rows, GRIDS[0], DRAW, False)
+    check_rounding(inp, rows, GRIDS[0], None, False)
 
 
 @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
@@ -264,21 +263,21 @@ def test_a_difference_that_overflows_is_seen():
 
 
 def test_a_base_of_each_segment(threads):
-    inp, steps = group([3, 5000, 20_000], torch.float32)
+    inp, rows = group([3, 5000, 20_000], torch.float32)
     levels = levels_of(GRIDS[0], torch.float32)
     base = torch.tensor([3, 0, 140])
     codes, _ = round_segments(inp, levels, DRAW, base=base)
     draws = [DRAW.at(number) for number in inp.numbers.tolist()]
     expected = [
-        _round_plainly(step, levels, draw, one, None)
-        for step, draw, one in zip(steps, draws, base.split(1), strict=True)
+        round_to_levels_reference(row, levels, draw.origin(), one, None)
+        for row, draw, one in zip(rows, draws, base.split(1), strict=True)
     ]
     same(codes, torch.cat(expected))
 
 
 def test_other_norms_are_those_of_each_segment():
-    inp, steps = group([3, 5000], torch.float32)
-    same(norms(inp, 3.0), torch.stack([norm_plainly(step.numbers(), 3.0) for step in steps]))
+    inp, rows = group([3, 5000], torch.float32)
+    same(norms(inp, 3.0), torch.stack([norm_reference(row, 3.0) for row in rows]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -286,11 +285,11 @@ def test_the_definitions_alone(dtype, monkeypatch):
     """What runs where nothing can be compiled."""
     from laconic.kernels import _dispatch
 
-    inp, steps = group([3, 1, 5000, 64], dtype)
-    with _dispatch.plainly():
-        check_all(inp, steps)
+    inp, rows = group([3, 1, 5000, 64], dtype)
+    with _dispatch.force_reference():
+        check_all(inp, rows)
     empty = SegmentedInput.of_kept(torch.empty(0, dtype=dtype), SegmentTable((), (), (), ()))
-    with _dispatch.plainly():
+    with _dispatch.force_reference():
         assert mean_magnitudes(empty).shape == sign_segments(empty).shape == norms(empty, 2).shape == (0,)
 
 

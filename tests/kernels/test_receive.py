@@ -17,12 +17,14 @@ from laconic.formats.grids import (
     signed_table,
 )
 from laconic.kernels import group_decode, receive, segments
-from laconic.kernels._dispatch import plainly
-from laconic.kernels._narrow import code_dtype
+from laconic.kernels._code_dtypes import code_dtype
+from laconic.kernels._dispatch import force_reference
+from laconic.kernels.cpu.receive import STREAMED
 from laconic.kernels.cpu.threads import using_threads
-from laconic.kernels.group_decode import decode, decode_plainly
+from laconic.kernels.group_decode import decode
 from laconic.kernels.receive import Received, add_nodes, undo_nodes
-from laconic.kernels.segments import add_segments, copy_segments, segment_of
+from laconic.kernels.reference.group_decode import decode_reference
+from laconic.kernels.segments import add_segments, copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
 
 CPU = torch.device("cpu")
@@ -164,7 +166,7 @@ def test_compiled_equals_plain_for_any_number_of_threads(case, out, commit, reme
     if not remembered and (out is None or (case.dtype == torch.float64) != (out == torch.float64)):
         return
     arguments = (case, out, commit, remembered, record and remembered)
-    with plainly():
+    with force_reference():
         expected = run(*arguments)
     assert run(*arguments) == expected
     worth, receive._WORTH = receive._WORTH, 1
@@ -181,7 +183,7 @@ def test_compiled_equals_plain_for_any_number_of_threads(case, out, commit, reme
 def test_segments_longer_than_a_tile(dense, grid):
     case = draw_case(3, [40_000, 5, 20_000], 3, dense, grid, torch.float32, torch.bfloat16, 1000, False, True)
     for out in (None, torch.float32, torch.bfloat16):
-        with plainly():
+        with force_reference():
             expected = run(case, out, True, True, True)
         assert run(case, out, True, True, True) == expected
         with using_threads(2):
@@ -203,6 +205,32 @@ def test_additions_go_by_node():
     assert memory.tolist() == [5.0, 3.0]
 
 
+@pytest.mark.parametrize("commit", [True, False])
+@pytest.mark.parametrize("dtype", REALS)
+def test_long_sums_are_written_past_the_caches(dtype, commit):
+    """Segments that start and end anywhere, with other numbers beside them."""
+    numels, starts = (STREAMED, 3, 70_001), (5, STREAMED + 6, STREAMED + 11)
+    table = SegmentTable(starts, numels, numels, (0, 1, 2))
+    generator = torch.Generator().manual_seed(0)
+    memory = torch.randn(starts[-1] + numels[-1] + 9, generator=generator, dtype=dtype)
+    positions = torch.cat([torch.arange(n) for n in numels])
+    values = torch.randn(len(positions), generator=generator)
+    node = Received(values, positions)
+    found = []
+    for context in (lambda: using_threads(1), force_reference):
+        for remembered in (True, False):
+            own, out = memory.clone(), torch.full_like(memory, 7.0)
+            held, written = (Vectors.flat(each, table.start_array) for each in (own, out))
+            with context():
+                add_nodes(held if remembered else None, [node], [0.5], table, out=written, commit=commit)
+            found.append((own, out))
+            assert out[:5].tolist() == [7.0] * 5
+            assert out[-9:].tolist() == [7.0] * 9
+    for (own, out), (own_expected, out_expected) in zip(found[:2], found[2:], strict=True):
+        assert torch.equal(own, own_expected)
+        assert torch.equal(out, out_expected)
+
+
 def wrong_positions(numel, k):
     """Positions of which one leaves the segment, or that are out of order."""
     good = torch.arange(k)
@@ -221,7 +249,7 @@ def test_positions_outside_or_out_of_order_are_refused(remembered, threads, monk
         room = torch.zeros(70)
         vectors = Vectors.flat(room, table.start_array)
         node = Received(torch.ones(20), torch.cat((torch.arange(10), positions)))
-        for context in (using_threads(threads), plainly()):
+        for context in (using_threads(threads), force_reference()):
             with context, pytest.raises(IndexError, match="outside"):
                 add_nodes(vectors if remembered else None, [node], [1.0], table, out=vectors)
         assert not room[:10].any()
@@ -236,7 +264,7 @@ def test_codes_without_a_level_are_refused(dense):
     levels = torch.tensor([-1.0, 0.0, 1.0])
     for code in (2, -2, 127, -128):
         node = Received(torch.tensor([0, 1, code, 0], dtype=torch.int8), None if dense else torch.arange(4))
-        for context in (using_threads, lambda _: plainly()):
+        for context in (using_threads, lambda _: force_reference()):
             with context(1), pytest.raises(IndexError, match="level"):
                 add_nodes(vectors, [node], [1.0], table, levels=levels)
             with context(1), pytest.raises(IndexError, match="level"):
@@ -271,7 +299,7 @@ def test_a_silent_group_leaves_the_memory_and_writes_it():
     table = SegmentTable((0, 3), (3, 2), (0, 0), (0, 1))
     memory, out = torch.arange(5.0), torch.zeros(5)
     both = [Vectors.flat(tensor, table.start_array) for tensor in (memory, out)]
-    for context in (using_threads(1), plainly()):
+    for context in (using_threads(1), force_reference()):
         out.zero_()
         with context:
             add_nodes(both[0], [Received(torch.empty(0))] * 2, [0.5, 0.5], table, out=both[1])
@@ -287,7 +315,7 @@ def test_decoded_numbers_equal_the_plain_ones(case):
                 node.values, case.table, case.options["levels"], node.scale, node.low, case.options["block"],
                 node.factors, case.dtype,
             )  # fmt: skip
-            expected = bits(decode_plainly(*arguments))
+            expected = bits(decode_reference(*arguments))
             for threads in (1, 2):
                 with using_threads(threads):
                     assert bits(decode(*arguments)) == expected
@@ -351,5 +379,5 @@ def test_sums_and_copies_of_segments(seed, numels, dtype, left, right):
 
 def test_a_segment_shares_its_memory():
     vector = torch.zeros(5, dtype=torch.bfloat16)
-    segment_of(Vectors.flat(vector, np.array([0, 2])), 1, 3).fill_(1.0)
+    Vectors.flat(vector, np.array([0, 2])).segment(1, 3).fill_(1.0)
     assert vector.tolist() == [0.0, 0.0, 1.0, 1.0, 1.0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from laconic.kernels import rice
-from laconic.kernels._dispatch import plainly
+from laconic.kernels._dispatch import force_reference
 
 
 @st.composite
@@ -24,7 +24,7 @@ def positions(draw):
 def agree(function, *arguments):
     """What both forms return, or None where both refuse."""
     fast = outcome(function, *arguments)
-    with plainly():
+    with force_reference():
         plain = outcome(function, *arguments)
     assert (fast is None) == (plain is None), (function, fast, plain)
     if fast is None:

@@ -12,13 +12,12 @@ from laconic.formats.grids import ExponentialLevels, GeometricGrid, UniformLevel
 from laconic.kernels import (
     Levels,
     Purpose,
-    Step,
     Stream,
     base_below,
     largest_magnitude,
     round_to_levels,
     round_to_signs,
-    steps,
+    segmented,
 )
 
 GRIDS = [
@@ -38,7 +37,7 @@ def levels_of(grid, dtype):
 
 
 def compiled(monkeypatch, on):
-    monkeypatch.setattr(steps, "_LONG", 1 if on else 2**62)
+    monkeypatch.setattr(segmented, "_LONG", 1 if on else 2**62)
 
 
 @pytest.fixture(params=[True, False], ids=["compiled", "plain"])
@@ -70,16 +69,16 @@ def test_codes_are_those_of_exact_arithmetic(grid, data):
         drawn.append(sign * (above if Fraction(word, 2**32) < Fraction(share) else below))
     x = torch.tensor(numbers, dtype=torch.float64)
     for length in (1, 2**62):
-        before, steps._LONG = steps._LONG, length
+        before, segmented._LONG = segmented._LONG, length
         try:
             if isinstance(grid, GeometricGrid):
-                assert round_to_levels(Step(x), levels).tolist() == nearest
-                assert round_to_levels(Step(x), levels, draw).tolist() == drawn
+                assert round_to_levels(x, levels).tolist() == nearest
+                assert round_to_levels(x, levels, draw).tolist() == drawn
             else:
-                found = round_to_levels(Step(x), levels, draw)
+                found = round_to_levels(x, levels, draw)
                 assert bool((found - torch.tensor(drawn)).abs().max() <= 1)
         finally:
-            steps._LONG = before
+            segmented._LONG = before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -98,7 +97,7 @@ def test_all_levels_and_their_neighbours_have_the_same_codes(grid, dtype, monkey
             found = {}
             for on in (True, False):
                 compiled(monkeypatch, on)
-                found[on] = round_to_levels(Step(some), levels, draw)
+                found[on] = round_to_levels(some, levels, draw)
             assert found[True].dtype == found[False].dtype
             assert torch.equal(found[True], found[False])
 
@@ -113,7 +112,7 @@ def test_codes_are_as_narrow_as_the_number_of_levels_lets_them(top, dtype, long)
     expected = torch.cat((torch.arange(top + 1), -torch.arange(1, top + 1))).repeat(2, 3)
     for draw, scale in ((None, None), (Stream(seed=1), torch.tensor([[1.0], [2.0]]))):
         target = x if scale is None else x * scale
-        codes = round_to_levels(Step(target), levels, draw, scale=scale)
+        codes = round_to_levels(target, levels, draw, scale=scale)
         assert codes.dtype == dtype
         assert torch.equal(codes.to(torch.int64), expected)
 
@@ -132,7 +131,7 @@ def test_up_to_a_base_there_is_only_zero(dtype, base, monkeypatch):
             found = {}
             for on in (True, False):
                 compiled(monkeypatch, on)
-                found[on] = round_to_levels(Step(x), levels, draw, base=torch.tensor([base]))
+                found[on] = round_to_levels(x, levels, draw, base=torch.tensor([base]))
             assert torch.equal(found[True], found[False])
             kept = found[True][found[True] > 0]
             assert len(kept)
@@ -142,7 +141,7 @@ def test_up_to_a_base_there_is_only_zero(dtype, base, monkeypatch):
 def test_a_window_hangs_from_the_largest_number(long):
     levels = Levels(torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0, 16.0]), window=2)
     assert base_below(torch.tensor([5.0]), levels).tolist() == [2]
-    assert round_to_levels(Step(torch.tensor([5.0, 3.0, 2.0, 1.9])), levels).tolist() == [3, 3, 3, 0]
+    assert round_to_levels(torch.tensor([5.0, 3.0, 2.0, 1.9]), levels).tolist() == [3, 3, 3, 0]
 
 
 @pytest.mark.parametrize("position", [0, 70_000, 199_999])
@@ -155,9 +154,9 @@ def test_the_largest_number_may_come_late(position, monkeypatch):
     kept = x.clone()
     for draw in (None, Stream(seed=2)):
         compiled(monkeypatch, False)
-        expected = round_to_levels(Step(x), levels, draw)
+        expected = round_to_levels(x, levels, draw)
         compiled(monkeypatch, True)
-        assert torch.equal(round_to_levels(Step(x), levels, draw), expected)
+        assert torch.equal(round_to_levels(x, levels, draw), expected)
     assert torch.equal(x, kept)
 
 
@@ -167,13 +166,13 @@ def test_numbers_that_are_not_finite_break_nothing(long):
     for grid in GRIDS:
         levels = levels_of(grid, torch.float32)
         for scale in (None, torch.ones(1)):
-            codes = round_to_levels(Step(x), levels, Stream(seed=1), base=torch.zeros(1).long(), scale=scale)
+            codes = round_to_levels(x, levels, Stream(seed=1), base=torch.zeros(1).long(), scale=scale)
             assert int(codes.to(torch.int64).abs().max()) <= levels.top
 
 
 def test_signs_and_largest_magnitudes(long):
     x = torch.tensor([[0.0, -0.0, -3.0, 2.0], [1.0, -1.0, -1e-45, 0.0]])
-    codes = round_to_signs(Step(x))
+    codes = round_to_signs(x)
     assert codes.dtype == torch.int8
     assert codes.tolist() == [[1, 1, -1, 1], [1, -1, -1, 1]]
-    assert largest_magnitude(Step(x)).tolist() == [[3.0], [1.0]]
+    assert largest_magnitude(x).tolist() == [[3.0], [1.0]]

@@ -14,7 +14,7 @@ SAME = """
 import warnings
 import torch
 from laconic.kernels import Cuts, scatter_add_, select_segments, top_k_positions, top_k_segments
-from laconic.kernels.selection import top_k_segments_reference
+from laconic.kernels.reference.selection import top_k_segments_reference
 from laconic.kernels.tables import Vectors
 
 def work():
@@ -111,7 +111,7 @@ assert loop(one)(1) == 2
 
 @pytest.mark.parametrize("keeps", [True, False])
 def test_whether_compiled_code_is_kept(keeps, monkeypatch):
-    jit = _dispatch.loops("_jit")
+    jit = _dispatch.cpu_kernels("_jit")
     if not keeps:
         monkeypatch.setattr(jit, "njit", _without_a_folder(jit.njit))
     assert keeps_compiled() == keeps

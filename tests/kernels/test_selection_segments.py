@@ -12,7 +12,8 @@ from moving import move_top_k_
 
 from laconic.kernels import Cuts, _dispatch, set_threads, top_k_segments
 from laconic.kernels.cpu import selection, topk_bounds, topk_shared
-from laconic.kernels.selection import accumulation_dtype, top_k_segments_reference
+from laconic.kernels.reference.selection import top_k_segments_reference
+from laconic.kernels.tables import accumulation_dtype
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -57,7 +58,7 @@ def check_moved(memory, cuts, target, salt):
     """Moved in one reading as by selection and scattering; and it can be put back."""
     start, expected = memory.clone(), memory.clone()
     found = move_top_k_(memory, cuts, target, salt=salt)
-    with _dispatch.plainly():
+    with _dispatch.force_reference():
         same(found, move_top_k_(expected, cuts, target))
     same((memory,), (expected,))
     places = found.positions + torch.from_numpy(cuts.starts.repeat(cuts.kept))

@@ -13,7 +13,7 @@ import torch
 from laconic.kernels import Cuts, get_threads, set_threads, top_k_segments
 from laconic.kernels.cpu import selection
 from laconic.kernels.cpu.threads import in_threads
-from laconic.kernels.selection import top_k_segments_reference
+from laconic.kernels.reference.selection import top_k_segments_reference
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ import os, signal, sys, threading
 import torch
 import laconic
 from laconic.kernels import Cuts, set_threads, top_k_segments
-from laconic.kernels.selection import top_k_segments_reference
+from laconic.kernels.reference.selection import top_k_segments_reference
 from laconic.kernels.cpu import selection
 
 signal.alarm(100)

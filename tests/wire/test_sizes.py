@@ -7,7 +7,7 @@ import torch
 import laconic as lc
 from laconic.bench import wire as bench
 from laconic.formats import group_formats, sizes
-from laconic.kernels.group_positions import position_plan
+from laconic.kernels.position_plan import position_plan
 
 
 def known(layout, compressor):

@@ -25,8 +25,8 @@ from laconic.compressors import (
 )
 from laconic.feedback import DCGD, EF21, Feedback, Sender
 from laconic.kernels import get_threads, set_threads, top_k_positions
-from laconic.kernels._dispatch import plainly
-from laconic.kernels._selection_plain import top_k_reference
+from laconic.kernels._dispatch import force_reference
+from laconic.kernels.reference.selection import top_k_positions_reference
 from laconic.layout import Layout
 from laconic.messages import Message
 
@@ -134,7 +134,7 @@ def reading(device: torch.device, g: Tensor, h: Tensor) -> dict[str, Callable[[]
     if device.type == "cpu":
         from laconic.kernels import _dispatch
 
-        if (loops := _dispatch.loops("reading")) is not None:
+        if (loops := _dispatch.cpu_kernels("reading")) is not None:
             found["read"] = lambda: loops.read_all(g, h)
     else:
         other = torch.empty_like(g)
@@ -193,7 +193,7 @@ def _is_defined(feedback: Feedback, layout: Layout, g: Tensor, h: Tensor) -> boo
     """Whether message and memory are those of the plain loops."""
     sender, other = (sender_of(feedback, layout, h) for _ in range(2))
     found = step_of(sender, g).dense()
-    with plainly():
+    with force_reference():
         defined = step_of(other, g).dense()
     mine, theirs = sender.state_dict(), other.state_dict()
     alike = all(torch.equal(v, theirs[key]) for key, v in mine.items() if isinstance(v, Tensor))
@@ -208,7 +208,7 @@ def measure_small(d: int, goal: str, repeats: int) -> SmallRow:
             {"ours": lambda: top_k_positions(x, k), "topk": lambda: torch.topk(x.abs(), k, sorted=False)},
             100 * repeats,
         )
-    equal = torch.equal(top_k_positions(x, k), top_k_reference(x, k))
+    equal = torch.equal(top_k_positions(x, k), top_k_positions_reference(x, k))
     return SmallRow(d, 1e6 * least["ours"], 1e6 * least["topk"], goal, equal)
 
 
@@ -270,7 +270,7 @@ def measure_rate(name: str, compressor: Compressor, goal: str, d: int, repeats: 
             },
             repeats,
         )
-        with plainly():
+        with force_reference():
             slow = Clock(g.device).seconds(lambda: step_of(senders["direct"], g))
         equal = all(_is_defined(method, layout, g, h) for method in methods.values())
     rate = 4e-9 * d

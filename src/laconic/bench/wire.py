@@ -14,13 +14,8 @@ from laconic.demo._text import read_corpus, share, windows
 from laconic.feedback import EF21
 from laconic.formats.sizes import FRAME_BYTES, base_bytes, side_bytes, value_bytes
 from laconic.kernels import Stream, warm_up_packing
-from laconic.kernels.group_positions import (
-    get_adaptive,
-    get_positions,
-    position_plan,
-    put_adaptive,
-    put_positions,
-)
+from laconic.kernels.group_positions import get_adaptive, get_positions, put_adaptive, put_positions
+from laconic.kernels.position_plan import position_plan
 from laconic.kernels.tables import Integers
 from laconic.layout import Layout
 from laconic.messages import Message

@@ -4,13 +4,14 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from laconic.compressors._constants import Constants
 from laconic.compressors._not_finite import require_all_finite
 from laconic.compressors._quantizer import Quantizer
 from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.formats.grids import BlockLevels
-from laconic.kernels import SegmentedInput, Step, Stream, quantize_block_segments, quantize_blocks
+from laconic.kernels import SegmentedInput, Stream, quantize_block_segments, quantize_blocks
 from laconic.messages import Group, Part
 
 
@@ -54,13 +55,13 @@ class BlockQuantizer(Quantizer):
         if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
             raise ValueError(f"block must be an int >= 1, got {self.block!r}")
 
-    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
+    def part(self, x: Tensor, draw: Stream) -> Part:  # noqa: ARG002
         """A code for each value; the smallest and the span of magnitudes of each block."""
-        codes, low, span = quantize_blocks(step, (1 << (self.bits - 1)) - 1, self.block)
+        codes, low, span = quantize_blocks(x, (1 << (self.bits - 1)) - 1, self.block)
         return Part(
-            d=step.d,
+            d=x.shape[-1],
             values=codes,
-            dtype=step.dtype,
+            dtype=accumulation_dtype(x.dtype),
             grid=BlockLevels(self.bits),
             scale=span,
             low=low,

@@ -10,8 +10,8 @@ from laconic.compressors._constants import Constants
 from laconic.compressors._job import Compressed, Job
 from laconic.compressors._not_finite import require_all_finite
 from laconic.compressors._quantizer import Quantizer
-from laconic.formats import GroupFormat, Kind, SegmentFormat
-from laconic.kernels import SegmentedInput, Step, Stream, cast_segments
+from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
+from laconic.kernels import SegmentedInput, Stream, cast_segments
 from laconic.messages import Group, Message, Part
 
 
@@ -78,12 +78,13 @@ class Cast(Quantizer):
         if self.dtype not in _UNIT_ROUNDOFF:
             raise ValueError(f"Cast takes {', '.join(map(str, _UNIT_ROUNDOFF))}, got {self.dtype}")
 
-    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
+    def part(self, x: Tensor, draw: Stream) -> Part:  # noqa: ARG002
         """The rounded numbers."""
-        most = min(torch.finfo(self.dtype).max, torch.finfo(step.dtype).max)
-        values = torch.empty(step.x.shape, dtype=self.dtype, device=step.x.device)
-        values.copy_(step.numbers().clamp(-most, most))
-        return Part(d=step.d, values=values, dtype=self.dtype)
+        wide = accumulation_dtype(x.dtype)
+        most = min(torch.finfo(self.dtype).max, torch.finfo(wide).max)
+        values = torch.empty(x.shape, dtype=self.dtype, device=x.device)
+        values.copy_(x.to(wide).clamp(-most, most))
+        return Part(d=x.shape[-1], values=values, dtype=self.dtype)
 
     def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
         """As :meth:`part`, of all segments."""

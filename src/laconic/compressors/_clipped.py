@@ -13,7 +13,6 @@ from laconic.formats.grids import ClippedPowers
 from laconic.kernels import (
     Levels,
     SegmentedInput,
-    Step,
     Stream,
     largest_magnitude,
     largest_magnitudes,
@@ -54,12 +53,12 @@ class ClippedExponent(Quantizer):
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 7:
             raise ValueError(f"bits must be an int from 2 to 7, got {self.bits!r}")
 
-    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
+    def part(self, x: Tensor, draw: Stream) -> Part:  # noqa: ARG002
         """A sign and a level number for each coordinate."""
-        grid = ClippedPowers(self.bits)
-        levels = levels_of(grid, step.dtype, step.x.device)
-        codes = round_to_levels(step, levels, base=self._base(largest_magnitude(step), levels))
-        return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid)
+        grid, dtype = ClippedPowers(self.bits), accumulation_dtype(x.dtype)
+        levels = levels_of(grid, dtype, x.device)
+        codes = round_to_levels(x, levels, base=self._base(largest_magnitude(x), levels))
+        return Part(d=x.shape[-1], values=codes, dtype=dtype, grid=grid)
 
     def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
         """As :meth:`part`, of all segments."""
@@ -71,7 +70,7 @@ class ClippedExponent(Quantizer):
 
     def _base(self, largest: Tensor, levels: Levels) -> Tensor:
         # The span hangs from what the largest number is rounded to, not from the level above it.
-        highest = round_to_levels(Step(largest), levels, base=torch.zeros((), dtype=torch.int64))
+        highest = round_to_levels(largest, levels, base=torch.zeros((), dtype=torch.int64))
         return (highest.to(torch.int64) - (levels.window or 0)).clamp(min=0)
 
     def constants(self, d: int) -> Constants:

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
@@ -14,7 +15,6 @@ from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.formats.grids import ExponentialLevels, Grid, Signs, UniformLevels
 from laconic.kernels import (
     SegmentedInput,
-    Step,
     Stream,
     mean_magnitude,
     mean_magnitudes,
@@ -53,12 +53,13 @@ class _Dithering(Quantizer):
     def grid_and_norm(self) -> tuple[Grid, float]:
         """The levels, and p."""
 
-    def part(self, step: Step, draw: Stream) -> Part:
+    def part(self, x: Tensor, draw: Stream) -> Part:
         """The norm, and a sign and a level number for each coordinate."""
         grid, p = self.grid_and_norm()
-        levels, scale = levels_of(grid, step.dtype, step.x.device), as_scale(norm(step, p), step.dtype)
-        codes = round_to_levels(step, levels, draw, scale=scale)
-        return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid, scale=scale)
+        dtype = accumulation_dtype(x.dtype)
+        scale = as_scale(norm(x, p), dtype)
+        codes = round_to_levels(x, levels_of(grid, dtype, x.device), draw, scale=scale)
+        return Part(d=x.shape[-1], values=codes, dtype=dtype, grid=grid, scale=scale)
 
     def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
         """As :meth:`part`, of all segments."""
@@ -213,10 +214,11 @@ class ScaledSign(Quantizer):
 
     keeps_zeros = False
 
-    def part(self, step: Step, draw: Stream) -> Part:  # noqa: ARG002
+    def part(self, x: Tensor, draw: Stream) -> Part:  # noqa: ARG002
         """The mean magnitude and a sign for each coordinate."""
-        scale = as_scale(mean_magnitude(step), step.dtype)
-        return Part(d=step.d, values=round_to_signs(step), dtype=step.dtype, grid=Signs(), scale=scale)
+        dtype = accumulation_dtype(x.dtype)
+        scale = as_scale(mean_magnitude(x), dtype)
+        return Part(d=x.shape[-1], values=round_to_signs(x), dtype=dtype, grid=Signs(), scale=scale)
 
     def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
         """As :meth:`part`, of all segments."""

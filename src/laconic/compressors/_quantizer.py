@@ -10,7 +10,7 @@ from laconic.compressors._base import Compressor
 from laconic.compressors._job import Compressed, Job, nothing_to_undo
 from laconic.formats import GroupFormat
 from laconic.formats.grids import Grid, level_table
-from laconic.kernels import Levels, SegmentedInput, Step, Stream, add_segments
+from laconic.kernels import Levels, SegmentedInput, Stream, add_segments
 from laconic.messages import Group, Message, Part, add_nodes_
 
 
@@ -20,11 +20,11 @@ class Quantizer(Compressor):
     moves_memory = False
 
     @abstractmethod
-    def part(self, step: Step, draw: Stream) -> Part:
+    def part(self, x: Tensor, draw: Stream) -> Part:
         """What is sent of one segment.
 
         Args:
-            step: what is compressed, (..., d).
+            x: what is compressed, (..., d).
             draw: as for :meth:`encode`.
         """
 
@@ -43,7 +43,7 @@ class Quantizer(Compressor):
 
     def encode(self, x: Tensor, draw: Stream) -> Message:
         """A code or a narrower number for each coordinate."""
-        return Message((self.part(Step(x), draw),))
+        return Message((self.part(x, draw),))
 
     def compress_together(self, job: Job) -> Compressed | None:
         """A code or a narrower number for each coordinate of all segments, in one call."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
@@ -13,7 +14,7 @@ from laconic.compressors._not_finite import require_all_finite
 from laconic.compressors._quantizer import Quantizer, levels_of
 from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.formats.grids import GeometricGrid
-from laconic.kernels import SegmentedInput, Step, Stream, round_segments, round_to_levels
+from laconic.kernels import SegmentedInput, Stream, round_segments, round_to_levels
 from laconic.messages import Group, Part
 
 
@@ -36,12 +37,11 @@ class _GridRounding(Quantizer):
     def period(self) -> tuple[float, ...]:
         """The levels of one period of the grid."""
 
-    def part(self, step: Step, draw: Stream) -> Part:
+    def part(self, x: Tensor, draw: Stream) -> Part:
         """A sign and a level number for each coordinate."""
-        grid = GeometricGrid(self.period())
-        levels = levels_of(grid, step.dtype, step.x.device)
-        codes = round_to_levels(step, levels, draw if self.random else None)
-        return Part(d=step.d, values=codes, dtype=step.dtype, grid=grid)
+        grid, dtype = GeometricGrid(self.period()), accumulation_dtype(x.dtype)
+        codes = round_to_levels(x, levels_of(grid, dtype, x.device), draw if self.random else None)
+        return Part(d=x.shape[-1], values=codes, dtype=dtype, grid=grid)
 
     def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:
         """As :meth:`part`, of all segments."""

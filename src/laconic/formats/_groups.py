@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.formats._kinds import Kind, accumulation_dtype
-from laconic.kernels.group_positions import PositionPlan, position_plan
-from laconic.kernels.tables import Integers, SegmentTable
+from laconic.formats._kinds import Kind
+from laconic.kernels.position_plan import PositionPlan, position_plan
+from laconic.kernels.tables import Integers, SegmentTable, accumulation_dtype
 
 T = TypeVar("T")
 

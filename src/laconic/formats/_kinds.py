@@ -10,15 +10,6 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """The dtypes of numbers, by their code on the wire."""
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64; float32 for float32, float16 and bfloat16; TypeError for anything else."""
-    if dtype == torch.float64:
-        return torch.float64
-    if dtype in (torch.float32, torch.float16, torch.bfloat16):
-        return torch.float32
-    raise TypeError(f"laconic works on float16, bfloat16, float32 and float64 tensors, not on {dtype}")
-
-
 @dataclass(frozen=True)
 class Kind:
     """The columns of a group, and what their numbers are: alike for segments of unlike lengths.

@@ -12,8 +12,9 @@ import torch
 
 from laconic.formats._cursor import Cursor, WireError, varint
 from laconic.formats._groups import GroupFormat
-from laconic.formats._kinds import DTYPES, Kind, accumulation_dtype
+from laconic.formats._kinds import DTYPES, Kind
 from laconic.formats.grids import Grid, grid_of
+from laconic.kernels.tables import accumulation_dtype
 
 _COLUMNS = ("has_positions", "has_counts", "seeded", "sends_seed", "has_scale", "has_low")
 _FLAGS = (*_COLUMNS, "cells", "factors", "adaptive")

@@ -1,7 +1,8 @@
-"""The hot loops under the mathematics: counter-based randomness, canonical sums, exact selection.
+"""Kernels: counter-based randomness, canonical sums, exact selection, rounding, bit packing, receiving.
 
-This room knows tensors only: no compressor, no method, no process. What stands here in plain PyTorch
-is the definition; a faster form must equal it bit for bit.
+They know tensors only: no compressor, no method, no process. ``reference`` defines each in plain PyTorch or
+NumPy; ``cpu`` (numba) and ``gpu`` (Triton) hold faster forms, equal bit for bit, and the modules here check
+arguments and dispatch to one of them.
 """
 
 from laconic.kernels._cuts import Cuts as Cuts
@@ -26,6 +27,8 @@ from laconic.kernels.magnitudes import largest_magnitudes as largest_magnitudes
 from laconic.kernels.philox import SHARED as SHARED
 from laconic.kernels.philox import Purpose as Purpose
 from laconic.kernels.philox import Stream as Stream
+from laconic.kernels.reference.sums import canonical_prefix_sums as canonical_prefix_sums
+from laconic.kernels.reference.sums import shifted as shifted
 from laconic.kernels.rounding import round_segments as round_segments
 from laconic.kernels.rounding import round_to_levels as round_to_levels
 from laconic.kernels.rounding import round_to_signs as round_to_signs
@@ -38,13 +41,10 @@ from laconic.kernels.selection import Selected as Selected
 from laconic.kernels.selection import select_segments as select_segments
 from laconic.kernels.selection import top_k_positions as top_k_positions
 from laconic.kernels.selection import top_k_segments as top_k_segments
-from laconic.kernels.steps import Step as Step
-from laconic.kernels.sums import canonical_prefix_sums as canonical_prefix_sums
 from laconic.kernels.sums import canonical_sum as canonical_sum
 from laconic.kernels.sums import mean_magnitude as mean_magnitude
 from laconic.kernels.sums import mean_magnitudes as mean_magnitudes
 from laconic.kernels.sums import norm as norm
 from laconic.kernels.sums import norms as norms
-from laconic.kernels.sums import shifted as shifted
 from laconic.kernels.sums import squared_norm as squared_norm
 from laconic.kernels.sums import squared_norms as squared_norms

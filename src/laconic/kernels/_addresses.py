@@ -1,4 +1,4 @@
-"""Columns of several nodes by address, which one compiled call reads where they lie."""
+"""Arguments of compiled loops over groups: segments, and the columns of several nodes by address."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,32 +8,34 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels.group_decode import Factors, as_array, factor_array
-from laconic.kernels.tables import Integers, SegmentTable, Vectors
+from laconic.kernels.received import Factors, Received, is_dense
+from laconic.kernels.tables import Integers, SegmentTable, Vectors, bounds_of
 
 _SHORT: dict[torch.dtype, type[np.integer[Any]]] = {torch.bfloat16: np.int16, torch.float16: np.uint16}
 _CODES = (torch.int8, torch.int16, torch.int32)
+_NO_BLOCK = 1 << 40
+"""More columns than a segment has."""
 
 
-class Received(NamedTuple):
-    """The columns of one node's group.
+class Stretches(NamedTuple):
+    """A group's segments for compiled loops.
 
     Args:
-        values: (K,) numbers, or codes: int8, int16 or int32.
-        positions: int64 (K,), ascending in each segment and counted from its start; None where columns are
-            kept for every coordinate.
-        scale: in the accumulation dtype (S,), or one for each block; None: 1.
-        low: as scale, what is added to scaled magnitudes; None: nothing.
-        counts: int64 (S,), how many columns of each segment are used; None: all.
-        factors: (S,) what decoded numbers are multiplied by; None: 1.
+        offsets: (S + 1,): where each segment starts among the coordinates of all, and where the last ends.
+        bounds: (S + 1,), of the columns.
+        blocks: (S + 1,), of the blocks that share a scale.
+        block: columns of a block.
     """
 
-    values: Tensor
-    positions: Tensor | None = None
-    scale: Tensor | None = None
-    low: Tensor | None = None
-    counts: Integers | None = None
-    factors: Factors | None = None
+    offsets: Integers
+    bounds: Integers
+    blocks: Integers
+    block: int
+
+
+def stretches_of(table: SegmentTable, block: int | None) -> Stretches:
+    """The table's segments, cut into blocks of ``block`` columns; None: one each."""
+    return Stretches(bounds_of(table.numel_array), table.bounds, table.blocks(block), block or _NO_BLOCK)
 
 
 class Place(NamedTuple):
@@ -63,9 +65,18 @@ class Nodes(NamedTuple):
     one: np.floating[Any]
 
 
-def is_dense(nodes: Sequence[Received], table: SegmentTable) -> bool:
-    """Whether columns are kept for every coordinate."""
-    return bool(nodes) and nodes[0].positions is None and table.columns > 0
+def as_array(tensor: Tensor | None, dtype: torch.dtype) -> npt.NDArray[Any]:
+    """A tensor of one dimension and this dtype as a contiguous array; one without elements for None."""
+    if tensor is None:
+        tensor = torch.empty(0, dtype=dtype)
+    array: npt.NDArray[Any] = tensor.detach().to(dtype).contiguous().numpy()
+    return array
+
+
+def factor_array(factors: Factors | None, table: SegmentTable, dtype: torch.dtype) -> npt.NDArray[Any]:
+    """The factors, or ones, in the dtype: (S,)."""
+    kind = np.float64 if dtype == torch.float64 else np.float32
+    return np.ones(len(table.numels), kind) if factors is None else factors.astype(kind)
 
 
 def place_of(memory: Vectors | None, out: Vectors | None, dtype: torch.dtype, commit: bool) -> Place:

@@ -1,4 +1,4 @@
-"""Where a flat vector is cut into segments, and how many numbers each keeps."""
+"""Table of the segments and blocks of a flat vector, and how many numbers Top-k keeps of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Integers = npt.NDArray[np.int64]
+from laconic.kernels.tables import Integers, bounds_of
+
 Wish = int | Sequence[int] | Integers | Any
 """A number for all segments, or one for each: a sequence, a numpy array or a CPU tensor."""
 
@@ -79,7 +80,7 @@ class Cuts:
         odd = (rest > 0) & ((lasts < 1) | (lasts > rest))
         _refuse(odd, lasts, "keeps of its last block", "keep between 1 and all of its numbers")
         kept = length // blocks * keep + lasts
-        offsets = np.concatenate((np.zeros(1, np.int64), kept.cumsum()))
+        offsets = bounds_of(kept)
         most = int(np.where(keep < blocks, keep, 0).max(initial=0))
         most = max(most, int(np.where(lasts < rest, lasts, 0).max(initial=0)))
         end = int((first + length).max(initial=0))

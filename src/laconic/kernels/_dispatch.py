@@ -1,7 +1,7 @@
-"""Which form of a hot loop runs: one for the tensor's device, or the definition in plain PyTorch.
+"""Dispatch of each kernel to its form for the tensors' device, or to its reference; counters of what ran.
 
 numba may be missing, too old for the interpreter, or unable to compile for a processor, and Triton missing
-beside a GPU. Then the plain form runs, with the same result, and a warning says so once.
+beside a GPU. Then the reference runs, with the same result, and a warning says so once.
 """
 
 import importlib
@@ -17,26 +17,26 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-_found: dict[str, ModuleType | None] = {}
-_plain = False
-_ran: Counter[str] = Counter()
+_cpu_modules: dict[str, ModuleType | None] = {}
+_reference_only = False
+_counts: Counter[str] = Counter()
 
 
 def kernel_counts() -> dict[str, int]:
-    """How often each module of kernels has run in this process, by form: "cpu:selection", "plain:selection".
+    """How often each module of kernels ran in this process, by form: "cpu:selection", "reference:selection".
 
-    For tests of which way runs.
+    For tests of which form runs.
     """
-    return dict(_ran)
+    return dict(_counts)
 
 
 def on_gpu(tensor: Tensor) -> Any:
     """The kernels for GPUs, ``laconic.kernels.gpu``, where the tensor lies on one and Triton is there."""
-    return _triton() if tensor.is_cuda else None
+    return _gpu_kernels() if tensor.is_cuda else None
 
 
 @cache
-def _triton() -> ModuleType | None:
+def _gpu_kernels() -> ModuleType | None:
     try:
         return importlib.import_module("laconic.kernels.gpu")
     except ImportError as error:
@@ -50,34 +50,34 @@ def _triton() -> ModuleType | None:
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Inside, the definitions run in the place of the compiled loops, to be held or measured against them."""
-    global _plain  # noqa: PLW0603
-    before, _plain = _plain, True
+def force_reference() -> Iterator[None]:
+    """Inside, the references run in the place of compiled kernels, to be tested or measured against them."""
+    global _reference_only  # noqa: PLW0603
+    before, _reference_only = _reference_only, True
     try:
         yield
     finally:
-        _plain = before
+        _reference_only = before
 
 
-def loops(name: str) -> Any:
+def cpu_kernels(name: str) -> Any:
     """The module ``laconic.kernels.cpu.<name>``, or None where it cannot be had."""
-    if name not in _found:
+    if name not in _cpu_modules:
         # Imported here because numba takes longer to import than all the rest.
         try:
-            _found[name] = importlib.import_module(f"laconic.kernels.cpu.{name}")
+            _cpu_modules[name] = importlib.import_module(f"laconic.kernels.cpu.{name}")
             importlib.import_module("laconic.kernels.cpu._jit").forget_stale()
         except Exception as error:  # an unfit numba raises whatever it likes
             _give_up(name, error)
-    return _found[name]
+    return _cpu_modules[name]
 
 
 def dispatch(
     name: str,
     cpu: Callable[[Any], T] | None,
-    plain: Callable[[], T],
+    reference: Callable[[], T],
     *,
-    gpu: Callable[[Any], T] | None = None,
+    gpu: Callable[[Any], Any] | None = None,
     tensor: Tensor | None = None,
 ) -> T:
     """Run a kernel in the form for the device of its tensors, and count it.
@@ -85,29 +85,30 @@ def dispatch(
     A loop is compiled before it runs, so a failure to compile has changed nothing.
 
     Args:
-        name: of the module of loops ``laconic.kernels.cpu.<name>``.
+        name: of the module ``laconic.kernels.cpu.<name>``.
         cpu: is given that module; None where its loops do not take these arguments. Where they cannot be
-            imported or compiled, ``plain`` runs.
-        plain: the definition.
+            imported or compiled, ``reference`` runs.
+        reference: the definition.
         gpu: is given ``laconic.kernels.gpu``; None where its kernels do not take these arguments.
         tensor: what lies on the device; None: all is in main memory.
     """
-    if not _plain and gpu is not None and tensor is not None and (kernels := on_gpu(tensor)) is not None:
-        _ran[f"gpu:{name}"] += 1
-        return gpu(kernels)
-    module = None if _plain or cpu is None else loops(name)
+    if not _reference_only and gpu is not None and tensor is not None and (kernels := on_gpu(tensor)):
+        _counts[f"gpu:{name}"] += 1
+        found: T = gpu(kernels)
+        return found
+    module = None if _reference_only or cpu is None else cpu_kernels(name)
     if cpu is not None and module is not None:
         try:
-            found = cpu(module)
+            result = cpu(module)
         except Exception as error:
             if not _is_of_compiler(error):
                 raise
             _give_up(name, error)
         else:
-            _ran[f"cpu:{name}"] += 1
-            return found
-    _ran[f"plain:{name}"] += 1
-    return plain()
+            _counts[f"cpu:{name}"] += 1
+            return result
+    _counts[f"reference:{name}"] += 1
+    return reference()
 
 
 def _is_of_compiler(error: Exception) -> bool:
@@ -121,11 +122,11 @@ def _is_of_compiler(error: Exception) -> bool:
 
 
 def _give_up(name: str, error: Exception) -> None:
-    if all(module is not None for module in _found.values()):
+    if all(module is not None for module in _cpu_modules.values()):
         warnings.warn(
             "laconic runs its slow plain loops, with the same results: numba is missing or does not work "
             f"here ({type(error).__name__}: {str(error)[:200]}); install it with `pip install -U numba`",
             RuntimeWarning,
             stacklevel=4,
         )
-    _found[name] = None
+    _cpu_modules[name] = None

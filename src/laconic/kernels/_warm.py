@@ -7,19 +7,14 @@ import numpy as np
 import torch
 
 from laconic.kernels import _dispatch
+from laconic.kernels._code_dtypes import CODE_DTYPES
 from laconic.kernels._cuts import Cuts
-from laconic.kernels._narrow import CODE_DTYPES
 from laconic.kernels.cpu.threads import using_threads
 from laconic.kernels.group_codes import code_bytes, get_codes, put_codes
-from laconic.kernels.group_positions import (
-    get_adaptive,
-    get_positions,
-    position_plan,
-    put_adaptive,
-    put_positions,
-)
-from laconic.kernels.selection import accumulation_dtype, select_segments
-from laconic.kernels.tables import Vectors
+from laconic.kernels.group_positions import get_adaptive, get_positions, put_adaptive, put_positions
+from laconic.kernels.position_plan import position_plan
+from laconic.kernels.selection import select_segments
+from laconic.kernels.tables import Vectors, accumulation_dtype
 
 _LENGTH = 1 << 18
 """Long enough to be cut between two threads."""
@@ -37,7 +32,7 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
     Example:
         >>> warm_up([])
     """
-    loops = _dispatch.loops("selection")
+    loops = _dispatch.cpu_kernels("selection")
     for dtype in dtypes:
         for length in (_LENGTH, 300):
             with using_threads(2), nullcontext() if loops is None else loops.eagerly():
@@ -76,5 +71,5 @@ def warm_up_packing() -> None:
 
 def keeps_compiled() -> bool:
     """Whether compiled loops are kept on disk, so that another process finds them."""
-    jit = _dispatch.loops("_jit")
+    jit = _dispatch.cpu_kernels("_jit")
     return jit is not None and bool(jit.keeps())

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from laconic.kernels._dispatch import dispatch
 from laconic.kernels.magnitudes import are_finite
+from laconic.kernels.reference.casting import cast_reference, largest_cast
+from laconic.kernels.reference.magnitudes import all_finite_reference
 from laconic.kernels.segmented import Reading, SegmentedInput, in_shares
-from laconic.kernels.steps import Step
 
 
 def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool]:
@@ -23,34 +24,22 @@ def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool
         (K,), and whether all numbers were finite.
     """
 
-    def plain() -> tuple[Tensor, bool]:
-        found, finite = [torch.empty(0, dtype=dtype)], True
-        for step in inp.steps():
-            found.append(_cast_plainly(step, dtype))
-            finite = finite and bool(step.numbers().isfinite().all())
-        return torch.cat(found), finite
+    def reference() -> tuple[Tensor, bool]:
+        values = inp.concatenated(lambda x: cast_reference(x, dtype), dtype)
+        return values, all_finite_reference(inp.rows())
 
-    return dispatch("casting", lambda loops: _cast(loops, inp.reading(), dtype), plain)
+    return dispatch("casting", lambda cpu: _cast(cpu, inp.reading(), dtype), reference)
 
 
-def _cast_plainly(step: Step, dtype: torch.dtype) -> Tensor:
-    most = _most(dtype, step.dtype)
-    return step.numbers().clamp(-most, most).to(dtype)
-
-
-def _most(dtype: torch.dtype, wide: torch.dtype) -> float:
-    return min(torch.finfo(dtype).max, torch.finfo(wide).max)
-
-
-def _cast(loops: Any, reading: Reading, dtype: torch.dtype) -> tuple[Tensor, bool]:
+def _cast(cpu: Any, reading: Reading, dtype: torch.dtype) -> tuple[Tensor, bool]:
     short = dtype in (torch.bfloat16, torch.float16)
     kinds = (np.int16, np.float32, np.float64)
     own = np.int16 if short else np.float64 if dtype == torch.float64 else np.float32
     room = tuple(np.empty(reading.columns if kind is own else 0, kind) for kind in kinds)
-    most, half = _most(dtype, reading.dtype), dtype == torch.float16
+    most, half = largest_cast(reading.dtype, dtype), dtype == torch.float16
 
     def work(*share: int) -> int:
-        return cast(int, loops.cast(reading, most, half, *share, *room))
+        return cast(int, cpu.cast(reading, most, half, *share, *room))
 
     finite = are_finite(max(in_shares(reading.bounds, work), default=0), reading.dtype)
     values = torch.from_numpy(room[kinds.index(own)])

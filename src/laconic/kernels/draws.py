@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from laconic.kernels._dispatch import dispatch
-from laconic.kernels.philox import Purpose, Stream
+from laconic.kernels.philox import Stream
+from laconic.kernels.reference.draws import (
+    chosen_segments_reference,
+    gather_segments_reference,
+    permuted_segments_reference,
+)
 from laconic.kernels.segmented import SegmentedInput
 from laconic.kernels.tables import Integers, SegmentTable
 
@@ -46,19 +51,8 @@ def permuted_segments(draw: Stream, table: SegmentTable, device: torch.device | 
     return dispatch(
         "draws",
         compiled if torch.device(device).type == "cpu" else None,
-        lambda: permuted_segments_reference(draw, table, device),
+        lambda: permuted_segments_reference(draw.origin(device), table),
     )
-
-
-def permuted_segments_reference(
-    draw: Stream, table: SegmentTable, device: torch.device | str = "cpu"
-) -> Tensor:
-    """The definition of :func:`permuted_segments`."""
-    pieces = [
-        draw.at(number).permuted(d, k, device).sort(dim=-1).values
-        for number, d, k in zip(table.numbers, table.numels, table.kept, strict=True)
-    ]
-    return torch.cat(pieces, dim=-1)
 
 
 def chosen_segments(
@@ -97,22 +91,8 @@ def chosen_segments(
     return dispatch(
         "draws",
         compiled if torch.device(device).type == "cpu" else None,
-        lambda: chosen_segments_reference(draw, p, table, device),
+        lambda: chosen_segments_reference(draw.origin(device), p, table),
     )
-
-
-def chosen_segments_reference(
-    draw: Stream, p: float | tuple[float, ...], table: SegmentTable, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """The definition of :func:`chosen_segments`."""
-    probability = torch.as_tensor(p, dtype=torch.float64, device=device)
-    positions, counts = [], []
-    for number, d in zip(table.numbers, table.numels, strict=True):
-        kept = draw.at(number).uniform_plainly(d, Purpose.SELECTION, device) < probability
-        position = torch.arange(d, device=device)
-        positions.append(torch.where(kept, position, d).sort(dim=-1).values)
-        counts.append(kept.sum(dim=-1, keepdim=True))
-    return torch.cat(positions, dim=-1), torch.cat(counts, dim=-1)
 
 
 def gather_segments(inp: SegmentedInput, positions: Tensor, bounds: Integers) -> Tensor:
@@ -141,17 +121,11 @@ def gather_segments(inp: SegmentedInput, positions: Tensor, bounds: Integers) ->
         loops.gather(reading, bounds, positions.numpy(), numbers, numbers.view(reading.mask.dtype))
         return found.to(inp.x.dtype) if inp.memory is None else found
 
-    return dispatch("draws", compiled, lambda: gather_segments_reference(inp, positions, bounds))
+    def reference() -> Tensor:
+        found = gather_segments_reference(inp.rows(), positions, bounds)
+        return found.to(inp.x.dtype) if inp.memory is None else found
 
-
-def gather_segments_reference(inp: SegmentedInput, positions: Tensor, bounds: Integers) -> Tensor:
-    """The definition of :func:`gather_segments`."""
-    pieces = []
-    for s, step in enumerate(inp.steps()):
-        numbers = step.x if step.memory is None else step.numbers()
-        place = positions[bounds[s] : bounds[s + 1]].clamp(max=step.d)
-        pieces.append(torch.nn.functional.pad(numbers, (0, 1))[place])
-    return torch.cat(pieces)
+    return dispatch("draws", compiled, reference)
 
 
 def _places(draw: Stream) -> tuple[npt.NDArray[np.uint64], torch.Size]:

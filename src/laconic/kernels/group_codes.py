@@ -1,23 +1,22 @@
-"""Bit packing of codes: those of all segments of a group as one stream, and compaction of columns.
+"""Bit packing of the codes of all segments of a group as one stream; compaction of columns.
 
 Of every segment the first ``used`` of its columns travel; the others hold the code of 0, or what is given.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from laconic.kernels._code_dtypes import empty_codes
 from laconic.kernels._dispatch import dispatch
-from laconic.kernels._narrow import code_room
 from laconic.kernels.cpu.threads import get_threads, in_threads
-from laconic.kernels.group_packing import Bytes, columns_used, get_codes_plainly, put_codes_plainly
-
-Integers = npt.NDArray[np.int64]
+from laconic.kernels.reference.group_codes import get_codes_reference, put_codes_reference
+from laconic.kernels.tables import Bytes, Integers, columns_used
 
 _TILE = 3840
 """Symbols whose bytes are whole ones, whatever the width; the loops' ``TILE``."""
@@ -75,22 +74,20 @@ def put_codes(
         return
     numbers = row.contiguous().numpy()
 
-    def plainly() -> None:
-        packed = put_codes_plainly(row, levels, bounds, counts, symbols, shared, width)
+    def reference() -> None:
+        packed = put_codes_reference(row, levels, bounds, counts, symbols, shared, width)
         torch.from_numpy(out).copy_(packed)
 
-    def compiled(loops: Any) -> None:
+    def compiled(cpu: Any) -> None:
         base, starts, ends = _stretches(levels, bounds, counts)
 
         def work(first: int, last: int) -> bool:
             room = np.empty(_TILE, np.int32), np.empty(_TILE, np.uint8)
-            return bool(
-                loops.put(numbers, base, starts, ends, symbols, shared, width, *room, first, last, out)
-            )
+            return bool(cpu.put(numbers, base, starts, ends, symbols, shared, width, *room, first, last, out))
 
         _require(_in_shares(work, k), symbols)
 
-    dispatch("group_codes", compiled, plainly)
+    dispatch("group_codes", compiled, reference)
 
 
 def get_codes(
@@ -102,20 +99,13 @@ def get_codes(
     shared: int,
     width: int,
     top: int,
-    out: Tensor | None = None,
 ) -> Tensor:
     """The codes that :func:`put_codes` wrote.
 
     Args:
         data: uint8 (:func:`code_bytes`,).
-        bases: as when they were written; and so to ``width``.
-        bounds: as when they were written.
-        used: as when they were written.
-        symbols: as when they were written.
-        shared: as when they were written.
-        width: as when they were written.
+        bases, bounds, used, symbols, shared, width: as when they were written.
         top: the number of positive levels.
-        out: of the codes' dtype (K,), to write to; or None.
 
     Returns:
         (K,) in the narrowest of int8, int16 and int32 that holds ``top``. Columns that are not used hold 0,
@@ -132,13 +122,13 @@ def get_codes(
         raise ValueError("the bits that fill the last byte are not zero")
     if levels.min(initial=0) < 0 or levels.max(initial=0) > max(0, top - symbols // 2):
         raise ValueError(f"the codes start above a level from which {symbols} symbols pass level {top}")
-    codes = code_room((int(bounds[-1]),), top) if out is None else out
+    codes = empty_codes((int(bounds[-1]),), top)
 
-    def plainly() -> None:
+    def reference() -> None:
         given = torch.from_numpy(data.copy())
-        codes.copy_(get_codes_plainly(given, levels, bounds, counts, symbols, shared, width, top))
+        codes.copy_(get_codes_reference(given, levels, bounds, counts, symbols, shared, width, top))
 
-    def compiled(loops: Any) -> None:
+    def compiled(cpu: Any) -> None:
         base, starts, ends = _stretches(levels, bounds, counts)
         digits = _digits(symbols, shared)
         # The loop reads words of eight bytes.
@@ -148,14 +138,14 @@ def get_codes(
         def work(first: int, last: int) -> bool:
             room = digits, np.zeros(_TILE, np.int32), np.zeros(_TILE + 8, np.uint8)
             return bool(
-                loops.get(source, base, starts, ends, symbols, shared, width, *room, first, last, numbers)
+                cpu.get(source, base, starts, ends, symbols, shared, width, *room, first, last, numbers)
             )
 
         _require(_in_shares(work, k), symbols)
         if used is not None:
             _fill_unused(codes, bounds, counts, 1 - symbols % 2)
 
-    dispatch("group_codes", compiled, plainly)
+    dispatch("group_codes", compiled, reference)
     return codes
 
 
@@ -206,15 +196,13 @@ def _digits(symbols: int, shared: int) -> npt.NDArray[np.uint64]:
 def _put_on_device(
     codes: Tensor, bases: Integers, bounds: Integers, used: Integers, symbols: int, shared: int, width: int
 ) -> Tensor:
-    def on_device(gpu: Any) -> Tensor:
-        levels = _from_zero(codes, bases, bounds, used, symbols)
-        return cast(Tensor, gpu.pack_codes(levels, 0, symbols, shared, width))
-
     return dispatch(
         "group_codes",
         None,
-        lambda: put_codes_plainly(codes, bases, bounds, used, symbols, shared, width),
-        gpu=on_device,
+        lambda: put_codes_reference(codes, bases, bounds, used, symbols, shared, width),
+        gpu=lambda gpu: gpu.pack_codes(
+            _from_zero(codes, bases, bounds, used, symbols), 0, symbols, shared, width
+        ),
         tensor=codes,
     )
 
@@ -224,8 +212,7 @@ def _from_zero(codes: Tensor, bases: Integers, bounds: Integers, used: Integers,
     segment, _, column = columns_used(bounds, used, codes.device)
     compacted = codes[column].to(torch.int32)
     magnitude = compacted.abs() - torch.from_numpy(bases).to(codes.device, torch.int32)[segment]
-    lowest, most = (1, symbols // 2)
-    fits = (magnitude >= lowest) & (magnitude <= most)
+    fits = (magnitude >= 1) & (magnitude <= symbols // 2)
     if symbols % 2:
         fits |= compacted == 0
     _require(bool(fits.all()), symbols)

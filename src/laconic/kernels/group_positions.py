@@ -1,144 +1,19 @@
-"""Bit packing of positions: those of all segments of a group as two streams of bits.
+"""Bit packing of the positions of all segments of a group, as a plan says or by the density of blocks."""
 
-Each segment's positions take the form with the fewest bits; of equal ones the first of: implied (none or all
-are used), cells, Elias-Fano, bitmap. The low stream is the segments' low bits one after another, the high
-stream their high bits; each is filled with zeros to whole bytes once. docs/wire-format.md has the forms.
-"""
-
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from laconic.kernels._dispatch import dispatch
-from laconic.kernels.group_packing import (
-    RICE_BLOCK,
-    RICE_WIDTH,
-    Bytes,
-    get_positions_plainly,
-    put_positions_plainly,
-)
+from laconic.kernels.position_plan import PositionPlan
+from laconic.kernels.reference.group_positions import get_positions_reference, put_positions_reference
+from laconic.kernels.reference.rice import RICE_BLOCK, RICE_WIDTH
 from laconic.kernels.rice import get_rice, put_rice, rice_lows
-
-Integers = npt.NDArray[np.int64]
-
-IMPLIED, CELLS, ELIAS_FANO, BITMAP = range(4)
-_LONGEST = 1 << 50
-"""Low bits of a position are read from one unaligned word, and float64 holds such lengths exactly."""
+from laconic.kernels.tables import Bytes, Integers, bounds_of, columns_used
 
 _EIGHT = np.zeros(8, np.uint8)
-
-
-class PositionPlan(NamedTuple):
-    """Where each segment's positions lie in the streams.
-
-    Args:
-        numels: (S,) lengths of the segments.
-        used: (S,) positions of each.
-        bounds: (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``, of which the
-            first ``used[s]`` are used.
-        forms: (S,) ``IMPLIED``, ``CELLS``, ``ELIAS_FANO`` or ``BITMAP``.
-        widths: (S,) low bits of a position.
-        cell_lengths: (S,) coordinates of a cell; 0 where there are none.
-        cell_counts: (S,) positions in a cell.
-        lows: (S + 1,): the segment's low bits are those from ``lows[s]`` to ``lows[s + 1]`` of their stream.
-        highs: (S + 1,), of the high stream.
-    """
-
-    numels: Integers
-    used: Integers
-    bounds: Integers
-    forms: Integers
-    widths: Integers
-    cell_lengths: Integers
-    cell_counts: Integers
-    lows: Integers
-    highs: Integers
-
-    @property
-    def columns(self) -> int:
-        """Columns of all segments, used or not."""
-        return int(self.bounds[-1])
-
-    @property
-    def total_used(self) -> int:
-        """Positions of all segments."""
-        return int(self.used.sum())
-
-    @property
-    def total_bits(self) -> int:
-        """Bits of both streams, without those that fill bytes."""
-        return int(self.lows[-1] + self.highs[-1])
-
-    @property
-    def low_bytes(self) -> int:
-        """Bytes of the low stream, which stands first."""
-        return (int(self.lows[-1]) + 7) // 8
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both streams."""
-        return self.low_bytes + (int(self.highs[-1]) + 7) // 8
-
-
-def position_plan(
-    numels: Sequence[int] | Integers,
-    used: Sequence[int] | Integers,
-    cell_lengths: Sequence[int] | Integers | None = None,
-    cell_counts: Sequence[int] | Integers | None = None,
-    kept: Sequence[int] | Integers | None = None,
-) -> PositionPlan:
-    """The plan for ascending positions in [0, numel) of each segment.
-
-    Args:
-        numels: (S,), each >= 1.
-        used: (S,) positions of each segment.
-        cell_lengths: (S,) coordinates of a cell, 0 where a segment has none; None: none has.
-        cell_counts: (S,) positions in a cell.
-        kept: (S,) columns that each segment owns; None: ``used``.
-
-    Raises:
-        ValueError: where more positions are used than a segment has coordinates or columns.
-
-    Example:
-        >>> plan = position_plan([1000, 4, 8], [20, 4, 4])
-        >>> plan.forms.tolist(), plan.widths.tolist(), plan.total_bits
-        ([2, 0, 3], [5, 0, 0], 159)
-    """
-    d, n = np.asarray(numels, np.int64), np.asarray(used, np.int64)
-    columns = n if kept is None else np.asarray(kept, np.int64)
-    lengths, counts = (
-        np.zeros_like(d) if given is None else np.asarray(given, np.int64)
-        for given in (cell_lengths, cell_counts)
-    )
-    if bool(((n < 0) | (n > d) | (n > columns)).any()):
-        raise ValueError("more positions are used than the segment has coordinates or columns")
-    if int(np.maximum(d, lengths).max(initial=0)) > _LONGEST or bool((counts < (lengths > 0)).any()):
-        raise ValueError(f"segments and cells have up to {_LONGEST} coordinates, and cells hold positions")
-    lows = np.arange(int(d.max(initial=1) - 1).bit_length() + 1)[:, None]
-    costs = n * lows + (d - 1 >> lows)
-    width = costs.argmin(axis=0)
-    fano = n + np.take_along_axis(costs, width[None], 0)[0]
-    # The order of the rows is the order in which equal forms are preferred.
-    in_cell = np.where(lengths > 0, _bit_length(lengths - 1), 0)
-    none = np.iinfo(np.int64).max
-    implied = np.where((n == 0) | (n == d), 0, none)
-    forms = np.stack((implied, np.where(lengths > 0, n * in_cell, none), fano, d)).argmin(axis=0)
-    widths = np.where(forms == CELLS, in_cell, np.where(forms == ELIAS_FANO, width, 0))
-    high = np.where(forms == ELIAS_FANO, fano - n * width, np.where(forms == BITMAP, d, 0))
-    return PositionPlan(d, n, _ends(columns), forms, widths, lengths, counts, _ends(n * widths), _ends(high))
-
-
-def _bit_length(numbers: Integers) -> Integers:
-    length: Integers = np.frexp(numbers.astype(np.float64))[1].astype(np.int64)
-    return length
-
-
-def _ends(sizes: Integers) -> Integers:
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
 
 
 def put_positions(positions: Tensor | Integers, plan: PositionPlan, out: Bytes) -> None:
@@ -154,7 +29,7 @@ def put_positions(positions: Tensor | Integers, plan: PositionPlan, out: Bytes) 
         ValueError: unless they ascend within [0, numel) of their segment, and keep to its cells.
     """
     if isinstance(positions, Tensor) and positions.device.type != "cpu":
-        torch.from_numpy(out).copy_(put_positions_plainly(positions, plan))
+        torch.from_numpy(out).copy_(put_positions_reference(positions, plan))
         return
     columns = positions.numpy() if isinstance(positions, Tensor) else positions
     columns = np.ascontiguousarray(columns)
@@ -164,8 +39,8 @@ def put_positions(positions: Tensor | Integers, plan: PositionPlan, out: Bytes) 
         )
     dispatch(
         "group_positions",
-        lambda loops: _written(loops.put(columns, plan, out)),
-        lambda: torch.from_numpy(out).copy_(put_positions_plainly(torch.from_numpy(columns), plan)),
+        lambda cpu: _written(cpu.put(columns, plan, out)),
+        lambda: torch.from_numpy(out).copy_(put_positions_reference(torch.from_numpy(columns), plan)),
     )
 
 
@@ -174,13 +49,12 @@ def _written(fits: bool) -> None:
         raise ValueError("the positions do not ascend within their segment, or do not keep to its cells")
 
 
-def get_positions(data: Bytes, plan: PositionPlan, out: Integers | None = None) -> Integers:
+def get_positions(data: Bytes, plan: PositionPlan) -> Integers:
     """The positions that :func:`put_positions` wrote.
 
     Args:
         data: uint8 (plan.nbytes,).
         plan: what the positions were written with.
-        out: int64 (plan.columns,) to write to, or None.
 
     Returns:
         int64 (plan.columns,), ascending within each segment; places that are not used hold its numel.
@@ -194,19 +68,18 @@ def get_positions(data: Bytes, plan: PositionPlan, out: Integers | None = None) 
     for stream, bits in ((data[:cut], int(plan.lows[-1])), (data[cut:], int(plan.highs[-1]))):
         if bits % 8 and stream[-1] >> bits % 8:
             raise ValueError("the bits that fill the last byte are not zero")
-    positions = np.empty(plan.columns, np.int64) if out is None else out
 
-    def compiled(loops: Any) -> None:
+    def compiled(cpu: Any) -> Integers:
+        positions = np.empty(plan.columns, np.int64)
         # The loop reads words of eight bytes, from any byte on.
-        if not loops.get(np.concatenate((data, _EIGHT)), plan, positions):
+        if not cpu.get(np.concatenate((data, _EIGHT)), plan, positions):
             raise ValueError("the positions do not ascend within their segment")
+        return positions
 
-    dispatch("group_positions", compiled, lambda: _copy_plainly(data, plan, positions))
-    return positions
+    def reference() -> Integers:
+        return get_positions_reference(torch.from_numpy(data.copy()), plan).numpy()
 
-
-def _copy_plainly(data: Bytes, plan: PositionPlan, positions: Integers) -> None:
-    positions[:] = get_positions_plainly(torch.from_numpy(data.copy()), plan).numpy()
+    return dispatch("group_positions", compiled, reference)
 
 
 def put_adaptive(positions: Tensor | Integers, plan: PositionPlan) -> Bytes:
@@ -229,7 +102,7 @@ def put_adaptive(positions: Tensor | Integers, plan: PositionPlan) -> Bytes:
     return packed
 
 
-def get_adaptive(data: Bytes, plan: PositionPlan, out: Integers | None = None) -> tuple[Integers, int]:
+def get_adaptive(data: Bytes, plan: PositionPlan) -> tuple[Integers, int]:
     """What :func:`put_adaptive` wrote at the start of ``data``, and how many bytes it took.
 
     Raises:
@@ -238,7 +111,7 @@ def get_adaptive(data: Bytes, plan: PositionPlan, out: Integers | None = None) -
     high_bytes, at = _read_varint(data)
     if high_bytes == 0:
         end = at + plan.nbytes
-        return get_positions(_cut(data, at, end), plan, out), end
+        return get_positions(_cut(data, at, end), plan), end
     if not plan.nbytes:
         raise ValueError("positions are written that need no writing")
     k = plan.total_used
@@ -248,32 +121,24 @@ def get_adaptive(data: Bytes, plan: PositionPlan, out: Integers | None = None) -
     low = _cut(data, params, middle)
     high = _cut(data, middle, middle + high_bytes)
     flat = get_rice(lows, low, high, int(plan.numels.sum()), k)
-    return _split(flat, plan, out), middle + high_bytes
-
-
-def _used_columns(plan: PositionPlan) -> tuple[Integers, Integers]:
-    """The column and the segment of each position."""
-    segment = np.repeat(np.arange(plan.used.size), plan.used)
-    column = np.arange(segment.size) + (plan.bounds[:-1] - _ends(plan.used)[:-1])[segment]
-    return column, segment
+    return _split(flat, plan), middle + high_bytes
 
 
 def _flat(columns: Integers, plan: PositionPlan) -> Integers:
-    column, segment = _used_columns(plan)
+    segment, _, column = (each.numpy() for each in columns_used(plan.bounds, plan.used))
     places = columns[column]
     if bool(((places < 0) | (places >= plan.numels[segment])).any()):
         _written(False)
-    flat: Integers = places + _ends(plan.numels)[segment]
+    flat: Integers = places + bounds_of(plan.numels)[segment]
     return flat
 
 
-def _split(flat: Integers, plan: PositionPlan, out: Integers | None) -> Integers:
-    column, segment = _used_columns(plan)
-    places = flat - _ends(plan.numels)[segment]
+def _split(flat: Integers, plan: PositionPlan) -> Integers:
+    segment, _, column = (each.numpy() for each in columns_used(plan.bounds, plan.used))
+    places = flat - bounds_of(plan.numels)[segment]
     if bool(((places < 0) | (places >= plan.numels[segment])).any()):
         raise ValueError("a position lies in another segment")
-    positions = np.empty(plan.columns, np.int64) if out is None else out
-    positions[:] = np.repeat(plan.numels, np.diff(plan.bounds))
+    positions = np.repeat(plan.numels, np.diff(plan.bounds))
     positions[column] = places
     return positions
 

@@ -1,6 +1,6 @@
 """Largest magnitudes of segments or rows, and whether all numbers are finite."""
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,33 +8,28 @@ import torch
 from torch import Tensor
 
 from laconic.kernels._dispatch import dispatch
-from laconic.kernels.segmented import Reading, SegmentedInput, in_shares, reading_of
-from laconic.kernels.steps import Step, dispatch_step
+from laconic.kernels.reference.magnitudes import largest_magnitude_reference
+from laconic.kernels.segmented import Reading, SegmentedInput, dispatch_rows, in_shares, reading_of
 
 
-def largest_magnitude(step: Step) -> Tensor:
-    """The largest magnitude of each row: (..., 1) in the accumulation dtype."""
-
-    def plain() -> Tensor:
-        return step.numbers().abs().amax(dim=-1, keepdim=True)
-
-    def compiled(loops: Any) -> Tensor:
-        return _largest(loops, reading_of(step)).reshape(*step.batch, 1)
-
-    def on_device(gpu: Any) -> Tensor:
-        return cast(Tensor, gpu.largest_magnitude(step))
-
-    return dispatch_step("rows", step, compiled, plain, on_device)
+def largest_magnitude(x: Tensor) -> Tensor:
+    """The largest magnitude of each row: (..., d) to (..., 1) in the accumulation dtype."""
+    return dispatch_rows(
+        "rows",
+        x,
+        lambda cpu: _largest(cpu, reading_of(x)).reshape(*x.shape[:-1], 1),
+        lambda: largest_magnitude_reference(x),
+        lambda gpu: gpu.largest_magnitude(x),
+    )
 
 
 def largest_magnitudes(inp: SegmentedInput) -> Tensor:
     """The largest magnitude of each segment: (S,) in the accumulation dtype; infinite or NaN where one is."""
-
-    def plain() -> Tensor:
-        largest = [step.numbers().abs().amax(dim=-1) for step in inp.steps()]
-        return torch.stack(largest) if largest else torch.empty(0, dtype=inp.dtype)
-
-    return dispatch("rows", lambda loops: _largest(loops, inp.reading()), plain)
+    return dispatch(
+        "rows",
+        lambda cpu: _largest(cpu, inp.reading()),
+        lambda: inp.concatenated(largest_magnitude_reference, inp.dtype),
+    )
 
 
 def all_finite(inp: SegmentedInput) -> bool:
@@ -49,12 +44,12 @@ def all_finite(inp: SegmentedInput) -> bool:
     return bool(largest_magnitudes(inp).isfinite().all())
 
 
-def _largest(loops: Any, reading: Reading) -> Tensor:
+def _largest(cpu: Any, reading: Reading) -> Tensor:
     kind = reading.mask.dtype
 
     def work(*share: int) -> npt.NDArray[Any]:
         found = np.zeros(reading.segments, kind)
-        loops.largest_of_each(reading, *share, found)
+        cpu.largest_of_each(reading, *share, found)
         return found
 
     found = [np.zeros(reading.segments, kind), *in_shares(reading.bounds, work)]

@@ -1,4 +1,4 @@
-"""Receiving: adding the columns of all nodes to vectors, in a fixed order, and undoing it."""
+"""Addition of the columns of all nodes to vectors, in a fixed order, and its undoing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._addresses import Received, columns_of, is_dense, place_of
+from laconic.kernels._addresses import as_array, columns_of, place_of, stretches_of
 from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
-from laconic.kernels.group_decode import as_array, decode, decode_plainly, stretches_of
-from laconic.kernels.segments import copy_segments, segment_of
+from laconic.kernels.group_decode import decode
+from laconic.kernels.received import Received, is_dense
+from laconic.kernels.reference.receive import OUTSIDE, add_nodes_reference, undo_nodes_reference
+from laconic.kernels.segments import copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
 
 __all__ = ["Received", "add_nodes", "undo_nodes"]
@@ -19,10 +21,6 @@ __all__ = ["Received", "add_nodes", "undo_nodes"]
 _WORTH = 1 << 14
 """Additions a thread."""
 _POSITIONS = np.empty(0, np.int64)
-_OUTSIDE = (
-    "a position lies outside its segment or out of order, or a code has no level; positions are ascending "
-    "and count from the start of their segment (what fitted has been added)"
-)
 
 
 def add_nodes(
@@ -70,14 +68,14 @@ def add_nodes(
     """
     dtype = _check(memory, nodes, weights, table, block, out, before)
 
-    def plainly() -> None:
-        _add_plainly(memory, nodes, weights, table, levels, block, out, before, commit, dtype)
+    def reference() -> None:
+        add_nodes_reference(memory, nodes, weights, table, levels, block, out, before, commit, dtype)
 
     if not nodes or (out is not None and out.dtype not in (dtype, torch.bfloat16)):
-        plainly()
+        reference()
         return
 
-    def compiled(loops: Any) -> None:
+    def compiled(cpu: Any) -> None:
         group, place = stretches_of(table, block), place_of(memory, out, dtype, commit)
         record = as_array(before, dtype)
         size = int(group.offsets[-1])
@@ -87,8 +85,8 @@ def add_nodes(
             given = None if levels is None else as_array(levels, dtype)
 
             def add_dense(first: int, last: int) -> int:
-                room = np.empty((2, loops.TILE), record.dtype)
-                return int(loops.add_dense(place, group, columns, like, given, record, *room, first, last))
+                room = np.empty((2, cpu.TILE), record.dtype)
+                return int(cpu.add_dense(place, group, columns, like, given, record, *room, first, last))
 
             fits = all(_in_shares(add_dense, size, work_size))
         else:
@@ -97,14 +95,14 @@ def add_nodes(
             )
 
             def add_sparse(first: int, last: int) -> int:
-                room = np.empty(loops.TILE, record.dtype), np.zeros(len(nodes), np.int64)
-                return int(loops.add_sparse(place, group, columns, _POSITIONS, record, *room, first, last))
+                room = np.empty(cpu.TILE, record.dtype), np.zeros(len(nodes), np.int64)
+                return int(cpu.add_sparse(place, group, columns, _POSITIONS, record, *room, first, last))
 
             fits = sum(_in_shares(add_sparse, size, work_size)) == int(columns.counts.sum())
         if not fits:
-            raise IndexError(_OUTSIDE)
+            raise IndexError(OUTSIDE)
 
-    dispatch("receive", compiled, plainly)
+    dispatch("receive", compiled, reference)
 
 
 def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor) -> None:
@@ -127,18 +125,18 @@ def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, 
         copy_segments(memory, Vectors.flat(before, stretches_of(table, None).offsets[:-1]), table.numel_array)
         return
 
-    def compiled(loops: Any) -> None:
+    def compiled(cpu: Any) -> None:
         group = stretches_of(table, None)
         columns, _, _alive = columns_of(nodes, [0.0] * len(nodes), table, dtype)
         record = as_array(before, dtype)
 
         def work(first: int, last: int) -> int:
-            loops.undo_sparse(memory.array, memory.starts, group, columns, _POSITIONS, record, first, last)
+            cpu.undo_sparse(memory.array, memory.starts, group, columns, _POSITIONS, record, first, last)
             return 0
 
         _in_shares(work, int(group.offsets[-1]), len(nodes) * table.columns)
 
-    dispatch("receive", compiled, lambda: _undo_plainly(memory, nodes, table, before))
+    dispatch("receive", compiled, lambda: undo_nodes_reference(memory, nodes, table, before))
 
 
 def _check(
@@ -214,53 +212,3 @@ def _in_shares(work: Callable[[int, int], int], size: int, work_size: int) -> li
 
     in_threads(share, threads)
     return found
-
-
-def _add_plainly(
-    memory: Vectors | None,
-    nodes: Sequence[Received],
-    weights: Sequence[float],
-    table: SegmentTable,
-    levels: Tensor | None,
-    block: int | None,
-    out: Vectors | None,
-    before: Tensor | None,
-    commit: bool,
-    dtype: torch.dtype,
-) -> None:
-    """As :func:`add_nodes`, in plain PyTorch."""
-    numbers = [
-        decode_plainly(node.values, table, levels, node.scale, node.low, block, node.factors, dtype) * weight
-        for node, weight in zip(nodes, weights, strict=True)
-    ]
-    for s, numel in enumerate(table.numels):
-        total = torch.zeros(numel, dtype=dtype)
-        if memory is not None:
-            total = segment_of(memory, s, numel) if commit else segment_of(memory, s, numel).clone()
-        first, last = table.bounds[s : s + 2].tolist()
-        for i, node in enumerate(nodes if first < last else ()):
-            if node.positions is None:
-                if before is not None and i == 0:
-                    before[first:last] = total
-                total += numbers[i][first:last]
-                continue
-            used = first + (last - first if node.counts is None else int(node.counts[s]))
-            places = node.positions[first:used]
-            if bool(((places < 0) | (places >= numel)).any()) or bool((places[1:] <= places[:-1]).any()):
-                raise IndexError(_OUTSIDE)
-            if before is not None:
-                before[i * table.columns + first : i * table.columns + used] = total[places]
-            total[places] += numbers[i][first:used]
-        if out is not None:
-            segment_of(out, s, numel).copy_(total)
-
-
-def _undo_plainly(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor) -> None:
-    for s, numel in enumerate(table.numels):
-        own = segment_of(memory, s, numel)
-        first, last = table.bounds[s : s + 2].tolist()
-        for i, node in reversed(list(enumerate(nodes))):
-            assert node.positions is not None
-            used = first + (last - first if node.counts is None else int(node.counts[s]))
-            start = i * table.columns
-            own[node.positions[first:used]] = before[start + first : start + used]

@@ -6,16 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from laconic.kernels._dispatch import dispatch
-from laconic.kernels.group_packing import (
+from laconic.kernels.reference.rice import (
     RICE_BLOCK,
     RICE_WIDTH,
-    Bytes,
-    Integers,
     get_bits,
-    get_rice_plainly,
+    get_rice_reference,
     put_bits,
-    put_rice_plainly,
+    put_rice_reference,
 )
+from laconic.kernels.tables import Bytes, Integers
 
 Words = npt.NDArray[np.uint64]
 
@@ -38,18 +37,18 @@ def put_rice(positions: Integers, d: int) -> tuple[Bytes, Bytes, Bytes]:
         ValueError: unless they ascend within [0, d).
     """
 
-    def compiled(loops: Any) -> tuple[Bytes, Bytes, Bytes]:
-        if not loops.ascend(positions, d):
+    def compiled(cpu: Any) -> tuple[Bytes, Bytes, Bytes]:
+        if not cpu.ascend(positions, d):
             raise ValueError(f"the positions do not ascend within [0, {d})")
         gaps = np.empty_like(positions)
-        loops.gaps_between(positions, gaps)
+        cpu.gaps_between(positions, gaps)
         lows = np.zeros(-(-gaps.size // RICE_BLOCK), np.int64)
-        low_bits, high_bits = loops.choose_low(gaps, RICE_BLOCK, (1 << RICE_WIDTH) - 1, lows)
+        low_bits, high_bits = cpu.choose_low(gaps, RICE_BLOCK, (1 << RICE_WIDTH) - 1, lows)
         words, high = _room(low_bits), _room(high_bits)
-        loops.put_rice(gaps, RICE_BLOCK, lows, words, high)
+        cpu.put_rice(gaps, RICE_BLOCK, lows, words, high)
         return put_bits(lows, RICE_WIDTH), _store(words, low_bits), _store(high, high_bits)
 
-    return dispatch("rice", compiled, lambda: put_rice_plainly(positions, d))
+    return dispatch("rice", compiled, lambda: put_rice_reference(positions, d))
 
 
 def rice_lows(data: Bytes, k: int) -> tuple[Integers, int]:
@@ -72,19 +71,19 @@ def get_rice(lows: Integers, low: Bytes, high: Bytes, d: int, k: int) -> Integer
         ValueError: for bytes that no positions in [0, d) make.
     """
 
-    def compiled(loops: Any) -> Integers:
+    def compiled(cpu: Any) -> Integers:
         low_bits = _low_bits(lows, k)
         words, marks = _load(low, low_bits), _load(high, 8 * high.size)
-        if (found := loops.count_ones(marks)) != k:
+        if (found := cpu.count_ones(marks)) != k:
             raise ValueError(f"{found} bits are ones, not {k}")
         if high[-1] == 0:
             raise ValueError("bytes of zeros follow the last gap")
         positions = np.empty(k, np.int64)
-        if loops.get_rice(marks, words, RICE_BLOCK, lows, d, positions) >= d:
+        if cpu.get_rice(marks, words, RICE_BLOCK, lows, d, positions) >= d:
             raise ValueError(f"the positions do not ascend within [0, {d})")
         return positions
 
-    return dispatch("rice", compiled, lambda: get_rice_plainly(lows, low, high, d, k))
+    return dispatch("rice", compiled, lambda: get_rice_reference(lows, low, high, d, k))
 
 
 def _low_bits(lows: Integers, k: int) -> int:

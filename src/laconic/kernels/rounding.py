@@ -6,29 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from laconic.kernels._code_dtypes import code_dtype, empty_codes, views_by_dtype
 from laconic.kernels._dispatch import dispatch
-from laconic.kernels._narrow import by_width, code_dtype, code_room
-from laconic.kernels.levels import Levels, base_below, bracket
+from laconic.kernels.levels import Levels, base_below
 from laconic.kernels.magnitudes import are_finite, largest_magnitude, largest_magnitudes
 from laconic.kernels.philox import Purpose, Stream
-from laconic.kernels.segmented import Reading, SegmentedInput, in_shares, reading_of
-from laconic.kernels.steps import Step, dispatch_step
-
-
-def round_plainly(x: Tensor, levels: Levels, draw: Stream | None, base: Tensor | None) -> Tensor:
-    """The definition of :func:`round_to_levels` for magnitudes x: int64 (..., d), no signs yet."""
-    below, above = bracket(x, levels, base)
-    low, high = levels.table[below], levels.table[above]
-    if draw is None:
-        return torch.where(high - x <= x - low, above, below)
-    gap = high - low
-    share = torch.where(gap > 0, (x - low) / torch.where(gap > 0, gap, 1), 0)
-    uniform = draw.uniform(x.shape[-1], Purpose.ROUNDING, x.device)
-    return torch.where(uniform < share.to(torch.float64), above, below)
+from laconic.kernels.reference.magnitudes import all_finite_reference
+from laconic.kernels.reference.rounding import round_to_levels_reference, round_to_signs_reference
+from laconic.kernels.segmented import Reading, SegmentedInput, dispatch_rows, in_shares, reading_of
 
 
 def round_to_levels(
-    step: Step,
+    x: Tensor,
     levels: Levels,
     draw: Stream | None = None,
     *,
@@ -41,8 +30,8 @@ def round_to_levels(
     2^-32, lies below ``fl(fl(x - a) / fl(b - a))``; without ``draw``, where ``fl(b - x) <= fl(x - a)``.
 
     Args:
-        step: what is rounded.
-        levels: on the step's device, in its dtype.
+        x: (..., d), what is rounded.
+        levels: on x's device, in the accumulation dtype.
         draw: where uniform numbers come from; None: to the nearest level, in the middle to the upper.
         base: int64 (..., 1), the level number up to which there is only 0; None: as the levels' window says,
             or with a scale 0.
@@ -53,24 +42,29 @@ def round_to_levels(
 
     Example:
         >>> levels = Levels(torch.tensor([0.0, 1.0, 2.0, 4.0]))
-        >>> round_to_levels(Step(torch.tensor([0.4, -1.5, 9.0])), levels)
+        >>> round_to_levels(torch.tensor([0.4, -1.5, 9.0]), levels)
         tensor([ 0, -2,  3], dtype=torch.int8)
     """
 
-    def compiled(loops: Any) -> Tensor:
-        sources = None if draw is None else np.array(draw.sources(Purpose.ROUNDING, step.batch))
-        bases = base_below(largest_magnitude(step), levels) if _hangs(levels, base, scale) else base
-        bases = None if bases is None else bases.expand(*step.batch, 1)
-        codes, _ = _rounded(loops, reading_of(step), levels, sources, bases, scale)
-        return codes.view(step.x.shape)
+    def compiled(cpu: Any) -> Tensor:
+        batch = x.shape[:-1]
+        sources = None if draw is None else np.array(draw.sources(Purpose.ROUNDING, batch))
+        bases = base_below(largest_magnitude(x), levels) if _hangs(levels, base, scale) else base
+        bases = None if bases is None else bases.expand(*batch, 1)
+        codes, _ = _rounded(cpu, reading_of(x), levels, sources, bases, scale)
+        return codes.view(x.shape)
 
-    def plain() -> Tensor:
-        return _round_plainly(step, levels, draw, base, scale)
+    def reference() -> Tensor:
+        origin = None if draw is None else draw.origin(x.device)
+        return round_to_levels_reference(x, levels, origin, base, scale)
 
-    def on_device(gpu: Any) -> Tensor:
-        return cast(Tensor, gpu.round_to_levels(step, levels, draw, base=base, scale=scale))
-
-    return dispatch_step("rounding", step, compiled, plain, on_device)
+    return dispatch_rows(
+        "rounding",
+        x,
+        compiled,
+        reference,
+        lambda gpu: gpu.round_to_levels(x, levels, draw, base=base, scale=scale),
+    )
 
 
 def round_segments(
@@ -101,34 +95,20 @@ def round_segments(
         (tensor([ 0, -2,  3], dtype=torch.int8), True)
     """
 
-    def compiled(loops: Any) -> tuple[Tensor, bool]:
+    def compiled(cpu: Any) -> tuple[Tensor, bool]:
         sources = None if draw is None else inp.sources(draw, Purpose.ROUNDING)
         bases = base_below(largest_magnitudes(inp), levels) if _hangs(levels, base, scale) else base
-        return _rounded(loops, inp.reading(), levels, sources, bases, scale)
+        return _rounded(cpu, inp.reading(), levels, sources, bases, scale)
 
-    def plain() -> tuple[Tensor, bool]:
-        found, finite = [torch.empty(0, dtype=code_dtype(levels.top))], True
-        for i, (step, number) in enumerate(zip(inp.steps(), inp.numbers.tolist(), strict=True)):
+    def reference() -> tuple[Tensor, bool]:
+        rows, found = inp.rows(), [torch.empty(0, dtype=code_dtype(levels.top))]
+        for i, (x, number) in enumerate(zip(rows, inp.numbers.tolist(), strict=True)):
             own = (None if t is None else t[i : i + 1] for t in (base, scale))
-            found.append(_round_plainly(step, levels, None if draw is None else draw.at(number), *own))
-            finite = finite and bool(step.numbers().isfinite().all())
-        return torch.cat(found), finite
+            origin = None if draw is None else draw.at(number).origin()
+            found.append(round_to_levels_reference(x, levels, origin, *own))
+        return torch.cat(found), all_finite_reference(rows)
 
-    return dispatch("rounding", compiled, plain)
-
-
-def _round_plainly(
-    step: Step, levels: Levels, draw: Stream | None, base: Tensor | None, scale: Tensor | None
-) -> Tensor:
-    x = step.numbers()
-    magnitudes = x.abs()
-    if scale is not None:
-        # A zero vector has no direction; its codes are 0 whatever it is divided by.
-        magnitudes = (magnitudes / torch.where(scale > 0, scale, 1)).clamp(max=1)
-    elif base is None:
-        base = base_below(magnitudes.amax(dim=-1, keepdim=True), levels)
-    level = round_plainly(magnitudes, levels, draw, base)
-    return torch.where(x < 0, -level, level).to(code_dtype(levels.top))
+    return dispatch("rounding", compiled, reference)
 
 
 def _hangs(levels: Levels, base: Tensor | None, scale: Tensor | None) -> bool:
@@ -137,7 +117,7 @@ def _hangs(levels: Levels, base: Tensor | None, scale: Tensor | None) -> bool:
 
 
 def _rounded(
-    loops: Any,
+    cpu: Any,
     reading: Reading,
     levels: Levels,
     sources: Any,
@@ -148,52 +128,44 @@ def _rounded(
     unknown = -1 if levels.lazy and scale is None else 0
     bases = np.full(reading.segments, unknown) if base is None else base.reshape(-1).numpy()
     divisors = torch.empty(0, dtype=reading.dtype) if scale is None else torch.where(scale > 0, scale, 1)
-    codes = code_room((reading.columns,), levels.top)
-    out = by_width(codes.numpy())
+    codes = empty_codes((reading.columns,), levels.top)
+    out = views_by_dtype(codes.numpy())
     own = (levels.index, levels.window or 0, bases, divisors.reshape(-1).contiguous().numpy())
     draws = np.empty((0, 23), np.uint64) if sources is None else sources
 
     def work(*share: int) -> int:
-        return cast(int, loops.round_columns(reading, *own, draws, *share, out))
+        return cast(int, cpu.round_columns(reading, *own, draws, *share, out))
 
     return codes, are_finite(max(in_shares(reading.bounds, work), default=0), reading.dtype)
 
 
-def round_to_signs(step: Step) -> Tensor:
+def round_to_signs(x: Tensor) -> Tensor:
     """Codes 1 and -1 of the signs, that of 0 being plus: int8 (..., d).
 
     Example:
-        >>> round_to_signs(Step(torch.tensor([0.0, -3.0])))
+        >>> round_to_signs(torch.tensor([0.0, -3.0]))
         tensor([ 1, -1], dtype=torch.int8)
     """
-
-    def compiled(loops: Any) -> Tensor:
-        return _signs(loops, reading_of(step)).view(step.x.shape)
-
-    def plain() -> Tensor:
-        return _signs_plainly(step)
-
-    def on_device(gpu: Any) -> Tensor:
-        return cast(Tensor, gpu.round_to_signs(step))
-
-    return dispatch_step("signs", step, compiled, plain, on_device)
+    return dispatch_rows(
+        "signs",
+        x,
+        lambda cpu: _signs(cpu, reading_of(x)).view(x.shape),
+        lambda: round_to_signs_reference(x),
+        lambda gpu: gpu.round_to_signs(x),
+    )
 
 
 def sign_segments(inp: SegmentedInput) -> Tensor:
     """As :func:`round_to_signs` of every segment: int8 (K,)."""
-
-    def plain() -> Tensor:
-        return torch.cat([torch.empty(0, dtype=torch.int8), *map(_signs_plainly, inp.steps())])
-
-    return dispatch("signs", lambda loops: _signs(loops, inp.reading()), plain)
-
-
-def _signs_plainly(step: Step) -> Tensor:
-    return torch.where(step.numbers() < 0, -1, 1).to(code_dtype(1))
+    return dispatch(
+        "signs",
+        lambda cpu: _signs(cpu, inp.reading()),
+        lambda: inp.concatenated(round_to_signs_reference, torch.int8),
+    )
 
 
-def _signs(loops: Any, reading: Reading) -> Tensor:
-    codes = code_room((reading.columns,), 1)
+def _signs(cpu: Any, reading: Reading) -> Tensor:
+    codes = empty_codes((reading.columns,), 1)
     out = codes.numpy()
-    in_shares(reading.bounds, lambda *share: loops.signs(reading, *share, out))
+    in_shares(reading.bounds, lambda *share: cpu.signs(reading, *share, out))
     return codes

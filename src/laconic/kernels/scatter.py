@@ -1,4 +1,4 @@
-"""Adding kept coordinates to a vector, in a fixed order."""
+"""Addition of kept coordinates to a vector, in a fixed order."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads
+from laconic.kernels.reference.scatter import scatter_add_reference
 
 _WORTH = 1 << 12
 """Additions from which on compiled loops are worth their loading."""
@@ -35,34 +36,21 @@ def scatter_add_(out: Tensor, positions: Tensor, values: Tensor) -> None:
         tensor([1., 3., 0., 6.])
     """
 
-    def compiled(loops: Any) -> None:
+    def compiled(cpu: Any) -> None:
         rows = out.numel() // out.shape[-1]
-        loops.add_rows(
+        cpu.add_rows(
             out.detach().view(rows, -1).numpy(),
             positions.reshape(rows, *positions.shape[-2:]).contiguous().numpy(),
             values.detach().reshape(rows, *values.shape[-2:]).contiguous().numpy(),
             get_threads(),
         )
 
-    def on_device(gpu: Any) -> None:
-        gpu.scatter_add_(out, positions, values)
-
     real = out.dtype in _REALS and out.is_contiguous()
     worth = positions.numel() >= _WORTH and out.device.type == "cpu" and values.dtype == out.dtype
     dispatch(
         "scatter",
         compiled if real and worth else None,
-        lambda: scatter_add_plainly_(out, positions, values),
-        gpu=on_device if real else None,
+        lambda: scatter_add_reference(out, positions, values),
+        gpu=(lambda gpu: gpu.scatter_add_(out, positions, values)) if real else None,
         tensor=out,
     )
-
-
-def scatter_add_plainly_(out: Tensor, positions: Tensor, values: Tensor) -> None:
-    """As :func:`scatter_add_`, in plain PyTorch on any device."""
-    if out.device.type == "cpu":
-        # The CPU kernel walks a row's indices in order; a test holds it against the loop below.
-        out.scatter_add_(-1, positions.flatten(-2), values.flatten(-2))
-        return
-    for node in range(positions.shape[-2]):
-        out.scatter_add_(-1, positions[..., node, :], values[..., node, :])

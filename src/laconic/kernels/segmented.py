@@ -1,17 +1,20 @@
-"""Inputs of compiled loops over many segments: where each lies, and how threads share them."""
+"""Inputs of kernels that read all numbers once: segments of a group or rows, and their shares for threads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.philox import Purpose, Stream
-from laconic.kernels.steps import Step
-from laconic.kernels.tables import Integers, SegmentTable, Vectors
+from laconic.kernels.tables import Integers, SegmentTable, Vectors, accumulation_dtype, bounds_of
+
+T = TypeVar("T")
 
 _SHARE = 1 << 16
 """Numbers that are worth a thread."""
@@ -22,6 +25,8 @@ _MASKS: dict[torch.dtype, npt.NDArray[Any]] = {
     torch.float64: np.array([0x7FFFFFFFFFFFFFFF], np.int64),
 }
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_LONG = 1024
+"""Rows from this length on go through compiled loops; for many shorter ones PyTorch is as fast."""
 
 
 class Reading(NamedTuple):
@@ -78,7 +83,7 @@ class SegmentedInput:
     Example:
         >>> table = SegmentTable((0, 2), (2, 1), (2, 1), (0, 1))
         >>> inp = SegmentedInput.of(Vectors.flat(torch.tensor([3.0, 5.0, 7.0]), table.start_array), table)
-        >>> [step.numbers().tolist() for step in inp.steps()]
+        >>> [row.tolist() for row in inp.rows()]
         [[3.0, 5.0], [7.0]]
     """
 
@@ -113,25 +118,31 @@ class SegmentedInput:
     @property
     def dtype(self) -> torch.dtype:
         """The accumulation dtype."""
-        return torch.float64 if self.x.dtype == torch.float64 else torch.float32
+        return accumulation_dtype(self.x.dtype)
 
     @property
     def bounds(self) -> Integers:
         """int64 (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``."""
-        return _bounds(self.numels)
+        return bounds_of(self.numels)
 
-    def steps(self) -> list[Step]:
-        """Each segment alone, as the definitions take it."""
-        rows = zip(_rows(self.x, self.numels), _rows(self.memory, self.numels), strict=True)
-        return [Step(x, memory) for x, memory in rows]
+    def rows(self) -> list[Tensor]:
+        """The numbers of each segment, x or ``fl(x - memory)``, in the accumulation dtype."""
+        rows = [self.x.segment(s, n) for s, n in enumerate(self.numels.tolist())]
+        if self.memory is not None:
+            rows = [row - self.memory.segment(s, len(row)) for s, row in enumerate(rows)]
+        return [row.to(self.dtype) for row in rows]
+
+    def concatenated(self, function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
+        """``function`` of each segment's numbers, one result after another, in the dtype that it returns."""
+        return torch.cat([torch.empty(0, dtype=dtype), *(function(row).reshape(-1) for row in self.rows())])
 
     def reading(self) -> Reading:
         """The same for compiled loops."""
         x, short = self.x, self.x.dtype == torch.bfloat16
         if x.dtype == torch.float16:
             # Too rare for loops of its own: the one dtype of which a copy is made.
-            rows = [torch.empty(0), *(row.to(torch.float32) for row in _rows(x, self.numels))]
-            x = Vectors.flat(torch.cat(rows), self.bounds[:-1])
+            whole = SegmentedInput(x, self.numels, self.numbers).concatenated(lambda row: row, torch.float32)
+            x = Vectors.flat(whole, self.bounds[:-1])
         nothing = np.empty(0, np.float64 if self.dtype == torch.float64 else np.float32)
         return Reading(
             x=nothing if short else x.array,
@@ -150,30 +161,31 @@ class SegmentedInput:
         return table
 
 
-def reading_of(step: Step) -> Reading:
-    """The rows of a batch as segments of one length; only where ``step.compiled``."""
-    rows = step.x.numel() // step.d
-    starts = np.arange(rows + 1) * step.d
-    seen = Vectors.flat(step.x.view(-1), starts[:-1])
-    memory = None if step.memory is None else Vectors.flat(step.memory.view(-1), starts[:-1])
-    return SegmentedInput(seen, np.full(rows, step.d), np.zeros(rows, np.int64), memory).reading()
+def reading_of(x: Tensor) -> Reading:
+    """The rows of a contiguous tensor (..., d) as segments of one length."""
+    d = x.shape[-1]
+    rows = x.numel() // d
+    seen = Vectors.flat(x.view(-1), np.arange(rows) * d)
+    return SegmentedInput(seen, np.full(rows, d), np.zeros(rows, np.int64)).reading()
 
 
-def _bounds(numels: Integers) -> Integers:
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(numels)))
+def dispatch_rows(
+    name: str,
+    x: Tensor,
+    cpu: Callable[[Any], T],
+    reference: Callable[[], T],
+    gpu: Callable[[Any], Any] | None,
+) -> T:
+    """As :func:`laconic.kernels._dispatch.dispatch`, of a kernel that reads rows (..., d)."""
+    fits = x.dtype in (torch.float32, torch.float64, torch.bfloat16) and x.is_contiguous()
+    long = fits and x.device.type == "cpu" and x.shape[-1] >= _LONG
+    real = x.is_floating_point()
+    return dispatch(name, cpu if long else None, reference, gpu=gpu if real else None, tensor=x)
 
 
 def block_bounds(bounds: Integers, block: int) -> Integers:
     """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]."""
-    return _bounds(-(-np.diff(bounds) // block))
-
-
-def _rows(vectors: Vectors | None, numels: Integers) -> list[Any]:
-    if vectors is None:
-        return [None] * len(numels)
-    whole = torch.from_numpy(vectors.array)
-    whole = whole.view(vectors.dtype) if whole.dtype != vectors.dtype else whole
-    return [whole[start : start + n] for start, n in zip(vectors.starts, numels, strict=True)]
+    return bounds_of(-(-np.diff(bounds) // block))
 
 
 def in_shares(bounds: Integers, work: Any, unit: int = _UNIT) -> list[Any]:

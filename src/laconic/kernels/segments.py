@@ -1,14 +1,14 @@
-"""Element-wise operations on the segments of a group, wherever each lies: addition and copies."""
+"""Element-wise addition and copies of the segments of a group, wherever each lies."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
+from laconic.kernels.reference.segments import add_segments_reference, copy_segments_reference
 from laconic.kernels.tables import Integers, Vectors
 
 _WORTH = 1 << 16
@@ -16,13 +16,6 @@ _WORTH = 1 << 16
 _REALS = (torch.float32, torch.float64)
 _COMPILED = ((torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16))
 """Unlike dtypes that are worth a loop of their own."""
-
-
-def segment_of(vectors: Vectors, s: int, numel: int) -> Tensor:
-    """Segment s as a tensor that shares its memory."""
-    start = int(vectors.starts[s])
-    own = torch.from_numpy(vectors.array[start : start + numel])
-    return own.view(vectors.dtype) if own.dtype != vectors.dtype else own
 
 
 def add_segments(out: Vectors, x: Vectors, y: Vectors, numels: Integers) -> None:
@@ -45,15 +38,13 @@ def add_segments(out: Vectors, x: Vectors, y: Vectors, numels: Integers) -> None
     if out.dtype not in _REALS or any(torch.promote_types(v.dtype, out.dtype) != out.dtype for v in (x, y)):
         raise ValueError(f"{out.dtype} cannot hold the sums of {x.dtype} and {y.dtype} numbers")
 
-    def plainly() -> None:
-        for s, numel in enumerate(numels.tolist()):
-            first, second = (segment_of(part, s, numel).to(out.dtype) for part in (x, y))
-            torch.add(first, second, out=segment_of(out, s, numel))
+    def reference() -> None:
+        add_segments_reference(out, x, y, numels)
 
     if y.dtype == out.dtype and (x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED):
-        _split("add", plainly, numels, out, x, y)
+        _split("add", reference, numels, out, x, y)
     else:
-        plainly()
+        reference()
 
 
 def copy_segments(out: Vectors, x: Vectors, numels: Integers) -> None:
@@ -65,31 +56,30 @@ def copy_segments(out: Vectors, x: Vectors, numels: Integers) -> None:
         numels: (S,) lengths of the segments.
     """
 
-    def plainly() -> None:
-        for s, numel in enumerate(numels.tolist()):
-            segment_of(out, s, numel).copy_(segment_of(x, s, numel))
+    def reference() -> None:
+        copy_segments_reference(out, x, numels)
 
     if x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED:
-        _split("copy", plainly, numels, out, x)
+        _split("copy", reference, numels, out, x)
     else:
-        plainly()
+        reference()
 
 
-def _split(name: str, plainly: Callable[[], None], numels: Integers, *vectors: Vectors) -> None:
+def _split(name: str, reference: Callable[[], None], numels: Integers, *vectors: Vectors) -> None:
     ends = np.cumsum(numels)
     size = int(ends[-1]) if ends.size else 0
     threads = max(1, min(get_threads(), size // _WORTH))
 
-    def compiled(loops: Any) -> None:
+    def compiled(cpu: Any) -> None:
         own = [part for vector in vectors for part in (_seen(vector), vector.starts)]
 
         def share(thread: int) -> None:
             first, last = size * thread // threads, size * (thread + 1) // threads
-            getattr(loops, name)(*own, ends, first, last)
+            getattr(cpu, name)(*own, ends, first, last)
 
         in_threads(share, threads)
 
-    dispatch("segments", compiled, plainly)
+    dispatch("segments", compiled, reference)
 
 
 def _seen(vectors: Vectors) -> Any:

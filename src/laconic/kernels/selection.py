@@ -1,22 +1,20 @@
 """Exact selection of the largest magnitudes (Top-k) in segments, and the memory's update by what is kept."""
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from laconic.kernels._cuts import Cuts
 from laconic.kernels._dispatch import dispatch
-from laconic.kernels._selection_plain import (
+from laconic.kernels.cpu.threads import get_threads
+from laconic.kernels.reference.selection import (
     select_segments_reference,
-    top_k_reference,
+    top_k_positions_reference,
     top_k_segments_reference,
 )
-from laconic.kernels.cpu.threads import get_threads
-from laconic.kernels.tables import Vectors
+from laconic.kernels.tables import Integers, Vectors, accumulation_dtype
 
 _WORTH = 1 << 7
 """Numbers from which on compiled loops are faster."""
@@ -48,23 +46,20 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
     # PyTorch finds the largest of each of many short rows faster.
     short = k == d or (k == 1 and d < _SHORT) or x.numel() < _WORTH
 
-    def compiled(loops: Any) -> Tensor:
+    def compiled(cpu: Any) -> Tensor:
         rows = x.detach().reshape(-1)
         cuts = _cuts_of_rows(rows.numel(), k, d)
-        found = _compiled(loops, _flat(rows, cuts), None, None, cuts, 0, "none").positions
+        found = _compiled(cpu, _flat(rows, cuts), None, None, cuts, 0, "none").positions
         if x.dim() == 1:
             return found
         starts = torch.arange(0, rows.numel(), d).unsqueeze(-1)
         return (found.view(-1, k) - starts).view(*x.shape[:-1], k)
 
-    def on_device(gpu: Any) -> Tensor:
-        return cast(Tensor, gpu.top_k_positions(x, k))
-
     return dispatch(
         "selection",
         None if short or x.device.type != "cpu" or x.dtype not in _DTYPES else compiled,
-        lambda: top_k_reference(x, k),
-        gpu=on_device if k < d else None,
+        lambda: top_k_positions_reference(x, k),
+        gpu=(lambda gpu: gpu.top_k_positions(x, k)) if k < d else None,
         tensor=x,
     )
 
@@ -143,7 +138,7 @@ def select_segments(
         return Selected(torch.empty(0, dtype=torch.int64), empty, None if move == "none" else empty.clone())
     return dispatch(
         "selection",
-        lambda loops: _compiled(loops, _located(x), _located(memory), _located(out), cuts, salt, move),
+        lambda cpu: _compiled(cpu, _located(x), _located(memory), _located(out), cuts, salt, move),
         lambda: Selected(*select_segments_reference(x, memory, cuts, move, out)),
     )
 
@@ -173,26 +168,17 @@ def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 
     """
     _check(x, memory, cuts)
     if x.device.type != "cpu" or cuts.total == 0:
-
-        def on_device(gpu: Any) -> tuple[Tensor, Tensor]:
-            return cast(tuple[Tensor, Tensor], gpu.top_k_segments(x, memory, cuts, salt=salt))
-
         return dispatch(
             "selection",
             None,
             lambda: top_k_segments_reference(x, memory, cuts),
-            gpu=on_device if cuts.total else None,
+            gpu=(lambda gpu: gpu.top_k_segments(x, memory, cuts, salt=salt)) if cuts.total else None,
             tensor=x,
         )
     target = x.float() if memory is not None and x.dtype == torch.float16 else x
     held = None if memory is None else Vectors.flat(memory, cuts.starts)
     positions, values, _ = select_segments(Vectors.flat(target, cuts.starts), held, cuts, salt=salt)
     return positions, values
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _check(x: Tensor, memory: Tensor | None, cuts: Cuts) -> None:
@@ -255,7 +241,7 @@ def _check_operands(
 class _Located(NamedTuple):
     """Addresses of the segments' first numbers, int64 (S,); their dtype; and what keeps them alive."""
 
-    addresses: npt.NDArray[np.int64]
+    addresses: Integers
     dtype: torch.dtype
     owner: object
 
@@ -277,7 +263,7 @@ _NOTHING = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float
 
 
 def _compiled(
-    loops: Any,
+    cpu: Any,
     x: _Located | None,
     memory: _Located | None,
     out: _Located | None,
@@ -293,7 +279,7 @@ def _compiled(
     positions = torch.empty(cuts.total, dtype=torch.int64)
     values = torch.empty(cuts.total, dtype=wide)
     before = None if move == "none" else torch.empty(cuts.total, dtype=wide)
-    loops.select(
+    cpu.select(
         # Addresses of what is not there are not used.
         (what + _NARROW * narrow, main.addresses, (memory or main).addresses, (out or main).addresses),
         cuts,

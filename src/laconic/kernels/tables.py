@@ -1,4 +1,4 @@
-"""Tables of segments and of addresses: what one compiled call needs to work on many tensors."""
+"""Segments of vectors: tables of where they lie, and vectors given flat or as many tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._C._nn import flatten_dense_tensors, unflatten_dense_tensors
 
+Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 
 _SEEN_AS: dict[torch.dtype, type[np.generic]] = {
@@ -20,6 +21,39 @@ _SEEN_AS: dict[torch.dtype, type[np.generic]] = {
     torch.float16: np.float16,
 }
 """NumPy's dtype of as many bytes; NumPy has no bfloat16."""
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64; float32 for float32, float16 and bfloat16; TypeError for anything else."""
+    if dtype == torch.float64:
+        return torch.float64
+    if dtype in (torch.float32, torch.float16, torch.bfloat16):
+        return torch.float32
+    raise TypeError(f"laconic works on float16, bfloat16, float32 and float64 tensors, not on {dtype}")
+
+
+def bounds_of(sizes: Integers) -> Integers:
+    """int64 (S + 1,): where each of so many things of these sizes begins, and where the last ends.
+
+    Example:
+        >>> bounds_of(np.array([2, 3])).tolist()
+        [0, 2, 5]
+    """
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+
+
+def columns_used(bounds: Integers, used: Integers, device: Any = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Of every used column in order: its segment, its number there, and the column itself.
+
+    Args:
+        bounds: (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``.
+        used: (S,), of which only the first ones are used.
+        device: of the results.
+    """
+    counts, starts = torch.from_numpy(used).to(device), torch.from_numpy(bounds[:-1]).to(device)
+    segment = torch.arange(len(used), device=device).repeat_interleave(counts)
+    number = torch.arange(len(segment), device=device) - (counts.cumsum(0) - counts)[segment]
+    return segment, number, starts[segment] + number
 
 
 @dataclass(frozen=True)
@@ -71,12 +105,12 @@ class SegmentTable:
     @cached_property
     def bounds(self) -> Integers:
         """int64 (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``."""
-        return np.concatenate((np.zeros(1, np.int64), np.cumsum(self.kept_array)))
+        return bounds_of(self.kept_array)
 
     def blocks(self, block: int | None) -> Integers:
         """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]; None: one."""
         each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
-        return np.concatenate((np.zeros(1, np.int64), np.cumsum(each)))
+        return bounds_of(each)
 
 
 class _Memory:
@@ -145,6 +179,12 @@ class Vectors:
         ends = addresses + np.array([tensor.numel() for tensor in tensors]) * kind.itemsize
         array = np.asarray(_Memory(base, (int(ends.max()) - base) // kind.itemsize, kind))
         return cls(array, (addresses - base) // kind.itemsize, tensors[0].dtype, tuple(tensors))
+
+    def segment(self, s: int, numel: int) -> Tensor:
+        """Segment s as a tensor (numel,) that shares its memory."""
+        start = int(self.starts[s])
+        own = torch.from_numpy(self.array[start : start + numel])
+        return own.view(self.dtype) if own.dtype != self.dtype else own
 
 
 @dataclass(frozen=True, eq=False)

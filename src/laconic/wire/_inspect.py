@@ -12,7 +12,7 @@ from laconic.formats import GroupFormat, MessageFormat
 from laconic.formats._cursor import Cursor
 from laconic.formats.description import describe, read_description
 from laconic.formats.sizes import FRAME_BYTES, base_bytes, symbol_bits
-from laconic.kernels.group_positions import BITMAP, CELLS, ELIAS_FANO, IMPLIED
+from laconic.kernels.position_plan import BITMAP, CELLS, ELIAS_FANO, IMPLIED
 from laconic.kernels.tables import Integers
 from laconic.layout import Layout
 from laconic.messages import Message

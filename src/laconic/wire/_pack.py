@@ -13,7 +13,8 @@ from laconic.formats._groups import ORIGIN_BYTES
 from laconic.formats.description import describe
 from laconic.formats.sizes import COUNT_BYTES, FRAME_BYTES, base_bytes, side_bytes, value_bytes
 from laconic.kernels import group_codes
-from laconic.kernels.group_positions import PositionPlan, put_adaptive, put_positions
+from laconic.kernels.group_positions import put_adaptive, put_positions
+from laconic.kernels.position_plan import PositionPlan
 from laconic.kernels.tables import Integers
 from laconic.layout import Layout
 from laconic.messages import Group, Message

@@ -10,7 +10,7 @@ from laconic.formats._cursor import Bytes, WireError
 from laconic.formats.grids import Grid
 from laconic.formats.sizes import base_bytes, symbol_bits
 from laconic.kernels import group_codes
-from laconic.kernels._narrow import CODE_DTYPES
+from laconic.kernels._code_dtypes import CODE_DTYPES
 from laconic.kernels.tables import Integers
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -18,7 +18,6 @@ from triton.compiler import ASTSource
 from laconic.kernels import Purpose, Stream, gpu
 from laconic.kernels._cuts import Cuts
 from laconic.kernels.levels import Levels
-from laconic.kernels.steps import Step
 
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32)}
 MODULES = ("selection", "_short", "philox", "rounding", "sums", "scatter", "blocks", "codes")
@@ -49,16 +48,16 @@ def calls():
         if target is not double:  # only reads and compares other bits
             gpu.top_k_segments(target, kept, long)
         gpu.top_k_segments(target, kept, blocks)
-        gpu.norm(target, 2, kept)
-        gpu.quantize_blocks(target, 7, 64, kept)
+        gpu.norm(target, 2)
+        gpu.quantize_blocks(target, 7, 64)
     draw, scale = Stream(7), torch.ones(1)
     gpu.words(draw, 100, Purpose.ROUNDING, "cpu")
-    gpu.round_to_levels(Step(x), POWERS)
-    gpu.round_to_levels(Step(short, memory), POWERS, draw)
-    gpu.round_to_levels(Step(double), WIDE_POWERS, draw)
-    gpu.round_to_levels(Step(short, memory), TABLE, draw, scale=scale)
-    gpu.round_to_levels(Step(x), TABLE)
-    gpu.round_to_signs(Step(short, memory))
+    gpu.round_to_levels(x, POWERS)
+    gpu.round_to_levels(short, POWERS, draw)
+    gpu.round_to_levels(double, WIDE_POWERS, draw)
+    gpu.round_to_levels(short, TABLE, draw, scale=scale)
+    gpu.round_to_levels(x, TABLE)
+    gpu.round_to_signs(short)
     gpu.canonical_sum(x)
     gpu.mean_magnitude(x)
     positions, values = torch.arange(20).view(2, 10), torch.ones(2, 10)

@@ -133,6 +133,30 @@ def store(_context, floats, _address, _index):
     return types.void(floats, types.int64, types.int64), build
 
 
+@intrinsic
+def stream(_context, floats, _address, _index):
+    """As ``store``, past the caches, to a multiple of 64 bytes."""
+
+    def build(context, builder, _signature, values):
+        place = _element(builder, values[1], values[2], values[0].type)
+        written = builder.store(values[0], place, align=64)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(floats, types.int64, types.int64), build
+
+
+@intrinsic
+def fence(_context):
+    """Streamed numbers are written before anything that follows."""
+
+    def build(context, builder, _signature, _values):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), build
+
+
 def _element(builder, address, index, vector):
     start = builder.inttoptr(address, vector.element.as_pointer())
     return builder.bitcast(builder.gep(start, [index]), vector.as_pointer())

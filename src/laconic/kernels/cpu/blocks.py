@@ -14,7 +14,7 @@ def quantize(reading, steps, block, block_bounds, segment, column, last, codes, 
     """As ``blocks.quantize_blocks`` for the blocks of columns; ``column`` begins a block.
 
     Segment s owns ``low`` and ``span`` from ``block_bounds[s]`` on. ``codes`` are of all columns, as
-    ``_narrow.by_width`` gives them.
+    ``views_by_dtype`` gives them.
 
     Returns:
         The bits of the largest magnitude.

@@ -1,6 +1,6 @@
 """The loops of codes of all segments, compiled by numba at their first use.
 
-``group_packing`` is what they must equal. Codes become symbols in a tile that stays in the first cache, and
+``reference`` defines them. Codes become symbols in a tile that stays in the first cache, and
 eight symbols of up to eight bits become as many bytes in three steps: pairs of neighbouring fields move
 together, then pairs of pairs, then both halves of the word.
 """

@@ -1,6 +1,6 @@
 """The loops of positions of all segments, compiled by numba at their first use.
 
-``group_packing`` is what they must equal. Nothing is written outside the bytes of the plan, whatever the
+``reference`` defines them. Nothing is written outside the bytes of the plan, whatever the
 positions are; nothing is read outside, whatever the bytes are.
 """
 # mypy: ignore-errors

@@ -11,7 +11,7 @@ from laconic.kernels.cpu._jit import loop
 
 @loop
 def put_signed(numbers, levels, at, codes):
-    """The levels with the signs of the numbers, from ``at`` on; ``codes`` as ``_narrow.by_width`` gives."""
+    """The levels with the signs of the numbers, from ``at`` on; ``codes`` as ``views_by_dtype`` gives."""
     end = at + levels.size
     if codes[0].size > 0:
         _signed(numbers, levels, codes[0][at:end])

@@ -13,31 +13,32 @@ import numpy as np
 
 from laconic.kernels.cpu._halves import widened
 from laconic.kernels.cpu._jit import loop
-from laconic.kernels.cpu._simd import at_address, brain, never_inlined
+from laconic.kernels.cpu._simd import LANES, at_address, brain, fence, load, never_inlined, stream
 from laconic.kernels.cpu._words import larger, smaller
 from laconic.kernels.cpu.decoding import fill_table, number
 
 U = np.uint64
-TILE = 1 << 14
-"""Numbers that are summed and written while in the cache."""
+TILE = 1 << 16
+"""Numbers that are summed and written while in the second cache."""
+STREAMED = 1 << 20
+"""Numbers from which on the result is written past the caches, which do not hold it and need not read it."""
+_floats = load(LANES)
 
 
 @loop
-def _begin(place, scratch, s, begin, end):
+def _begin(place, scratch, s, begin, end, streamed):
     """A tile that holds the memory's numbers, or zeros: of the memory, of ``out``, or the scratch."""
     never_inlined()
     size = end - begin
-    remembered = place.memory.size > 0
-    if remembered and place.commit:
-        start = place.memory_starts[s] + begin
-        return place.memory[start : start + size]
     tile = scratch[:size]
-    if place.out.size > 0:
+    if place.out.size > 0 and not streamed:
         start = place.out_starts[s] + begin
         tile = place.out[start : start + size]
-    if remembered:
+    if place.memory.size > 0:
         start = place.memory_starts[s] + begin
         source = place.memory[start : start + size]
+        if place.commit:
+            return source
         for i in range(size):
             tile[i] = source[i]
     else:
@@ -47,7 +48,7 @@ def _begin(place, scratch, s, begin, end):
 
 
 @loop
-def _end(place, tile, s, begin):
+def _end(place, tile, s, begin, streamed):
     """Write the tile out, where it was added to elsewhere."""
     never_inlined()
     if place.brains.size == 0 and place.out.size == 0:
@@ -57,10 +58,22 @@ def _end(place, tile, s, begin):
         brains = place.brains[start : start + tile.size]
         for i in range(tile.size):
             brains[i] = brain(tile[i])
-    elif place.out.size > 0 and place.memory.size > 0 and place.commit:
-        out = place.out[start : start + tile.size]
-        for i in range(tile.size):
-            out[i] = tile[i]
+        return
+    out = place.out[start : start + tile.size]
+    if not streamed:
+        if place.memory.size > 0 and place.commit:
+            for i in range(tile.size):
+                out[i] = tile[i]
+        return
+    source, target = np.int64(tile.ctypes.data), np.int64(out.ctypes.data)
+    first = smaller(-target % 64 // tile.itemsize, tile.size)
+    last = first + (tile.size - first) // LANES * LANES
+    for i in range(first):
+        out[i] = tile[i]
+    for i in range(first, last, LANES):
+        stream(_floats(source, i, tile), target, i)
+    for i in range(last, tile.size):
+        out[i] = tile[i]
 
 
 @loop
@@ -91,7 +104,7 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
     ``scratch`` is room for a tile, ``cursors`` for an integer a node.
     """
     columns = group.bounds[-1]
-    recording = before.size > 0
+    recording, streamed = before.size > 0, group.offsets[-1] >= STREAMED
     added = np.int64(0)
     s = _first_segment(group.offsets, first)
     while s < group.offsets.size - 1 and group.offsets[s] < last:
@@ -102,7 +115,7 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
             cursors[node] = _lower_bound(address, nodes.counts[node, s], like, from_)
         for begin in range(from_, to, TILE):
             end = smaller(begin + TILE, to)
-            tile = _begin(place, scratch, s, begin, end)
+            tile = _begin(place, scratch, s, begin, end, streamed)
             for node in range(cursors.size):
                 weight, factor, count = nodes.weights[node], nodes.factors[node, s], nodes.counts[node, s]
                 positions, values, kept = nodes.positions[node], nodes.values[node], node * columns
@@ -122,8 +135,9 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
                         added += 1
                     c += 1
                 cursors[node] = c
-            _end(place, tile, s, begin)
+            _end(place, tile, s, begin, streamed)
         s += 1
+    fence()
     return added
 
 
@@ -153,7 +167,7 @@ def add_dense(place, group, nodes, like, levels, before, scratch, table, first, 
     ``levels`` is None where values are numbers. ``scratch`` and ``table`` are room for a tile.
     Returns whether all codes have a level.
     """
-    fits = True
+    fits, streamed = True, group.offsets[-1] >= STREAMED
     one = nodes.one
     s = _first_segment(group.offsets, first)
     while s < group.offsets.size - 1 and group.offsets[s] < last:
@@ -161,7 +175,7 @@ def add_dense(place, group, nodes, like, levels, before, scratch, table, first, 
         from_, to = larger(first - offset, 0), smaller(last, group.offsets[s + 1]) - offset
         for begin in range(from_, to, TILE):
             end = smaller(begin + TILE, to)
-            tile = _begin(place, scratch, s, begin, end)
+            tile = _begin(place, scratch, s, begin, end, streamed)
             if before.size > 0:
                 kept = before[offset + begin : offset + end]
                 for i in range(tile.size):
@@ -198,8 +212,9 @@ def add_dense(place, group, nodes, like, levels, before, scratch, table, first, 
                             table,
                         )
                         at = stop
-            _end(place, tile, s, begin)
+            _end(place, tile, s, begin, streamed)
         s += 1
+    fence()
     return fits
 
 

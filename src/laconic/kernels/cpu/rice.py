@@ -1,4 +1,4 @@
-"""Rice coding of the gaps between positions, for CPUs; ``group_packing`` has the reference.
+"""Rice coding of the gaps between positions, for CPUs; ``reference.rice`` defines it.
 
 Bits stand in little-endian 64-bit words, lowest first. A loop reads no word beyond those that its caller has
 sized, whatever the bits say: counts of ones are taken before ones are followed.

@@ -34,7 +34,7 @@ def round_columns(reading, levels, window, bases, divisors, sources, segment, co
         segment: where ``column`` lies.
         column: the first; it begins a segment or follows a multiple of 4 of its numbers.
         last: the end.
-        codes: of all columns, as ``_narrow.by_width`` gives them.
+        codes: of all columns, as ``views_by_dtype`` gives them.
 
     Returns:
         The bits of the largest magnitude.

@@ -1,4 +1,4 @@
-"""The hot loops on a GPU, in Triton; every function equals its plain form in PyTorch bit for bit.
+"""The hot loops on a GPU, in Triton; every function equals its reference bit for bit.
 
 Importing this package imports Triton, which PyTorch brings where it is built for GPUs; nothing else in
 Laconic imports it before a tensor lies on such a device. All kernels are compiled without fused

@@ -1,4 +1,4 @@
-"""How every kernel is launched: without fused multiply-add, on the device of its tensors."""
+"""Launches of kernels, without fused multiply-add and on the device of their tensors."""
 # mypy: ignore-errors
 # Triton's decorators are not typed.
 
@@ -27,28 +27,9 @@ def launch(kernel, programs, *arguments, warps=4, **constants):
         kernel[(programs,)](*arguments, num_warps=warps, enable_fp_fusion=False, **constants)
 
 
-def as_rows(x, memory=None):
-    """x as (rows, d), and memory alike or x in its place where there is none.
-
-    Raises:
-        TypeError: where memory is not float32 or float64, or narrower than x.
-        ValueError: where the shapes differ or the memory is not contiguous.
-    """
-    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
-    if memory is None:
-        return rows, rows
-    if memory.shape != x.shape or not memory.is_contiguous():
-        raise ValueError(f"memory must be contiguous and of shape {tuple(x.shape)}, as the target")
-    if memory.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"memory must be float32 or float64, got {memory.dtype}")
-    if torch.promote_types(x.dtype, memory.dtype) != memory.dtype:
-        raise TypeError(f"a {x.dtype} target does not fit a {memory.dtype} memory; widen the memory")
-    return rows, memory.detach().view(-1, x.shape[-1])
-
-
-def wide(dtype):
-    """The dtype that numbers of ``dtype`` are computed in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def as_rows(x):
+    """x, contiguous, as (rows, d)."""
+    return x.detach().reshape(-1, x.shape[-1]).contiguous()
 
 
 def power_of_two(number):

@@ -1,4 +1,4 @@
-"""What several kernels do with a number: read it, compare it, divide it."""
+"""Operations on single numbers that several kernels share: reading, magnitudes, division, signs."""
 # mypy: ignore-errors
 # Triton's decorators are not typed.
 

@@ -1,4 +1,4 @@
-"""Rounding to equal steps between the extremes of each block, as ``laconic.kernels.blocks`` says.
+"""Rounding to equal steps between the extremes of each block, as ``laconic.kernels.quantize_blocks`` says.
 
 A program holds its blocks whole, and reads and writes their places alone. ``fl(fl(share steps) + 1/2)`` and
 ``fl(low + fl(level span))`` would come out otherwise from a fused multiply-add; launches forbid it.
@@ -10,34 +10,31 @@ import torch
 import triton
 import triton.language as tl
 
-from laconic.kernels._narrow import code_dtype
-from laconic.kernels.gpu._launch import LARGEST_TILE, as_rows, launch, power_of_two, wide
-from laconic.kernels.gpu._numbers import magnitude, quotient, read, signed, widened
+from laconic.kernels._code_dtypes import code_dtype
+from laconic.kernels.gpu._launch import LARGEST_TILE, as_rows, launch, power_of_two
+from laconic.kernels.gpu._numbers import magnitude, quotient, signed, widened
+from laconic.kernels.tables import accumulation_dtype
 
 
-def quantize_blocks(x, steps, block, memory=None):
-    """As ``laconic.kernels.quantize_blocks`` of x, or of ``fl(x - memory)``, for blocks of up to 4096.
-
-    16-bit numbers are computed in float32.
+def quantize_blocks(x, steps, block):
+    """As ``laconic.kernels.quantize_blocks``, for blocks of up to 4096.
 
     Raises:
         ValueError: for longer blocks.
     """
     if not 1 <= block <= LARGEST_TILE:
         raise ValueError(f"blocks of 1 to {LARGEST_TILE} numbers, got {block}")
-    rows, held = as_rows(x, memory)
+    rows, dtype = as_rows(x), accumulation_dtype(x.dtype)
     n, d = rows.shape
     per_row = triton.cdiv(d, block)
-    dtype = wide(held.dtype)
     codes = torch.empty(x.shape, dtype=code_dtype(steps + 1), device=x.device)
     low = torch.empty(*x.shape[:-1], per_row, dtype=dtype, device=x.device)
     span = torch.empty_like(low)
     length = power_of_two(block)
     together = max(1, 1024 // length)
     launch(
-        _quantize, triton.cdiv(n * per_row, together), rows, held, codes, low, span,
-        n * per_row, d, per_row, block, steps,
-        DIFFERENCE=memory is not None, TOGETHER=together, LENGTH=length,
+        _quantize, triton.cdiv(n * per_row, together), rows, codes, low, span,
+        n * per_row, d, per_row, block, steps, TOGETHER=together, LENGTH=length,
     )  # fmt: skip
     return codes, low, span
 
@@ -55,8 +52,8 @@ def dequantize_blocks(codes, levels, span, low, block):
 
 @triton.jit(do_not_specialize=["blocks", "per_row", "block", "steps"])
 def _quantize(
-    x, memory, codes, lows, spans, blocks, d, per_row, block, steps,
-    DIFFERENCE: tl.constexpr, TOGETHER: tl.constexpr, LENGTH: tl.constexpr,
+    x, codes, lows, spans, blocks, d, per_row, block, steps,
+    TOGETHER: tl.constexpr, LENGTH: tl.constexpr,
 ):  # fmt: skip
     """Codes and extremes of TOGETHER blocks."""
     number = tl.program_id(0).to(tl.int64) * TOGETHER + tl.arange(0, TOGETHER)
@@ -65,7 +62,7 @@ def _quantize(
     lane = tl.arange(0, LENGTH)[None, :]
     mask = lane < length[:, None]
     place = (row * d + inside * block)[:, None] + lane
-    value = widened(read(x, memory, place, mask, DIFFERENCE))
+    value = widened(tl.load(x + place, mask=mask, other=0.0))
     size = tl.abs(value)
     # Magnitudes compare like their bits, and a minimum of integers has no special cases.
     key = magnitude(value)

@@ -1,4 +1,4 @@
-"""Rounding to levels, fused with the difference before it.
+"""Rounding to levels and to signs.
 
 Every number is rounded on its own: a program reads and writes the places of its own tile alone. The levels
 around a magnitude are found in the table by halving, or for powers of two from the exponent. A uniform
@@ -11,13 +11,14 @@ import torch
 import triton
 import triton.language as tl
 
-from laconic.kernels._narrow import code_dtype
-from laconic.kernels.gpu._launch import as_rows, launch, wide
-from laconic.kernels.gpu._numbers import magnitude, quotient, read, widened
+from laconic.kernels._code_dtypes import code_dtype
+from laconic.kernels.gpu._launch import as_rows, launch
+from laconic.kernels.gpu._numbers import magnitude, quotient, widened
 from laconic.kernels.gpu.philox import origins, words_of
 from laconic.kernels.gpu.sums import largest
 from laconic.kernels.levels import base_below
-from laconic.kernels.philox import Purpose
+from laconic.kernels.reference.philox import Purpose
+from laconic.kernels.tables import accumulation_dtype
 
 _TILE = 1024
 _NEAREST, _RANDOM, _SIGNS = 0, 1, 2
@@ -25,47 +26,45 @@ _ALL_POWERS = {torch.float32: 277, torch.float64: 2098}
 """How many powers of two there are, subnormal ones included."""
 
 
-def round_to_levels(step, levels, draw=None, *, base=None, scale=None):
-    """As ``laconic.kernels.rounding.round_to_levels``, for a step whose ``on_device`` is true.
+def round_to_levels(x, levels, draw=None, *, base=None, scale=None):
+    """As ``laconic.kernels.round_to_levels``.
 
-    The levels must be of the step's dtype, on its device; their table is looked at once by the host.
+    The levels must be of the accumulation dtype, on x's device; their table is looked at once by the host.
     """
-    if levels.table.dtype != wide(step.x.dtype):
-        raise TypeError(f"the levels of {step.x.dtype} numbers must be {wide(step.x.dtype)}")
+    dtype = accumulation_dtype(x.dtype)
+    if levels.table.dtype != dtype:
+        raise TypeError(f"the levels of {x.dtype} numbers must be {dtype}")
     if base is None and scale is None and levels.window is not None:
-        base = base_below(largest_magnitude(step), levels)
-    powers = levels.index.powers and levels.top == _ALL_POWERS[levels.table.dtype]
+        base = base_below(largest_magnitude(x), levels)
+    powers = levels.index.powers and levels.top == _ALL_POWERS[dtype]
     return _round(
-        step, levels.table, levels.top, _NEAREST if draw is None else _RANDOM, draw, base, scale, powers
+        x, levels.table, levels.top, _NEAREST if draw is None else _RANDOM, draw, base, scale, powers
     )
 
 
-def round_to_signs(step):
-    """As ``laconic.kernels.rounding.round_to_signs``, likewise."""
-    return _round(step, None, 1, _SIGNS, None, None, None, False)
+def round_to_signs(x):
+    """As ``laconic.kernels.round_to_signs``."""
+    return _round(x, None, 1, _SIGNS, None, None, None, False)
 
 
-def largest_magnitude(step):
-    """As ``laconic.kernels.rounding.largest_magnitude``, likewise."""
-    return largest(step.x, step.memory).unsqueeze(-1)
+def largest_magnitude(x):
+    """As ``laconic.kernels.largest_magnitude``."""
+    return largest(x).unsqueeze(-1)
 
 
-def _round(step, table, top, method, draw, base, scale, powers):
-    if not step.on_device:
-        raise ValueError("x and memory must be contiguous, memory in the accumulation dtype")
-    rows, held = as_rows(step.x, step.memory)
-    n, d = rows.shape
-    device, dtype = rows.device, wide(step.x.dtype)
-    codes = torch.empty(step.x.shape, dtype=code_dtype(top), device=device)
+def _round(x, table, top, method, draw, base, scale, powers):
+    rows = as_rows(x)
+    (n, d), batch, device = rows.shape, x.shape[:-1], x.device
+    codes = torch.empty(x.shape, dtype=code_dtype(top), device=device)
     table = codes if table is None else table
-    scales = codes if scale is None else scale.to(dtype).expand(*step.batch, 1).contiguous()
-    bases = codes if base is None else base.to(torch.int64).expand(*step.batch, 1).contiguous()
+    if scale is not None:
+        scale = scale.to(accumulation_dtype(x.dtype)).expand(*batch, 1).contiguous()
+    bases = codes if base is None else base.to(torch.int64).expand(*batch, 1).contiguous()
     origin = codes if draw is None else origins(draw, n, device)
     tiles = triton.cdiv(d, _TILE)
     launch(
-        _round_tile, n * tiles, rows, held, table, scales, bases, origin, codes,
-        d, tiles, top,
-        DIFFERENCE=step.memory is not None, SCALED=scale is not None, BASED=base is not None,
+        _round_tile, n * tiles, rows, table, codes if scale is None else scale, bases, origin, codes,
+        d, tiles, top, SCALED=scale is not None, BASED=base is not None,
         METHOD=method, POWERS=powers, STEPS=top.bit_length(),
         PURPOSE=int(Purpose.ROUNDING), TILE=_TILE,
     )  # fmt: skip
@@ -95,8 +94,8 @@ def _level_below(number, table, top, POWERS: tl.constexpr, STEPS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["tiles", "top"])
 def _round_tile(
-    x, memory, table, scales, bases, origin, codes, d, tiles, top,
-    DIFFERENCE: tl.constexpr, SCALED: tl.constexpr, BASED: tl.constexpr, METHOD: tl.constexpr,
+    x, table, scales, bases, origin, codes, d, tiles, top,
+    SCALED: tl.constexpr, BASED: tl.constexpr, METHOD: tl.constexpr,
     POWERS: tl.constexpr, STEPS: tl.constexpr, PURPOSE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Reads, rounds and writes codes."""
@@ -104,7 +103,7 @@ def _round_tile(
     row, first = program // tiles, program % tiles * TILE
     place = first + tl.arange(0, TILE)
     mask = place < d
-    number = widened(read(x + row * d, memory + row * d, place, mask, DIFFERENCE))
+    number = widened(tl.load(x + row * d + place, mask=mask, other=0.0))
     size = tl.abs(number)
     if METHOD == 2:
         level = tl.full((TILE,), 1, dtype=tl.int32)

@@ -29,7 +29,7 @@ import torch
 from laconic.kernels._cuts import Cuts
 from laconic.kernels.gpu._candidates import bound, collect, histogram, narrow
 from laconic.kernels.gpu._compaction import count, scan, write
-from laconic.kernels.gpu._launch import LARGEST_TILE, MAGNITUDE_BITS, as_rows, launch
+from laconic.kernels.gpu._launch import LARGEST_TILE, MAGNITUDE_BITS, launch
 from laconic.kernels.gpu._plan import LONG_FIELDS, plan
 from laconic.kernels.gpu._short import top_k_short
 
@@ -65,15 +65,27 @@ def top_k_segments(x, memory, cuts, *, salt=0, tile=_TILE, samples=_SAMPLES, sho
         raise ValueError(f"x must be a contiguous vector, got {tuple(x.shape)}")
     if cuts.end > x.numel():
         raise ValueError(f"the segments end at {cuts.end}, but x has {x.numel()} numbers")
-    rows, held = (t.view(-1) for t in as_rows(x, memory))
+    held = _checked(x, memory)
     long, groups = plan(cuts, x.device, tile, samples, short)
     positions = torch.empty(cuts.total, dtype=torch.int64, device=x.device)
     values = torch.empty(cuts.total, dtype=held.dtype, device=x.device)
     for group in groups:
-        top_k_short(rows, held, group, positions, values, memory is not None)
+        top_k_short(x.detach(), held, group, positions, values, memory is not None)
     if long is not None:
-        _top_k_long(rows, held, long, positions, values, memory is not None, tile, samples)
+        _top_k_long(x.detach(), held, long, positions, values, memory is not None, tile, samples)
     return positions, values
+
+
+def _checked(x, memory):
+    if memory is None:
+        return x.detach()
+    if memory.shape != x.shape or not memory.is_contiguous():
+        raise ValueError(f"memory must be contiguous and of shape {tuple(x.shape)}, as the target")
+    if memory.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"memory must be float32 or float64, got {memory.dtype}")
+    if torch.promote_types(x.dtype, memory.dtype) != memory.dtype:
+        raise TypeError(f"a {x.dtype} target does not fit a {memory.dtype} memory; widen the memory")
+    return memory.detach()
 
 
 def top_k_positions(x, k):

@@ -1,4 +1,4 @@
-"""Canonical sums and norms on the device, in the order that ``laconic.kernels.sums`` fixes.
+"""Canonical sums and norms on the device, in the order that ``laconic.kernels.reference.sums`` fixes.
 
 A program adds the 64 rows of its blocks one after another in float64, then folds the 64 lanes in halves; a
 second kernel folds the blocks in neighbours. A fold adds two numbers at a time, and two numbers have one
@@ -13,46 +13,47 @@ import torch
 import triton
 import triton.language as tl
 
-from laconic.kernels.gpu._launch import as_rows, launch, wide
-from laconic.kernels.gpu._numbers import magnitude, read, widened
-from laconic.kernels.sums import LANES, ROWS, _square_root
+from laconic.kernels.gpu._launch import as_rows, launch
+from laconic.kernels.gpu._numbers import magnitude, widened
+from laconic.kernels.reference.sums import LANES, ROWS, square_root
+from laconic.kernels.tables import accumulation_dtype
 
 _TOGETHER = 16
 _FAN = 1024
 _PLAIN, _MAGNITUDES, _SQUARES = 0, 1, 2
 
 
-def canonical_sum(x, memory=None):
-    """As ``laconic.kernels.canonical_sum`` of x, or of ``fl(x - memory)``: (..., d) to float64 (...)."""
-    return _total(x, memory, _PLAIN)
+def canonical_sum(x):
+    """As ``laconic.kernels.canonical_sum``: (..., d) to float64 (...)."""
+    return _total(x, _PLAIN)
 
 
-def squared_norm(x, memory=None):
+def squared_norm(x):
     """As ``laconic.kernels.squared_norm``, likewise."""
-    return _total(x, memory, _SQUARES)
+    return _total(x, _SQUARES)
 
 
-def mean_magnitude(x, memory=None):
+def mean_magnitude(x):
     """The canonical sum of ``fl(|x_i| / d)``, the scale of scaled signs: (..., d) to float64 (...)."""
     divisor = torch.full((math.prod(x.shape[:-1]),), x.shape[-1], dtype=torch.float64, device=x.device)
-    return _total(x, memory, _MAGNITUDES, (divisor, divisor), divide=True)
+    return _total(x, _MAGNITUDES, (divisor, divisor), divide=True)
 
 
-def norm(x, p, memory=None):
+def norm(x, p):
     """As ``laconic.kernels.norm``, likewise; for p = 1, 2 and infinity.
 
     Raises:
         ValueError: for any other p.
     """
     if p == 1:
-        return _total(x, memory, _MAGNITUDES)
+        return _total(x, _MAGNITUDES)
     if p not in (2, math.inf):
         raise ValueError(f"norms 1, 2 and infinity run on the device, not {p}")
-    most = largest(x, memory).to(torch.float64)
+    most = largest(x).to(torch.float64)
     if p != 2:
         return most
     _, exponent = torch.frexp(most)
-    total = _square_root(_total(x, memory, _SQUARES, [factor.flatten() for factor in _powers(-exponent)]))
+    total = square_root(_total(x, _SQUARES, [factor.flatten() for factor in _powers(-exponent)]))
     first, second = _powers(exponent)
     return total * first * second
 
@@ -63,33 +64,31 @@ def _powers(exponent):
     return [((e.to(torch.int64) + 1023) << 52).view(torch.float64) for e in (half, exponent - half)]
 
 
-def largest(x, memory=None):
+def largest(x):
     """The largest magnitude of each row: (..., d) to (...), float64 for float64 numbers, else float32.
 
     A maximum does not depend on the order, so programs may add theirs by atomics. NaN counts as largest.
     """
-    rows, held = as_rows(x, memory)
-    dtype = wide(held.dtype)
+    rows, dtype = as_rows(x), accumulation_dtype(x.dtype)
     bits = torch.zeros(
         len(rows), dtype=torch.int64 if dtype == torch.float64 else torch.int32, device=x.device
     )
     d = rows.shape[1]
     tiles = triton.cdiv(d, 4096)
-    launch(_largest, len(rows) * tiles, rows, held, bits, d, tiles, DIFFERENCE=memory is not None, TILE=4096)
+    launch(_largest, len(rows) * tiles, rows, bits, d, tiles, TILE=4096)
     return bits.view(dtype).view(x.shape[:-1])
 
 
-def _total(x, memory, kind, factors=None, divide=False):
-    rows, held = as_rows(x, memory)
+def _total(x, kind, factors=None, divide=False):
+    rows = as_rows(x)
     n, d = rows.shape
     blocks = triton.cdiv(d, LANES * ROWS)
     programs = triton.cdiv(blocks, _TOGETHER)
     sums = torch.empty(n, blocks, dtype=torch.float64, device=x.device)
     first, second = factors or (sums, sums)
     launch(
-        _blocks, n * programs, rows, held, sums, first, second, d, blocks, programs,
-        DIFFERENCE=memory is not None, KIND=kind, SCALED=factors is not None, DIVIDE=divide,
-        TOGETHER=_TOGETHER, ROWS=ROWS, LANES=LANES,
+        _blocks, n * programs, rows, sums, first, second, d, blocks, programs,
+        KIND=kind, SCALED=factors is not None, DIVIDE=divide, TOGETHER=_TOGETHER, ROWS=ROWS, LANES=LANES,
     )  # fmt: skip
     return _folded(sums).view(x.shape[:-1])
 
@@ -106,9 +105,9 @@ def _folded(sums):
 
 @triton.jit(do_not_specialize=["blocks", "programs"])
 def _blocks(
-    x, memory, sums, first, second, d, blocks, programs,
-    DIFFERENCE: tl.constexpr, KIND: tl.constexpr, SCALED: tl.constexpr, DIVIDE: tl.constexpr,
-    TOGETHER: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
+    x, sums, first, second, d, blocks, programs,
+    KIND: tl.constexpr, SCALED: tl.constexpr, DIVIDE: tl.constexpr, TOGETHER: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """The sums of TOGETHER blocks of a row; no other program writes them."""
     program = tl.program_id(0).to(tl.int64)
@@ -118,7 +117,7 @@ def _blocks(
     lanes = tl.zeros((TOGETHER, LANES), dtype=tl.float64)
     for line in range(ROWS):
         place = start + line * LANES
-        number = read(x + row * d, memory + row * d, place, place < d, DIFFERENCE).to(tl.float64)
+        number = widened(tl.load(x + row * d + place, mask=place < d, other=0.0)).to(tl.float64)
         if KIND > 0:
             number = tl.abs(number)
         if SCALED:
@@ -159,10 +158,10 @@ def _fold(sums, folded, blocks, parts, FAN: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["tiles"])
-def _largest(x, memory, bits, d, tiles, DIFFERENCE: tl.constexpr, TILE: tl.constexpr):
+def _largest(x, bits, d, tiles, TILE: tl.constexpr):
     """The largest magnitude's bits, by an atomic maximum of integers."""
     program = tl.program_id(0).to(tl.int64)
     row, first = program // tiles, program % tiles * TILE
     place = first + tl.arange(0, TILE)
-    number = widened(read(x + row * d, memory + row * d, place, place < d, DIFFERENCE))
+    number = widened(tl.load(x + row * d + place, mask=place < d, other=0.0))
     tl.atomic_max(bits + row, tl.max(magnitude(number), axis=0), sem="relaxed")

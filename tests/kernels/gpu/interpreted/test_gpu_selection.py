@@ -10,7 +10,7 @@ from same import same
 
 from laconic.kernels import gpu
 from laconic.kernels._cuts import Cuts
-from laconic.kernels.selection import top_k_reference, top_k_segments_reference
+from laconic.kernels.reference.selection import top_k_positions_reference, top_k_segments_reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
 SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 2.0**-149, -(2.0**-149), 2.0**-24, 5.0]
@@ -85,8 +85,8 @@ def test_blocks(block):
 
 def test_rows():
     x = torch.randn(3, 2, 50, generator=torch.Generator().manual_seed(2))
-    assert gpu.top_k_positions(x, 7).equal(top_k_reference(x, 7))
-    assert gpu.top_k_positions(x.transpose(0, 1), 50).equal(top_k_reference(x.transpose(0, 1), 50))
+    assert gpu.top_k_positions(x, 7).equal(top_k_positions_reference(x, 7))
+    assert gpu.top_k_positions(x.transpose(0, 1), 50).equal(top_k_positions_reference(x.transpose(0, 1), 50))
 
 
 def test_the_same_tables_serve_again():

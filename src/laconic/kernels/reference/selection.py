@@ -1,4 +1,4 @@
-"""Exact selection of the largest magnitudes in plain PyTorch: the definition of ``selection``."""
+"""Exact selection of the largest magnitudes (Top-k), and the memory's update by what is kept."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,8 @@ from laconic.kernels._cuts import Cuts
 from laconic.kernels.tables import Vectors
 
 
-def top_k_reference(x: Tensor, k: int) -> Tensor:
-    """As ``selection.top_k_positions``, in plain PyTorch on any device."""
+def top_k_positions_reference(x: Tensor, k: int) -> Tensor:
+    """The definition of :func:`laconic.kernels.top_k_positions`."""
     d = x.shape[-1]
     if k == d:
         return torch.arange(d, device=x.device).expand(x.shape)
@@ -34,14 +34,14 @@ def _magnitude_bits(x: Tensor) -> Tensor:
 
 
 def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tuple[Tensor, Tensor]:
-    """As ``selection.top_k_segments``, in plain PyTorch on any device."""
+    """The definition of :func:`laconic.kernels.top_k_segments`."""
     x = x.detach()
     difference = x if memory is None else x.to(memory.dtype) - memory.detach()
     positions, values = [x.new_empty(0, dtype=torch.int64)], [difference[:0]]
     for segment, start in enumerate(cuts.starts.tolist()):
         numbers = difference[start : start + int(cuts.lengths[segment])]
         for lo, hi, k in _blocks(cuts, segment):
-            here = top_k_reference(numbers[lo:hi], k) + lo
+            here = top_k_positions_reference(numbers[lo:hi], k) + lo
             positions.append(here)
             values.append(numbers[here])
     return torch.cat(positions), torch.cat(values)
@@ -50,14 +50,19 @@ def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tu
 def select_segments_reference(
     x: Vectors | None, memory: Vectors | None, cuts: Cuts, move: str = "none", out: Vectors | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As ``selection.select_segments``, segment by segment."""
+    """The definition of :func:`laconic.kernels.select_segments`."""
     positions, values, before = [], [], []
     for segment in range(cuts.lengths.size):
-        own, held, written = (_segment(each, cuts, segment) for each in (x, memory, out))
+        length = int(cuts.lengths[segment])
+        own, held, written = (
+            None if each is None else each.segment(segment, length) for each in (x, memory, out)
+        )
         numbers = _numbers(own, held, move)
         if written is not None:
             numbers = written.copy_(numbers)
-        places = torch.cat([top_k_reference(numbers[lo:hi], k) + lo for lo, hi, k in _blocks(cuts, segment)])
+        places = torch.cat(
+            [top_k_positions_reference(numbers[lo:hi], k) + lo for lo, hi, k in _blocks(cuts, segment)]
+        )
         kept = numbers[places]
         positions.append(places)
         values.append(kept)
@@ -66,14 +71,6 @@ def select_segments_reference(
             before.append(moved[places])
             moved[places] = before[-1] + kept if move == "track" else before[-1] - kept
     return torch.cat(positions), torch.cat(values), torch.cat(before) if before else None
-
-
-def _segment(vectors: Vectors | None, cuts: Cuts, segment: int) -> Tensor | None:
-    if vectors is None:
-        return None
-    start = int(vectors.starts[segment])
-    seen = torch.from_numpy(vectors.array[start : start + int(cuts.lengths[segment])])
-    return seen.view(vectors.dtype)
 
 
 def _numbers(x: Tensor | None, memory: Tensor | None, move: str) -> Tensor:

@@ -31,12 +31,12 @@ def code_dtype(top: int) -> torch.dtype:
     return next(dtype for dtype in CODE_DTYPES if top <= torch.iinfo(dtype).max)
 
 
-def code_room(shape: tuple[int, ...], top: int) -> Tensor:
+def empty_codes(shape: tuple[int, ...], top: int) -> Tensor:
     """Room in main memory for codes of ``top`` levels, in their dtype."""
     # NumPy asks for large pages where Linux has them; small ones would take longer than the codes.
     return torch.from_numpy(np.empty(shape, CODE_DTYPES[code_dtype(top)]))
 
 
-def by_width(codes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+def views_by_dtype(codes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
     """The codes as one of three arrays, the others empty, for loops that are compiled once for all widths."""
     return tuple(codes if codes.dtype == kind else np.empty(0, kind) for kind in CODE_DTYPES.values())
