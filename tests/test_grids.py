@@ -22,8 +22,8 @@ from laconic.formats.grids import (
     level_table,
 )
 from laconic.formats.sizes import value_bytes
-from laconic.kernels import Stream, base_below, round_to_levels
-from laconic.kernels.levels import bracket
+from laconic.kernels import Stream, round_to_levels
+from laconic.kernels.levels import base_below, bracket
 from laconic.wire._values import level_count
 
 CPU = torch.device("cpu")

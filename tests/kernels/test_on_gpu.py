@@ -63,7 +63,7 @@ def test_main_memory_is_no_gpu():
     assert _dispatch.on_gpu(X) is None
 
 
-def test_inside_plainly_nothing_is_compiled(monkeypatch):
+def test_inside_force_reference_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr(_dispatch, "cpu_kernels", lambda name: pytest.fail("asked for loops"))
     long = torch.arange(10_000.0)
     with _dispatch.force_reference():

@@ -20,7 +20,6 @@ from laconic.kernels.draws import chosen_segments as chosen_segments
 from laconic.kernels.draws import gather_segments as gather_segments
 from laconic.kernels.draws import permuted_segments as permuted_segments
 from laconic.kernels.levels import Levels as Levels
-from laconic.kernels.levels import base_below as base_below
 from laconic.kernels.magnitudes import all_finite as all_finite
 from laconic.kernels.magnitudes import largest_magnitude as largest_magnitude
 from laconic.kernels.magnitudes import largest_magnitudes as largest_magnitudes

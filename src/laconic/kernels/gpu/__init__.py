@@ -18,7 +18,6 @@ from laconic.kernels.gpu.scatter import scatter_add_ as scatter_add_
 from laconic.kernels.gpu.selection import top_k_positions as top_k_positions
 from laconic.kernels.gpu.selection import top_k_segments as top_k_segments
 from laconic.kernels.gpu.sums import canonical_sum as canonical_sum
-from laconic.kernels.gpu.sums import largest as largest
 from laconic.kernels.gpu.sums import mean_magnitude as mean_magnitude
 from laconic.kernels.gpu.sums import norm as norm
 from laconic.kernels.gpu.sums import squared_norm as squared_norm
