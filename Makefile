@@ -17,15 +17,18 @@ help:
 	@echo "make format  format the code"
 	@echo "make clean   remove what the above made"
 
-# One stamp for the environment: it is made again when what it holds changes.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# A stamp for the environment with the developers' tools, and one for what the demo needs: they are made again when
+# what they hold changes.
+$(VENV)/.ready: EXTRAS := dev
+$(VENV)/.ready-demo: EXTRAS := cli,lab
+$(VENV)/.ready $(VENV)/.ready-demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "laconic needs Python 3.11 or later; call make with PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.ready-demo
 	$(BIN)/laconic demo --out $(OUT)
 
 test: $(VENV)/.ready

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from laconic._nearest import look_up
@@ -100,7 +101,11 @@ def _run(console: Console, settings: DemoSettings, methods: Sequence[Method]) ->
             if step == settings.steps or step % max(1, settings.steps // 3) == 0:
                 console.print(f"{name:<16} step {step:>4}  validation loss {loss:.3f}")
 
-        return run_all(settings, methods, on_line)
+        def on_new(text: str) -> None:
+            if text.startswith("laconic:"):  # the rest is for a bar
+                console.print(text, markup=False)
+
+        return run_all(settings, methods, on_line, on_new)
     with progress(console) as (bar, task):
         bar.update(task, total=len(names) * settings.steps)
 
@@ -109,7 +114,13 @@ def _run(console: Console, settings: DemoSettings, methods: Sequence[Method]) ->
             note = f"step {step:>4}  validation loss {loss:.3f}"
             bar.update(task, completed=done, description=f"{name:<15}", note=note)
 
-        return run_all(settings, methods, on_step)
+        def on_note(text: str) -> None:
+            if text.startswith("laconic:"):
+                console.print(text, markup=False)
+            else:
+                bar.update(task, description="", note=escape(text))
+
+        return run_all(settings, methods, on_step, on_note)
 
 
 def _described(method: Method) -> dict[str, object]:

@@ -1,10 +1,12 @@
-"""``laconic warmup``: compile the hot loops ahead, in several processes."""
+"""``laconic warmup``: JIT compilation of all loops ahead, in several processes."""
 
 import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from itertools import product
 from multiprocessing import get_context
 
 import click
@@ -14,8 +16,9 @@ from rich.console import Console
 from laconic import kernels
 from laconic.cli._output import progress
 from laconic.comm._warm import warm_up
-from laconic.compressors import NAMES, parse_compressor
-from laconic.feedback import EF14
+from laconic.compressors import NAMES, TopK, parse_compressor
+from laconic.feedback import EF14, EF21
+from laconic.kernels._compiling import silence, taken
 from laconic.layout import Layout
 
 _KERNELS = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16)}
@@ -49,11 +52,22 @@ def command(jobs: int | None) -> None:
         )
         return
     start = time.perf_counter()
-    with progress(Console(stderr=True)) as (bar, task):
+    with _locked(), progress(Console(stderr=True)) as (bar, task):
         bar.update(task, total=len(UNITS), description="compiling")
         for unit in _compiled(jobs or min(_cores(), _MOST)):
             bar.update(task, advance=1, note=unit)
     console.print(f"the hot loops are ready, after {time.perf_counter() - start:.1f} s")
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let training processes wait meanwhile; the processes of this command do not."""
+    lock = taken(kernels.compiled_folder())
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _cores() -> int:
@@ -67,19 +81,26 @@ def _compiled(jobs: int) -> Iterator[str]:
     them want at the same moment is compiled twice, and kept once.
     """
     if jobs == 1:
-        yield from map(compile_unit, UNITS)
+        with silence():
+            yield from map(compile_unit, UNITS)
         return
     # Not forked: a child of a process with threads may hang.
     spawn = get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as workers:
-        for ended in as_completed([workers.submit(compile_unit, unit) for unit in UNITS]):
+        for ended in as_completed([workers.submit(_compile_silently, unit) for unit in UNITS]):
             yield ended.result()
+
+
+def _compile_silently(unit: str) -> str:
+    with silence():
+        return compile_unit(unit)
 
 
 def compile_unit(unit: str) -> str:
     """Compile what one dtype's selection, the wire, or one compressor needs; the unit's name."""
     if unit in _KERNELS:
         kernels.warm_up((_KERNELS[unit],))
+        kernels.warm_up_norms((_KERNELS[unit],))
     elif unit == _CODING:
         kernels.warm_up_packing()
     else:
@@ -88,10 +109,16 @@ def compile_unit(unit: str) -> str:
 
 
 def _warm_up(name: str) -> None:
+    """Compile what a compressor needs, alone and behind Top-k."""
+    shapes = {"compress": (1 << 15,), "bfloat16": (8,), "exact": (8,)}
+    layout = Layout.of(shapes, exact=["exact"], bfloat16=["bfloat16"])
     for suffix in ("", ":0.01", ":8", ":1:64"):
         try:
-            compressor = parse_compressor(name + suffix)
+            alone = parse_compressor(name + suffix).contractive()
         except (ValueError, TypeError):
             continue
-        warm_up(Layout.flat(1 << 15), EF14(compressor.contractive()))
+        for compressor, dtype in product((alone, TopK(0.01) >> alone), (torch.float32, torch.bfloat16)):
+            for method in (EF14, EF21):
+                with suppress(ValueError):  # it does not suit the method, or comes first in any chain
+                    warm_up(layout, method(compressor), dict.fromkeys(shapes, dtype))
         return

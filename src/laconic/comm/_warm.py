@@ -1,58 +1,116 @@
 """JIT warm-up of an exchange."""
 
-import torch
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from laconic.feedback import Feedback
-from laconic.kernels import warm_up as warm_up_kernels
+import torch
+import torch.distributed as dist
+
+from laconic.comm.topologies import Vector
+from laconic.feedback import Feedback, NotFiniteError
+from laconic.formats import accumulation_dtype
+from laconic.kernels import compilation, sharing_threads, warm_up_adaptive
 from laconic.layout import Layout
-from laconic.wire import pack_into, read_frame, unpack
+from laconic.wire import pack_into, packed_size, read_frame, unpack
 
 _LENGTH = 1 << 15
-"""Long enough for every compiled loop to be used."""
+"""Long enough for every compiled loop of one thread to be used."""
+_SHARED_LENGTH = 1 << 18
+"""And of several threads, where they are to share short vectors."""
+_ROUNDS = 2
+_STEPS = 5
 
 
-def warm_up(layout: Layout, feedback: Feedback, dtype: torch.dtype = torch.float32) -> None:
+def warm_up(
+    layout: Layout,
+    feedback: Feedback,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+    *,
+    adaptive: bool = False,
+) -> None:
     """Compile, or load from disk, the loops that the method needs from gradient to estimate.
 
-    Two rounds of two nodes are run on numbers that nobody sees, in segments of every rule of the layout.
+    Rounds of two nodes are run on numbers that nobody sees, in segments of every rule of the layout. Of
+    several processes that call it at once one compiles, and the others wait until its loops are on disk.
 
     Args:
-        layout: of which only the rules and the longest segment matter: a compressor may not fit a shorter
-            one.
+        layout: of which only the rules and the sizes matter.
         feedback: the method.
-        dtype: of the gradients.
+        dtypes: of the segments' gradients, by name; float32 where it has none.
+        adaptive: whether positions travel in blocks that adapt to their density.
 
     Example:
         >>> import laconic
         >>> warm_up(laconic.Layout.flat(100), laconic.EF14(laconic.TopK(1)))
     """
-    warm_up_kernels()
-    lengths = [segment.numel for segment in layout.segments if segment.rule == "compress"]
-    for d in dict.fromkeys((min(_LENGTH, max(lengths, default=8)), max(lengths, default=8))):
-        shapes = {"compress": (d,)} if lengths else {}
-        others = {segment.rule for segment in layout.segments} - {"compress"}
+    names: dict[torch.dtype, list[str]] = {}
+    for segment in layout.segments:
+        names.setdefault((dtypes or {}).get(segment.name, torch.float32), []).append(segment.name)
+    first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    with torch.no_grad(), compilation(_STEPS * _ROUNDS * len(names), speaks=first) as progress:
+        if adaptive:
+            warm_up_adaptive()
+        for dtype, own in names.items():
+            _warm_up_one(layout.select(own), feedback, dtype, adaptive, progress.step)
+
+
+def _warm_up_one(
+    layout: Layout, feedback: Feedback, dtype: torch.dtype, adaptive: bool, step: Callable[[], None]
+) -> None:
+    """Warm up for segments of one dtype."""
+    compressed = [segment.numel for segment in layout.segments if segment.rule == "compress"]
+    longest, total = max(compressed, default=8), sum(compressed)
+    others = {segment.rule for segment in layout.segments} - {"compress"}
+    length = min(max(_LENGTH, total // 32), _SHARED_LENGTH, longest)
+    for d in dict.fromkeys((length, longest)):
+        shapes = {"compress": (d,)} if compressed else {}
         small = Layout.of(
             shapes | dict.fromkeys(sorted(others), (8,)),
             exact=others & {"exact"},
             bfloat16=others & {"bfloat16"},
         )
         try:
-            _two_rounds(small, feedback, dtype)
+            feedback.sender(small)
         except ValueError:  # the compressor wants a longer vector
             continue
+        with sharing_threads(total):
+            _run_rounds(small, feedback, dtype, adaptive, step)
         return
 
 
-def _two_rounds(layout: Layout, feedback: Feedback, dtype: torch.dtype) -> None:
+def _run_rounds(
+    layout: Layout, feedback: Feedback, dtype: torch.dtype, adaptive: bool, step: Callable[[], None]
+) -> None:
     senders = [feedback.sender(layout, node=node, dtype=dtype) for node in range(2)]
     receiver = feedback.receiver(layout, 2, dtype=dtype)
     tensors = [torch.linspace(-1, 1, segment.numel, dtype=dtype) for segment in layout.segments]
-    for round in range(2):
-        expected = feedback.format(layout, dtype, round)
+    # What a loss scale or a clip has changed is flat, in the accumulation dtype.
+    scaled = torch.cat(tensors).to(accumulation_dtype(dtype))
+    for round in range(_ROUNDS):
+        expected = feedback.format(layout, scaled.dtype, round)
+        expected = expected.adapted() if adaptive else expected
         messages = []
-        for sender in senders:
-            frame = torch.zeros(expected.max_nbytes, dtype=torch.uint8)
-            size = pack_into(sender.send(tensors), frame, expect=expected)
-            messages.append(unpack(frame[:size], frame=read_frame(frame), expect=expected))
+        sources: tuple[Vector, ...] = (tensors, scaled)
+        for sender, source in zip(senders, sources, strict=True):
+            sender.stage(source)
+            sender.roll_back()
+            messages.append(sender.send(source))
+        for segment in layout.segments:
+            void = scaled.clone()
+            void[segment.offset] = torch.nan
+            with suppress(NotFiniteError):
+                senders[0].stage(void)
+            senders[0].roll_back()
+        step()
+        frames = [torch.zeros(packed_size(each, expect=expected), dtype=torch.uint8) for each in messages]
+        for message, frame in zip(messages, frames, strict=True):
+            pack_into(message, frame, expect=expected)
+        step()
+        messages = [unpack(frame, frame=read_frame(frame), expect=expected) for frame in frames]
+        step()
         receiver.stage(messages, out=tensors)
+        receiver.roll_back()
+        step()
+        receiver.stage(messages, out=scaled)
         receiver.commit()
+        step()

@@ -49,8 +49,9 @@ class Exchange:
             costs some passes over the memories.
         adaptive: whether positions travel in blocks that adapt to their density. Fewer bytes where the kept
             coordinates cluster, but sizes vary, so that a round of sizes goes ahead; alike on all ranks.
-        dtypes: of each segment's tensors, by name; float32 where it has none. Only ``state_dict()`` before
-            a segment's first step asks for it; the memories themselves follow from what is sent.
+        dtypes: of each segment's tensors, by name; float32 where it has none. Loops are compiled for these
+            when the exchange is made, and ``state_dict()`` asks for them before a segment's first step;
+            the memories themselves follow from what is sent.
 
     Raises:
         ValueError: where the settings do not fit the layout, or a bucket or topology is unknown.
@@ -87,7 +88,7 @@ class Exchange:
         self._topology = topology_of(topology)
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
-        warm_up(layout, feedback)
+        warm_up(layout, feedback, dtypes, adaptive=adaptive)
         self._counter = Counter()
         self._collectives = Collectives(process_group, timeout_s, self._counter)
         self._measure = measure_error_every

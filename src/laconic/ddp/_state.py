@@ -161,6 +161,7 @@ class CommState:
             exact=self._exact,
             process_group=self._process_group or ddp_model.process_group,
             topology=self._topology,
+            clips=self._clip is not None,
             settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
             seed=self._seed,
             timeout_s=self._timeout_s,

@@ -14,6 +14,7 @@ from laconic.demo._methods import Method
 from laconic.demo._model import CONTEXT, ByteTransformer, loss_of
 from laconic.demo._text import even_starts, read_corpus, share, windows
 from laconic.demo._trainer import make_trainer
+from laconic.kernels import say_with
 
 SEQUENCES = 4
 """Sequences a node and step."""
@@ -74,23 +75,27 @@ def work(settings: DemoSettings, methods: tuple[Method, ...], put: Send) -> None
         put: sends to the parent process, as rank 0 does with each step and each run.
     """
     torch.set_num_threads(1)
+    # Whichever process compiles says so to the parent, which has the terminal.
+    say_with(lambda text: put({"note": text}))
     send = put if dist.get_rank() == 0 else _silent
+    send({"note": "reading the text"})
     train, held = read_corpus()
-    _warm_up(methods, train)
+    for method in methods:
+        send({"note": f"warming up {method.name}"})
+        _warm_up(method, train)
     for method in methods:
         run = train_with(method, settings, share(train, dist.get_rank(), settings.nodes), held, send)
         send({"run": asdict(run)})
 
 
-def _warm_up(methods: tuple[Method, ...], text: Tensor) -> None:
-    """Two steps of each method on a model to throw away, for what is compiled at first use."""
-    for method in methods:
-        model = ByteTransformer()
-        trainer = make_trainer(method, model)
-        for _ in range(2):
-            torch.autograd.backward(loss_of(model, *windows(text, torch.arange(SEQUENCES), CONTEXT)))
-            trainer.step(method.lr)
-        trainer.close()
+def _warm_up(method: Method, text: Tensor) -> None:
+    """Two steps on a model to throw away, for what is made at first use."""
+    model = ByteTransformer()
+    trainer = make_trainer(method, model)
+    for _ in range(2):
+        torch.autograd.backward(loss_of(model, *windows(text, torch.arange(SEQUENCES), CONTEXT)))
+        trainer.step(method.lr)
+    trainer.close()
 
 
 def _silent(_: dict[str, Any]) -> None:

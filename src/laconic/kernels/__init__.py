@@ -5,10 +5,16 @@ NumPy; ``cpu`` (numba) and ``gpu`` (Triton) hold faster forms, equal bit for bit
 arguments and dispatch to one of them.
 """
 
+from laconic.kernels._compiling import compilation as compilation
+from laconic.kernels._compiling import say_with as say_with
 from laconic.kernels._cuts import Cuts as Cuts
 from laconic.kernels._dispatch import kernel_counts as kernel_counts
+from laconic.kernels._warm import compiled_folder as compiled_folder
 from laconic.kernels._warm import keeps_compiled as keeps_compiled
+from laconic.kernels._warm import sharing_threads as sharing_threads
 from laconic.kernels._warm import warm_up as warm_up
+from laconic.kernels._warm import warm_up_adaptive as warm_up_adaptive
+from laconic.kernels._warm import warm_up_norms as warm_up_norms
 from laconic.kernels._warm import warm_up_packing as warm_up_packing
 from laconic.kernels.blocks import dequantize_blocks as dequantize_blocks
 from laconic.kernels.blocks import quantize_block_segments as quantize_block_segments

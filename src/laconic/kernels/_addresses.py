@@ -11,7 +11,6 @@ from torch import Tensor
 from laconic.kernels.received import Factors, Received, is_dense
 from laconic.kernels.tables import Integers, SegmentTable, Vectors, bounds_of
 
-_SHORT: dict[torch.dtype, type[np.integer[Any]]] = {torch.bfloat16: np.int16, torch.float16: np.uint16}
 _CODES = (torch.int8, torch.int16, torch.int32)
 _NO_BLOCK = 1 << 40
 """More columns than a segment has."""
@@ -53,7 +52,10 @@ class Place(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """Addresses of each node's columns (n,), 0 for none; counts and factors (n, S); weights (n,)."""
+    """Addresses of each node's columns (n,), 0 for none; counts and factors (n, S); weights (n,).
+
+    Values are codes, bfloat16 numbers where ``brains``, else numbers of the accumulation dtype.
+    """
 
     positions: Integers
     values: Integers
@@ -63,6 +65,7 @@ class Nodes(NamedTuple):
     factors: npt.NDArray[Any]
     weights: npt.NDArray[Any]
     one: np.floating[Any]
+    brains: bool
 
 
 def as_array(tensor: Tensor | None, dtype: torch.dtype) -> npt.NDArray[Any]:
@@ -93,7 +96,7 @@ def place_of(memory: Vectors | None, out: Vectors | None, dtype: torch.dtype, co
 def columns_of(
     nodes: Sequence[Received], weights: Sequence[float], table: SegmentTable, dtype: torch.dtype
 ) -> tuple[Nodes, npt.NDArray[Any], list[Tensor]]:
-    """The nodes' columns by address, an array like their values, and what must live as long as these."""
+    """The nodes' columns by address, an array like their codes, and what must live as long as these."""
     alive: list[Tensor] = []
 
     def address(tensor: Tensor | None, kind: torch.dtype) -> int:
@@ -102,9 +105,9 @@ def columns_of(
         alive.append(tensor.detach().to(kind).contiguous())
         return alive[-1].data_ptr()
 
-    # Of dense columns neither codes nor 16-bit numbers are converted: that would take as long a vector.
+    # Of dense columns neither codes nor bfloat16 numbers are converted: that would take as long a vector.
     kind = nodes[0].values.dtype
-    if not is_dense(nodes, table) or kind not in (*_CODES, *_SHORT):
+    if not is_dense(nodes, table) or kind not in (*_CODES, torch.bfloat16):
         kind = dtype
     factors = np.stack([factor_array(node.factors, table, dtype) for node in nodes])
     counts = np.stack([table.kept_array if node.counts is None else node.counts for node in nodes])
@@ -117,5 +120,6 @@ def columns_of(
         factors,
         np.array(weights, factors.dtype),
         factors.dtype.type(1),
+        kind == torch.bfloat16,
     )
-    return columns, np.empty(0, _SHORT.get(kind) or torch.empty(0, dtype=kind).numpy().dtype), alive
+    return columns, torch.empty(0, dtype=kind if kind in _CODES else dtype).numpy(), alive

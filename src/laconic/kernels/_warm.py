@@ -1,20 +1,23 @@
-"""Compiling ahead of the first step."""
+"""JIT warm-up of selection and packing."""
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 
 from laconic.kernels import _dispatch
 from laconic.kernels._code_dtypes import CODE_DTYPES
+from laconic.kernels._compiling import compilation
 from laconic.kernels._cuts import Cuts
-from laconic.kernels.cpu.threads import using_threads
+from laconic.kernels.cpu.threads import get_threads, using_threads
 from laconic.kernels.group_codes import code_bytes, get_codes, put_codes
 from laconic.kernels.group_positions import get_adaptive, get_positions, put_adaptive, put_positions
 from laconic.kernels.position_plan import position_plan
+from laconic.kernels.segmented import SegmentedInput
 from laconic.kernels.selection import select_segments
-from laconic.kernels.tables import Vectors, accumulation_dtype
+from laconic.kernels.sums import squared_norm, squared_norms
+from laconic.kernels.tables import SegmentTable, Vectors, accumulation_dtype
 
 _LENGTH = 1 << 18
 """Long enough to be cut between two threads."""
@@ -58,10 +61,7 @@ def warm_up_packing() -> None:
     data = np.empty(plan.nbytes, np.uint8)
     put_positions(positions, plan, data)
     get_positions(data, plan)
-    near = np.arange(100)  # so that Rice coding is shorter
-    get_adaptive(
-        put_adaptive(near, position_plan([10_000], [near.size])), position_plan([10_000], [near.size])
-    )
+    warm_up_adaptive()
     bounds = np.array([0, 8])
     for dtype in CODE_DTYPES:
         codes, packed = torch.ones(8, dtype=dtype), np.empty(code_bytes(8, 1, 2), np.uint8)
@@ -69,7 +69,40 @@ def warm_up_packing() -> None:
         get_codes(packed, None, bounds, None, 4, 1, 2, torch.iinfo(dtype).max)
 
 
+def warm_up_adaptive() -> None:
+    """Compile the loops that pack and unpack positions by their density."""
+    near, plan = np.arange(100), position_plan([10_000], [100])  # so near that Rice coding is shorter
+    get_adaptive(put_adaptive(near, plan), plan)
+
+
+def warm_up_norms(dtypes: Iterable[torch.dtype]) -> None:
+    """Compile the loops of squared norms, for gradients of these dtypes that are clipped."""
+    own = list(dict.fromkeys(dtypes))
+    with compilation(len(own), speaks=False) as progress:
+        for dtype in own:
+            squared_norm(zeros := torch.zeros(_LENGTH, dtype=dtype))
+            table = SegmentTable((0,), (_LENGTH,), (_LENGTH,), (0,))
+            squared_norms(SegmentedInput.of(Vectors.flat(zeros, table.start_array), table))
+            progress.step()
+
+
+@contextmanager
+def sharing_threads(numbers: int) -> Iterator[None]:
+    """Inside, two threads share short vectors too, where they would share one of so many numbers."""
+    loops = _dispatch.cpu_kernels("selection")
+    if loops is None or get_threads() == 1 or not loops.is_shared(numbers):
+        yield
+        return
+    with using_threads(2), loops.eagerly():
+        yield
+
+
 def keeps_compiled() -> bool:
     """Whether compiled loops are kept on disk, so that another process finds them."""
+    return compiled_folder() is not None
+
+
+def compiled_folder() -> str | None:
+    """The folder where compiled loops are kept; None: they are not."""
     jit = _dispatch.cpu_kernels("_jit")
-    return jit is not None and bool(jit.keeps())
+    return None if jit is None else jit.folder()

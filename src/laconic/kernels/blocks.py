@@ -12,6 +12,7 @@ from laconic.kernels.magnitudes import are_finite
 from laconic.kernels.reference.blocks import dequantize_blocks_reference, quantize_blocks_reference
 from laconic.kernels.reference.magnitudes import all_finite_reference
 from laconic.kernels.segmented import (
+    PIECE,
     Reading,
     SegmentedInput,
     block_bounds,
@@ -96,7 +97,8 @@ def _quantized(cpu: Any, reading: Reading, steps: int, block: int) -> tuple[Tens
     out = (views_by_dtype(codes.numpy()), low.numpy(), span.numpy())
 
     def work(*share: int) -> int:
-        return cast(int, cpu.quantize(reading, steps, block, owned, *share, *out))
+        room = (*reading.room(), np.empty(PIECE, np.int32))
+        return cast(int, cpu.quantize(reading, room, steps, block, owned, *share, *out))
 
     most = max(in_shares(reading.bounds, work, block), default=0)
     return codes, low, span, are_finite(most, reading.dtype)

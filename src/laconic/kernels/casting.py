@@ -12,6 +12,13 @@ from laconic.kernels.reference.casting import cast_reference, largest_cast
 from laconic.kernels.reference.magnitudes import all_finite_reference
 from laconic.kernels.segmented import Reading, SegmentedInput, in_shares
 
+_SEEN_AS: dict[torch.dtype, type[np.generic]] = {
+    torch.bfloat16: np.int16,
+    torch.float16: np.uint16,
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+}
+
 
 def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool]:
     """The numbers in another dtype, to the nearest and ties to even; what is too large becomes its largest.
@@ -32,15 +39,10 @@ def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool
 
 
 def _cast(cpu: Any, reading: Reading, dtype: torch.dtype) -> tuple[Tensor, bool]:
-    short = dtype in (torch.bfloat16, torch.float16)
-    kinds = (np.int16, np.float32, np.float64)
-    own = np.int16 if short else np.float64 if dtype == torch.float64 else np.float32
-    room = tuple(np.empty(reading.columns if kind is own else 0, kind) for kind in kinds)
-    most, half = largest_cast(reading.dtype, dtype), dtype == torch.float16
+    out, most = np.empty(reading.columns, _SEEN_AS[dtype]), largest_cast(reading.dtype, dtype)
 
     def work(*share: int) -> int:
-        return cast(int, cpu.cast(reading, most, half, *share, *room))
+        return cast(int, cpu.cast(reading, *reading.room(), most, *share, out))
 
     finite = are_finite(max(in_shares(reading.bounds, work), default=0), reading.dtype)
-    values = torch.from_numpy(room[kinds.index(own)])
-    return values.view(dtype) if short else values, finite
+    return torch.from_numpy(out).view(dtype), finite

@@ -49,7 +49,7 @@ def _largest(cpu: Any, reading: Reading) -> Tensor:
 
     def work(*share: int) -> npt.NDArray[Any]:
         found = np.zeros(reading.segments, kind)
-        cpu.largest_of_each(reading, *share, found)
+        cpu.largest_of_each(reading, *reading.room(), *share, found)
         return found
 
     found = [np.zeros(reading.segments, kind), *in_shares(reading.bounds, work)]

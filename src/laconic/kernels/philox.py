@@ -128,7 +128,7 @@ class Stream:
         batch = torch.Size(np.broadcast_shapes(*shapes))
         out = np.empty((*batch, count), factor.dtype)
         for source, row in zip(self.sources(purpose, batch), out.reshape(-1, count), strict=True):
-            cpu.fill(source, factor, row)
+            cpu.fill(source, factor, np.empty(cpu.PIECE, np.uint32), row)
         return torch.from_numpy(out)
 
     def coin(self, purpose: Purpose, device: torch.device | str = "cpu") -> Tensor:

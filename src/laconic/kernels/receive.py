@@ -12,7 +12,7 @@ from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.group_decode import decode
 from laconic.kernels.received import Received, is_dense
-from laconic.kernels.reference.receive import OUTSIDE, add_nodes_reference, undo_nodes_reference
+from laconic.kernels.reference.receive import OUTSIDE, add_nodes_reference
 from laconic.kernels.segments import copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
 
@@ -125,18 +125,14 @@ def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, 
         copy_segments(memory, Vectors.flat(before, stretches_of(table, None).offsets[:-1]), table.numel_array)
         return
 
-    def compiled(cpu: Any) -> None:
-        group = stretches_of(table, None)
-        columns, _, _alive = columns_of(nodes, [0.0] * len(nodes), table, dtype)
-        record = as_array(before, dtype)
-
-        def work(first: int, last: int) -> int:
-            cpu.undo_sparse(memory.array, memory.starts, group, columns, _POSITIONS, record, first, last)
-            return 0
-
-        _in_shares(work, int(group.offsets[-1]), len(nodes) * table.columns)
-
-    dispatch("receive", compiled, lambda: undo_nodes_reference(memory, nodes, table, before))
+    record, kept = as_array(before, dtype), table.kept_array
+    first_places = np.repeat(memory.starts, kept)
+    numbers = np.arange(table.columns) - np.repeat(table.bounds[:-1], kept)
+    for i, node in reversed(list(enumerate(nodes))):
+        assert node.positions is not None
+        used = slice(None) if node.counts is None else numbers < np.repeat(node.counts, kept)
+        places = first_places[used] + node.positions.numpy()[used]
+        memory.array[places] = record[i * table.columns : (i + 1) * table.columns][used]
 
 
 def _check(

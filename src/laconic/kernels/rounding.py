@@ -13,7 +13,7 @@ from laconic.kernels.magnitudes import are_finite, largest_magnitude, largest_ma
 from laconic.kernels.philox import Purpose, Stream
 from laconic.kernels.reference.magnitudes import all_finite_reference
 from laconic.kernels.reference.rounding import round_to_levels_reference, round_to_signs_reference
-from laconic.kernels.segmented import Reading, SegmentedInput, dispatch_rows, in_shares, reading_of
+from laconic.kernels.segmented import PIECE, Reading, SegmentedInput, dispatch_rows, in_shares, reading_of
 
 
 def round_to_levels(
@@ -134,9 +134,15 @@ def _rounded(
     draws = np.empty((0, 23), np.uint64) if sources is None else sources
 
     def work(*share: int) -> int:
-        return cast(int, cpu.round_columns(reading, *own, draws, *share, out))
+        return cast(int, cpu.round_columns(reading, _room(reading), *own, draws, *share, out))
 
     return codes, are_finite(max(in_shares(reading.bounds, work), default=0), reading.dtype)
+
+
+def _room(reading: Reading) -> tuple[Any, ...]:
+    neighbours = (np.empty(PIECE, reading.memory.dtype) for _ in range(2))
+    integers = (np.empty(PIECE, kind) for kind in (np.int32, np.int32, np.uint32))
+    return *reading.room(), *reading.room(), *neighbours, *integers
 
 
 def round_to_signs(x: Tensor) -> Tensor:
@@ -167,5 +173,5 @@ def sign_segments(inp: SegmentedInput) -> Tensor:
 def _signs(cpu: Any, reading: Reading) -> Tensor:
     codes = empty_codes((reading.columns,), 1)
     out = codes.numpy()
-    in_shares(reading.bounds, lambda *share: cpu.signs(reading, *share, out))
+    in_shares(reading.bounds, lambda *share: cpu.signs(reading, *reading.room(), *share, out))
     return codes

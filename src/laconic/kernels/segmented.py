@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 _SHARE = 1 << 16
 """Numbers that are worth a thread."""
+PIECE = 1024
+"""Numbers that loops read at a time: few enough that all that is made of them stays in the first cache."""
 _UNIT = 4096
 """Long segments are cut between threads at multiples of it: a block of canonical sums."""
 _MASKS: dict[torch.dtype, npt.NDArray[Any]] = {
@@ -64,6 +66,11 @@ class Reading(NamedTuple):
     def columns(self) -> int:
         """The columns of all segments."""
         return int(self.bounds[-1])
+
+    def room(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Room for the numbers of a piece, and the same memory seen as integers."""
+        numbers = np.empty(PIECE, self.memory.dtype)
+        return numbers, numbers.view(self.mask.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from laconic.kernels.reference.sums import (
     squared_norm_reference,
 )
 from laconic.kernels.segmented import (
+    PIECE,
     Reading,
     SegmentedInput,
     block_bounds,
@@ -165,7 +166,8 @@ def _sums(cpu: Any, reading: Reading, what: int, factors: Tensor | None = None) 
     blocks, sums, own = np.empty(owned[-1]), np.empty(reading.segments), factors.numpy()
 
     def work(*share: int) -> None:
-        cpu.block_sums(reading, what, own, owned, *share, blocks)
+        rooms = (*reading.room(), np.empty(PIECE), np.empty(cpu.LANES))
+        cpu.block_sums(reading, rooms, what, own, owned, *share, blocks)
 
     in_shares(reading.bounds, work, cpu.BLOCK)
     cpu.folded(blocks, owned, sums)

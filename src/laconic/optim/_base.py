@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from laconic.comm import Stats, Topology
 from laconic.feedback import Feedback
+from laconic.formats import accumulation_dtype
 from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
 from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
@@ -103,13 +104,16 @@ class CompressedOptimizer(Optimizer, ABC):
                 "overlap=True sends before the norm of the whole gradient is known: it needs clip=None"
             )
         check_positive("bucket_cap_mb", bucket_cap_mb)
+        parameters = TrainedParameters(named_parameters(groups))
         session = Session(
-            TrainedParameters(named_parameters(groups)),
+            parameters,
             make_schedule(feedback, 0, None),
             exempt=exempt,
             exact=exact,
             process_group=process_group,
             topology=topology,
+            clips=any(group["clip"] is not None for group in groups),
+            dtypes={name: accumulation_dtype(dtype) for name, dtype in parameters.dtypes.items()},
             settings=f"bucket_cap_mb {bucket_cap_mb}, {settings_in_words(groups)}",
             seed=seed,
             timeout_s=timeout_s,

@@ -1,26 +1,26 @@
 """Create the Exchange of a model after verifying that all ranks agree on parameters and settings."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm import Exchange, Topology
+from laconic.comm._warm import warm_up
 from laconic.comm.topologies import topology_of
 from laconic.layout import Layout
-from laconic.session._parameters import TrainedParameters
 from laconic.session._schedule import Schedule
 
 
 def create_exchange(
-    parameters: TrainedParameters,
     layout: Layout,
     schedule: Schedule,
     process_group: dist.ProcessGroup | None,
     topology: str | Topology,
     *,
+    dtypes: Mapping[str, torch.dtype],
     settings: str,
     seed: int,
     timeout_s: float,
@@ -30,10 +30,10 @@ def create_exchange(
     """The exchange that starts with the schedule's first method; all ranks call it together.
 
     Args:
-        parameters: what is trained.
         layout: of the parameters.
         schedule: every method in it must suit the layout.
         process_group: the ranks; None is all of them.
+        dtypes: of what is sent of each parameter, by name.
         settings: whatever else must be alike on all ranks, in words.
         topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
@@ -42,6 +42,8 @@ def create_exchange(
     """
     for method in schedule.methods:
         method.sender(layout, seed=seed)
+    for method in schedule.methods[1:]:  # the exchange does so for the first
+        warm_up(layout, method, dtypes, adaptive=adaptive)
     exchange = Exchange(
         layout,
         schedule.methods[0],
@@ -51,7 +53,7 @@ def create_exchange(
         timeout_s=timeout_s,
         measure_error_every=measure_error_every,
         adaptive=adaptive,
-        dtypes=parameters.dtypes,
+        dtypes=dtypes,
     )
     settings = (
         f"{schedule}, topology {topology_of(topology).name}, seed {seed}, adaptive {adaptive}, {settings}"

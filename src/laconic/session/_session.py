@@ -9,6 +9,7 @@ from torch import Tensor
 
 from laconic.comm import Exchange, ExchangeError, Stats, Topology
 from laconic.comm.topologies import topology_of
+from laconic.kernels import warm_up_norms
 from laconic.layout import Layout
 from laconic.session._handshake import create_exchange, first_mismatch
 from laconic.session._parameters import Exempt, TrainedParameters
@@ -29,6 +30,8 @@ class Session:
         exact: whether these are sent exactly.
         process_group: the ranks; None is all of them.
         settings: whatever else must be alike on all ranks, in words.
+        clips: whether gradients are clipped.
+        dtypes: of what is sent of each parameter, by name; by default the parameters' own.
         topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
@@ -45,6 +48,8 @@ class Session:
         process_group: dist.ProcessGroup | None,
         topology: str | Topology,
         settings: str,
+        clips: bool,
+        dtypes: Mapping[str, torch.dtype] | None = None,
         seed: int,
         timeout_s: float,
         adaptive: bool,
@@ -56,12 +61,14 @@ class Session:
         self.topology = topology_of(topology)
         self.seed = seed
         self._process_group = process_group
+        if clips:
+            warm_up_norms(parameters.dtypes.values())
         self.exchange: Exchange = create_exchange(
-            parameters,
             parameters.layout(exempt, exact),
             schedule,
             process_group,
             self.topology,
+            dtypes=parameters.dtypes if dtypes is None else dtypes,
             settings=settings,
             seed=seed,
             timeout_s=timeout_s,

@@ -1,7 +1,8 @@
-"""How every loop for CPUs is compiled.
+"""The numba compiler's settings for CPU loops, its cache on disk, and waiting for other processes.
 
-Without the interpreter's lock, so that our own threads run side by side; without fast mathematics, so that
-nothing is reordered and no product is fused with a sum; kept on disk where a folder can be written.
+Loops are compiled without the interpreter's lock, so that our own threads run side by side; without fast
+mathematics, so that nothing is reordered and no product is fused with a sum; and kept on disk where a folder
+can be written.
 """
 # mypy: ignore-errors
 # numba has no types.
@@ -14,7 +15,16 @@ from pathlib import Path
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 
-_OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+from laconic.kernels._compiling import current
+
+# Without counts of references, which take a quarter of the compiler's time: loops make and return no arrays.
+_OPTIONS = {
+    "nogil": True,
+    "boundscheck": False,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "_nrt": False,
+}
 
 
 def loop(function):
@@ -24,9 +34,28 @@ def loop(function):
     NUMBA_CACHE_DIR can be written. Then each process compiles for itself.
     """
     try:
-        return njit(cache=True, **_OPTIONS)(function)
+        compiled = njit(cache=True, **_OPTIONS)(function)
     except (RuntimeError, OSError):
-        return njit(**_OPTIONS)(function)
+        compiled = njit(**_OPTIONS)(function)
+    _wait_for_others(compiled._cache)
+    return compiled
+
+
+def _wait_for_others(cache):
+    """Let a warm-up that misses a loop in the cache wait for processes that compile, and look again."""
+    load = cache.load_overload
+
+    def load_or_wait(*arguments):
+        found = load(*arguments)
+        warm_up = current()
+        if found is None and warm_up is not None:
+            if warm_up.wait(cache.cache_path) and (found := load(*arguments)) is not None:
+                warm_up.let_go()
+            else:
+                warm_up.begin()
+        return found
+
+    cache.load_overload = load_or_wait
 
 
 def inner_loop(function):
@@ -34,7 +63,7 @@ def inner_loop(function):
 
     What Python would need to call it is not compiled.
     """
-    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+    return njit(no_cpython_wrapper=True, **_OPTIONS)(function)
 
 
 def inlined(function):
@@ -78,9 +107,9 @@ def _is_stale(index):
     return False
 
 
-def keeps():
-    """Whether compiled code is kept on disk."""
-    return loop(_nothing).stats.cache_path is not None
+def folder():
+    """Where compiled code is kept on disk; None: nowhere."""
+    return loop(_nothing).stats.cache_path
 
 
 def _nothing():

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop
 
 U = np.uint64
 _WORD = ir.IntType(64).as_pointer()
@@ -62,7 +62,7 @@ larger = _chosen(">")
 """The larger of two signed integers."""
 
 
-@loop
+@inner_loop
 def put_tail(data, start, end, word):
     """Write a word's bytes to those from ``start`` up to ``end``; zeros after the eighth."""
     for i in range(start, end):

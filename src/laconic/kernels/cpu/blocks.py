@@ -4,13 +4,15 @@
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop, loop
+from laconic.kernels.cpu._simd import float_of
 from laconic.kernels.cpu.narrow import put_signed
-from laconic.kernels.cpu.rows import PIECE, extremes, load
+from laconic.kernels.cpu.rows import extremes, load
+from laconic.kernels.segmented import PIECE
 
 
 @loop
-def quantize(reading, steps, block, block_bounds, segment, column, last, codes, low, span):
+def quantize(reading, room, steps, block, block_bounds, segment, column, last, codes, low, span):
     """As ``blocks.quantize_blocks`` for the blocks of columns; ``column`` begins a block.
 
     Segment s owns ``low`` and ``span`` from ``block_bounds[s]`` on. ``codes`` are of all columns, as
@@ -19,10 +21,7 @@ def quantize(reading, steps, block, block_bounds, segment, column, last, codes, 
     Returns:
         The bits of the largest magnitude.
     """
-    numbers = np.empty(PIECE, reading.memory.dtype)
-    bits = numbers.view(reading.mask.dtype)
-    levels = np.empty(PIECE, np.int32)
-    ends = np.empty(2, reading.mask.dtype)
+    numbers, bits, levels = room
     top = reading.mask[0] - reading.mask[0]
     while column < last:
         start = reading.bounds[segment]
@@ -32,12 +31,12 @@ def quantize(reading, steps, block, block_bounds, segment, column, last, codes, 
             least, most = reading.mask[0], reading.mask[0] - reading.mask[0]
             for at in range(first, stop, PIECE):
                 n = min(PIECE, stop - at)
-                load(reading, segment, at - start, numbers[:n], bits[:n])
-                lowest, highest = extremes(bits[:n], reading.mask[0])
+                load(reading, segment, at - start, n, numbers, bits)
+                lowest, highest = extremes(bits, n, reading.mask[0])
                 least, most = min(least, lowest), max(most, highest)
             top = max(top, most)
-            ends[0], ends[1] = least, most
-            a, b = ends.view(reading.memory.dtype)
+            integer = reading.mask.dtype.type
+            a, b = float_of(integer(least)), float_of(integer(most))
             width = b - a
             if np.isinf(a + width):
                 width = np.nextafter(width, a - a)
@@ -46,7 +45,7 @@ def quantize(reading, steps, block, block_bounds, segment, column, last, codes, 
             for at in range(first, stop, PIECE):
                 n = min(PIECE, stop - at)
                 if stop - first > PIECE:
-                    load(reading, segment, at - start, numbers[:n], bits[:n])
+                    load(reading, segment, at - start, n, numbers, bits)
                 _round(numbers[:n], steps, a, width, levels)
                 put_signed(numbers[:n], levels[:n], at, codes)
         column = end
@@ -54,7 +53,7 @@ def quantize(reading, steps, block, block_bounds, segment, column, last, codes, 
     return top
 
 
-@loop
+@inner_loop
 def _round(x, steps, low, span, levels):
     one = x.dtype.type(1)
     half, most = x.dtype.type(0.5), x.dtype.type(steps)

@@ -9,14 +9,14 @@ it would be alone.
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu._simd import never_inlined
 from laconic.kernels.cpu._words import larger, smaller
 
 U = np.uint64
 
 
-@loop
+@inner_loop
 def number(place, levels, scale, low, lowered, factor):
     """The number at a place of the table of levels -L, ..., L."""
     if lowered:
@@ -26,7 +26,7 @@ def number(place, levels, scale, low, lowered, factor):
     return levels[place] * scale * factor
 
 
-@loop
+@inner_loop
 def fill_table(levels, scale, low, lowered, factor, weight, table):
     """Each level's number times the weight."""
     never_inlined()

@@ -9,7 +9,7 @@ together, then pairs of pairs, then both halves of the word.
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu._simd import never_inlined
 from laconic.kernels.cpu._words import larger, load_word, put_tail, smaller, store_word
 
@@ -21,7 +21,7 @@ _LARGEST = 1 << 29
 """No magnitude is that large; the least that makes a symbol too large without an overflow of int32."""
 
 
-@loop
+@inner_loop
 def _to_symbols(codes, base, odd, tile):
     """Symbols of as many codes; returns the largest, and the least magnitude."""
     never_inlined()
@@ -38,7 +38,7 @@ def _to_symbols(codes, base, odd, tile):
     return largest, least
 
 
-@loop
+@inner_loop
 def _to_codes(tile, base, odd, codes):
     """Codes of as many symbols; returns the largest symbol."""
     never_inlined()
@@ -53,7 +53,7 @@ def _to_codes(tile, base, odd, codes):
     return largest
 
 
-@loop
+@inner_loop
 def _masks(width):
     """For fields of 8, 16 and 32 bits: the used bits of the even ones."""
     one = (U(1) << U(width)) - U(1)
@@ -62,7 +62,7 @@ def _masks(width):
     return one * U(0x0001000100010001), two * U(0x0000000100000001), four
 
 
-@loop
+@inner_loop
 def _pack(tile, bytes_, count, symbols, shared, width, out):
     """``count`` symbols, which zeros follow to a multiple of 8 and of ``shared``, as the bytes of ``out``."""
     never_inlined()
@@ -102,7 +102,7 @@ def _pack(tile, bytes_, count, symbols, shared, width, out):
         put_tail(out, at, out.size, word)
 
 
-@loop
+@inner_loop
 def _unpack(data, at, count, shared, width, digits, bytes_, tile):
     """``count`` symbols from byte ``at`` on; returns whether digits that stand for none are 0.
 
@@ -142,7 +142,7 @@ def _unpack(data, at, count, shared, width, digits, bytes_, tile):
     return rest == 0
 
 
-@loop
+@inner_loop
 def _segment(ends, symbol):
     s = 0
     while ends[s] <= symbol:

@@ -6,10 +6,10 @@ pieces in the cache, which are copied where they belong with the signs added.
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop
 
 
-@loop
+@inner_loop
 def put_signed(numbers, levels, at, codes):
     """The levels with the signs of the numbers, from ``at`` on; ``codes`` as ``views_by_dtype`` gives."""
     end = at + levels.size
@@ -21,7 +21,7 @@ def put_signed(numbers, levels, at, codes):
         _signed(numbers, levels, codes[2][at:end])
 
 
-@loop
+@inner_loop
 def _signed(numbers, levels, codes):
     for i in range(codes.size):
         codes[i] = -levels[i] if numbers[i] < 0 else levels[i]

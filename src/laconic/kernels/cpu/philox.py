@@ -4,15 +4,15 @@
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop, loop
 
 U = np.uint64
 _M0, _M1 = U(0xD2511F53), U(0xCD9E8D57)
 _MASK, _HALF = U(0xFFFFFFFF), U(32)
-_PIECE = 1024
+PIECE = 1024
 
 
-@loop
+@inner_loop
 def words(source, first, out):
     """The words of ``out.size // 4`` counters from ``first`` on, uint32; ``source`` as ``Stream.sources``."""
     segment, node, round_ = source[20] & _MASK, source[21] & _MASK, source[22] & _MASK
@@ -27,11 +27,10 @@ def words(source, first, out):
 
 
 @loop
-def fill(source, factor, out):
-    """``factor`` times the word of each coordinate, in the dtype of the product."""
-    drawn = np.empty(_PIECE, np.uint32)
-    for start in range(0, out.size, _PIECE):
-        part = out[start : start + _PIECE]
+def fill(source, factor, drawn, out):
+    """``factor`` times the word of each coordinate, in the product's dtype; ``drawn`` is room for words."""
+    for start in range(0, out.size, PIECE):
+        part = out[start : start + PIECE]
         words(source, U(start // 4), drawn[: (part.size + 3) // 4 * 4])
         for i in range(part.size):
             part[i] = drawn[i] * factor

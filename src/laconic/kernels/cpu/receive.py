@@ -12,7 +12,7 @@ In what is passed as named tuples, an array without elements stands for what is 
 import numpy as np
 
 from laconic.kernels.cpu._halves import widened
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inlined, inner_loop, loop
 from laconic.kernels.cpu._simd import LANES, at_address, brain, fence, load, never_inlined, stream
 from laconic.kernels.cpu._words import larger, smaller
 from laconic.kernels.cpu.decoding import fill_table, number
@@ -25,10 +25,9 @@ STREAMED = 1 << 20
 _floats = load(LANES)
 
 
-@loop
+@inlined
 def _begin(place, scratch, s, begin, end, streamed):
     """A tile that holds the memory's numbers, or zeros: of the memory, of ``out``, or the scratch."""
-    never_inlined()
     size = end - begin
     tile = scratch[:size]
     if place.out.size > 0 and not streamed:
@@ -47,7 +46,7 @@ def _begin(place, scratch, s, begin, end, streamed):
     return tile
 
 
-@loop
+@inner_loop
 def _end(place, tile, s, begin, streamed):
     """Write the tile out, where it was added to elsewhere."""
     never_inlined()
@@ -76,7 +75,7 @@ def _end(place, tile, s, begin, streamed):
         out[i] = tile[i]
 
 
-@loop
+@inner_loop
 def _first_segment(offsets, coordinate):
     s = 0
     while offsets[s + 1] <= coordinate:
@@ -84,7 +83,7 @@ def _first_segment(offsets, coordinate):
     return s
 
 
-@loop
+@inner_loop
 def _lower_bound(address, count, like, coordinate):
     """How many of a node's positions in a segment are below the coordinate."""
     left, right = np.int64(0), count
@@ -142,30 +141,11 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
 
 
 @loop
-def undo_sparse(memory, starts, group, nodes, like, before, first, last):
-    """Put back what stood at the coordinates from ``first`` up to ``last`` before ``add_sparse``."""
-    columns = group.bounds[-1]
-    s = _first_segment(group.offsets, first)
-    while s < group.offsets.size - 1 and group.offsets[s] < last:
-        from_, column = larger(first - group.offsets[s], 0), group.bounds[s]
-        to = smaller(last, group.offsets[s + 1]) - group.offsets[s]
-        for node in range(nodes.weights.size - 1, -1, -1):
-            address, count = nodes.positions[node] + 8 * column, nodes.counts[node, s]
-            low = _lower_bound(address, count, like, from_)
-            high = _lower_bound(address, count, like, to)
-            for c in range(high - 1, low - 1, -1):
-                p = at_address(address, c, like)
-                if p >= from_ and p < to:
-                    memory[starts[s] + p] = before[node * columns + column + c]
-        s += 1
-
-
-@loop
 def add_dense(place, group, nodes, like, levels, before, scratch, table, first, last):
     """As ``add_sparse``, of columns for every coordinate; ``before`` gets the memory.
 
-    ``levels`` is None where values are numbers. ``scratch`` and ``table`` are room for a tile.
-    Returns whether all codes have a level.
+    ``levels`` is None where values are numbers; codes have the dtype of ``like``. ``scratch`` and ``table``
+    are room for a tile. Returns whether all codes have a level.
     """
     fits, streamed = True, group.offsets[-1] >= STREAMED
     one = nodes.one
@@ -183,9 +163,14 @@ def add_dense(place, group, nodes, like, levels, before, scratch, table, first, 
             for node in range(nodes.weights.size):
                 weight, factor, values = nodes.weights[node], nodes.factors[node, s], nodes.values[node]
                 if levels is None:
-                    for i in range(tile.size):
-                        value = widened(at_address(values, offset + begin + i, like))
-                        tile[i] += weight * (value * factor)
+                    if nodes.brains:
+                        for i in range(tile.size):
+                            value = widened(at_address(values, offset + begin + i, place.brains))
+                            tile[i] += weight * (value * factor)
+                    else:
+                        for i in range(tile.size):
+                            value = at_address(values, offset + begin + i, before)
+                            tile[i] += weight * (value * factor)
                 else:
                     at = begin
                     while at < end:
@@ -218,7 +203,7 @@ def add_dense(place, group, nodes, like, levels, before, scratch, table, first, 
     return fits
 
 
-@loop
+@inner_loop
 def _add_codes(tile, codes, start, like, levels, scale, low, lowered, factor, weight, table):
     middle = np.int64(levels.size // 2)
     least, largest = np.int64(0), np.int64(0)

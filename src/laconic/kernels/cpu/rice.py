@@ -8,7 +8,7 @@ sized, whatever the bits say: counts of ones are taken before ones are followed.
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu._simd import ones, trailing_zeros
 
 U = np.uint64
@@ -43,7 +43,7 @@ def gaps_between(positions, gaps):
         last = positions[i]
 
 
-@loop
+@inner_loop
 def _rice_cost(gaps, start, end, low):
     cost = np.int64(0)
     for i in range(start, end):

@@ -9,21 +9,24 @@ levels through the leading bits of the number, which leave at most a few levels 
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu.narrow import put_signed
 from laconic.kernels.cpu.philox import words
-from laconic.kernels.cpu.rows import PIECE, largest, load
+from laconic.kernels.cpu.rows import largest, load
+from laconic.kernels.segmented import PIECE
 
 U = np.uint64
 _UNIT = 2.0**-32
 
 
 @loop
-def round_columns(reading, levels, window, bases, divisors, sources, segment, column, last, codes):
+def round_columns(reading, room, levels, window, bases, divisors, sources, segment, column, last, codes):
     """Codes of the numbers of columns.
 
     Args:
         reading: a ``segmented.Reading``.
+        room: for pieces of numbers and magnitudes, each with its bits; of the levels below and above, two of
+            level numbers, and one of words.
         levels: a ``levels.Index``.
         window: how many levels below a segment's largest number may stand in it.
         bases: of each segment, the level number up to which there is only 0; -1 where it follows from the
@@ -39,13 +42,7 @@ def round_columns(reading, levels, window, bases, divisors, sources, segment, co
     Returns:
         The bits of the largest magnitude.
     """
-    kind = reading.mask.dtype
-    numbers = np.empty(PIECE, reading.memory.dtype)
-    magnitudes = np.empty(PIECE, reading.memory.dtype)
-    bits, magnitude_bits = numbers.view(kind), magnitudes.view(kind)
-    drawn = np.empty(PIECE, np.uint32)
-    level, below = np.empty(PIECE, np.int32), np.empty(PIECE, np.int32)
-    low, high = np.empty(PIECE, reading.memory.dtype), np.empty(PIECE, reading.memory.dtype)
+    numbers, bits, magnitudes, magnitude_bits, low, high, level, below, drawn = room
     most = reading.mask[0] - reading.mask[0]
     at_random, divided = sources.size > 0, divisors.size > 0
     while column < last:
@@ -54,7 +51,7 @@ def round_columns(reading, levels, window, bases, divisors, sources, segment, co
         base = bases[segment]
         for at in range(column, end, PIECE):
             n = min(PIECE, end - at)
-            load(reading, segment, at - start, numbers[:n], bits[:n])
+            load(reading, segment, at - start, n, numbers, bits)
             _clear(bits[:n], reading.mask[0], magnitude_bits)
             normal, top = _is_normal(magnitude_bits[:n], reading.mask[0], levels.smallest)
             most = max(most, top)
@@ -63,7 +60,9 @@ def round_columns(reading, levels, window, bases, divisors, sources, segment, co
                 normal, _ = _is_normal(magnitude_bits[:n], reading.mask[0], levels.smallest)
             if not normal and base < 0:
                 size = reading.bounds[segment + 1] - start
-                base = _base_below(largest(reading, segment, 0, size, reading.mask[0] * 0), levels, window)
+                top = largest(reading, segment, 0, size, reading.mask[0] * 0, numbers, bits)
+                base = _base_below(top, levels, window)
+                load(reading, segment, at - start, n, numbers, bits)
             if at_random:
                 words(sources[segment], U((at - start) // 4), drawn[: (n + 3) // 4 * 4])
             known = max(base, 0)
@@ -89,7 +88,7 @@ def round_columns(reading, levels, window, bases, divisors, sources, segment, co
     return most
 
 
-@loop
+@inner_loop
 def _base_below(most, levels, window):
     """As ``levels.base_below``, of the bits of the largest magnitude."""
     low, high = 0, levels.top
@@ -102,13 +101,13 @@ def _base_below(most, levels, window):
     return max(min(low + 1, levels.top) - window, 0)
 
 
-@loop
+@inner_loop
 def _clear(bits, mask, magnitude_bits):
     for i in range(bits.size):
         magnitude_bits[i] = bits[i] & mask
 
 
-@loop
+@inner_loop
 def _divide(magnitudes, divisor):
     one = magnitudes.dtype.type(1)
     for i in range(magnitudes.size):
@@ -116,7 +115,7 @@ def _divide(magnitudes, divisor):
         magnitudes[i] = share if share < one else one
 
 
-@loop
+@inner_loop
 def _is_normal(magnitude_bits, mask, smallest):
     """Whether all but zeros are at least ``smallest``; and the largest."""
     one = mask // mask
@@ -129,7 +128,7 @@ def _is_normal(magnitude_bits, mask, smallest):
     return least >= smallest - one, most
 
 
-@loop
+@inner_loop
 def _nearest_powers(magnitude_bits, levels, base, codes):
     """The exponent, after adding half; below level ``base + 1`` that level or 0."""
     whole, middle = levels.bits[base], levels.middles[base]
@@ -140,7 +139,7 @@ def _nearest_powers(magnitude_bits, levels, base, codes):
         _exponents(magnitude_bits, 52, levels.offset, levels.top, base + 1, whole, middle, codes)
 
 
-@loop
+@inner_loop
 def _exponents(magnitude_bits, width, offset, top, first, whole, middle, codes):
     integer = magnitude_bits.dtype.type
     half, top, first = integer(1 << (width - 1)), np.int32(top), np.int32(first)
@@ -152,7 +151,7 @@ def _exponents(magnitude_bits, width, offset, top, first, whole, middle, codes):
         codes[i] = level if magnitude >= whole else low
 
 
-@loop
+@inner_loop
 def _powers_at_random(magnitudes, magnitude_bits, drawn, levels, base, codes):
     """The exponent, and one more where the word lies below the fraction."""
     if levels.width == 23:
@@ -170,7 +169,7 @@ def _powers_at_random(magnitudes, magnitude_bits, drawn, levels, base, codes):
             codes[i] = codes[i] if magnitude_bits[i] >= whole else np.int32(0)
 
 
-@loop
+@inner_loop
 def _exponents_up(magnitude_bits, drawn, width, right, left, offset, top, codes):
     integer = magnitude_bits.dtype.type
     top, fraction = np.int32(top), integer((1 << width) - 1)
@@ -182,7 +181,7 @@ def _exponents_up(magnitude_bits, drawn, width, right, left, offset, top, codes)
         codes[i] = min(np.int32(level + up), top)
 
 
-@loop
+@inner_loop
 def _look_up(magnitudes, magnitude_bits, levels, below):
     """How many levels do not exceed each magnitude, of numbers whose leading bits only one level shares."""
     _buckets(magnitude_bits, levels.shift, levels.lowest, levels.last, below)
@@ -192,14 +191,14 @@ def _look_up(magnitudes, magnitude_bits, levels, below):
         below[i] = levels.starts[bucket] + np.int32(magnitudes[i] >= levels.edges[bucket])
 
 
-@loop
+@inner_loop
 def _buckets(magnitude_bits, shift, lowest, last, buckets):
     for i in range(magnitude_bits.size):
         bucket = np.int32((magnitude_bits[i] >> shift) - lowest)
         buckets[i] = min(max(bucket, np.int32(0)), np.int32(last))
 
 
-@loop
+@inner_loop
 def _search(magnitudes, magnitude_bits, levels, below):
     """As :func:`_look_up`, by bisection among the levels that share their leading bits."""
     _buckets(magnitude_bits, levels.shift, levels.lowest, levels.last, below)
@@ -215,7 +214,7 @@ def _search(magnitudes, magnitude_bits, levels, below):
         below[i] = low
 
 
-@loop
+@inner_loop
 def _neighbours(below, table, base, low, high):
     """The levels around, and ``below`` counted from the base; up to the base there is only 0."""
     if base > 0:
@@ -229,7 +228,7 @@ def _neighbours(below, table, base, low, high):
             low[i] = low[i] if below[i] > 0 else table[0]
 
 
-@loop
+@inner_loop
 def _at_random(magnitudes, below, low, high, drawn, codes):
     for i in range(codes.size):
         # Above the highest level the table repeats it: the share is not finite, and the code is cut later.
@@ -237,13 +236,13 @@ def _at_random(magnitudes, below, low, high, drawn, codes):
         codes[i] = below[i] + np.int32(drawn[i] * _UNIT < share)
 
 
-@loop
+@inner_loop
 def _to_nearest(magnitudes, below, low, high, codes):
     for i in range(codes.size):
         codes[i] = below[i] + np.int32(high[i] - magnitudes[i] <= magnitudes[i] - low[i])
 
 
-@loop
+@inner_loop
 def _raise(codes, base, top):
     """Codes that count from 0 again, at most the highest."""
     for i in range(codes.size):

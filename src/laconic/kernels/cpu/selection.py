@@ -42,6 +42,11 @@ def eagerly():
         _WORTH = before
 
 
+def is_shared(numbers):
+    """Whether several threads share so many numbers."""
+    return numbers >= 2 * _WORTH
+
+
 @dataclass(frozen=True)
 class _Shared:
     """One long segment in pieces."""

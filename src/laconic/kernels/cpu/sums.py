@@ -4,8 +4,10 @@
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
-from laconic.kernels.cpu.rows import PIECE, load
+from laconic.kernels.cpu._jit import inner_loop, loop
+from laconic.kernels.cpu._words import smaller
+from laconic.kernels.cpu.rows import load
+from laconic.kernels.segmented import PIECE
 
 LANES = 64
 BLOCK = 4096
@@ -13,27 +15,25 @@ PLAIN, SQUARES, SHARES = 0, 1, 2
 
 
 @loop
-def block_sums(reading, what, factors, block_bounds, segment, column, last, out):
+def block_sums(reading, rooms, what, factors, block_bounds, segment, column, last, out):
     """The sums of blocks of 4096 of each segment's numbers, or of what is made of them.
 
     ``SQUARES`` squares ``fl(fl(|x| a) b)``, ``SHARES`` divides magnitudes by a; ``factors`` holds a and b of
-    each segment. Segment s owns ``out`` from ``block_bounds[s]`` on; ``column`` begins a block.
+    each segment. Segment s owns ``out`` from ``block_bounds[s]`` on; ``column`` begins a block. ``rooms`` are
+    for a piece, its bits, its terms, and the lanes of their sums.
     """
-    numbers = np.empty(PIECE, reading.memory.dtype)
-    bits = numbers.view(reading.mask.dtype)
-    terms = np.empty(PIECE, np.float64)
-    lanes = np.empty(LANES, np.float64)
+    numbers, bits, terms, lanes = rooms
     while column < last:
         start = reading.bounds[segment]
-        end = min(reading.bounds[segment + 1], last) - start
+        end = smaller(reading.bounds[segment + 1], last) - start
         a, b = factors[segment, 0], factors[segment, 1]
         for first in range(column - start, end, BLOCK):
             for lane in range(LANES):
                 lanes[lane] = 0.0
-            for at in range(first, min(first + BLOCK, end), PIECE):
-                n = min(PIECE, end - at)
-                load(reading, segment, at, numbers[:n], bits[:n])
-                _terms(numbers[:n], what, a, b, terms)
+            for at in range(first, smaller(first + BLOCK, end), PIECE):
+                n = smaller(PIECE, end - at)
+                load(reading, segment, at, n, numbers, bits)
+                _terms(numbers, n, what, a, b, terms)
                 # Rows of nothing but zeros would change no lane.
                 whole = (n + LANES - 1) // LANES * LANES
                 for i in range(n, whole):
@@ -51,17 +51,17 @@ def block_sums(reading, what, factors, block_bounds, segment, column, last, out)
         segment += 1
 
 
-@loop
-def _terms(numbers, what, a, b, terms):
+@inner_loop
+def _terms(numbers, n, what, a, b, terms):
     if what == PLAIN:
-        for i in range(numbers.size):
+        for i in range(n):
             terms[i] = np.float64(numbers[i])
     elif what == SQUARES:
-        for i in range(numbers.size):
+        for i in range(n):
             x = np.float64(numbers[i]) * a * b
             terms[i] = x * x
     else:
-        for i in range(numbers.size):
+        for i in range(n):
             terms[i] = abs(np.float64(numbers[i])) / a
 
 

@@ -40,7 +40,7 @@ import numpy as np
 from laconic.kernels.cpu._jit import inlined, inner_loop, loop
 from laconic.kernels.cpu._simd import always_inlined, bits_of, float_of, floats_at, never_inlined, top
 from laconic.kernels.cpu.topk_bounds import fineness, guessed, learned, narrowed, sampled_bound
-from laconic.kernels.cpu.topk_candidates import SLACK, STRETCH, capture, room_for, scan, scan_tile
+from laconic.kernels.cpu.topk_candidates import SLACK, STRETCH, capture, room_for, scan
 from laconic.kernels.cpu.topk_lists import (
     FEW,
     Lists,
@@ -50,7 +50,7 @@ from laconic.kernels.cpu.topk_lists import (
     ranked,
     threshold,
 )
-from laconic.kernels.cpu.topk_tiles import NARROW, SUM, Operands, Source, fill
+from laconic.kernels.cpu.topk_tiles import NARROW, SUM, Operands, Source, X, address_of, fill
 
 U = np.uint64
 ZERO, ONE = np.int64(0), np.int64(1)
@@ -206,7 +206,8 @@ def _of_short(source, lo, n, k, guess, step, scratch, out, at):
         if found > most:
             emit_tile(tile, n, lo, bound, k - above, out, at, at + k)
             return bound
-        found = scan_tile(tile, n, lo, bound, lists, most)
+        filled = Source(X, address_of(tile), 0, 0)
+        found = scan(filled, ZERO, n, lo, bound, lists, ZERO, most)
     if found <= FEW:
         return ranked(lists, found, k, out, at)
     return _of_list(scratch, found, k, bound, step, out, at)

@@ -74,14 +74,20 @@ def _sampled_place(i, stride, salt):
     return i * stride + np.int64(((mixed >> U(32)) * U(stride)) >> U(32))
 
 
-@loop
 def sampled_places(n, k, salt):
     """Where ``sampled_bound`` looks; for tests and benchmarks that mean to mislead it."""
+    places = np.empty(MOST_SAMPLES, np.int64)
+    return places[: _put_places(n, k, salt, places)]
+
+
+@loop
+def _put_places(n, k, salt, places):
     m, rank = _sample(n, k)
-    places = np.empty(m if rank < m else 0, np.int64)
-    for i in range(places.size):
+    if rank >= m:
+        return 0
+    for i in range(m):
         places[i] = _sampled_place(i, n // m, salt)
-    return places
+    return m
 
 
 @inlined

@@ -7,7 +7,6 @@ import numpy as np
 from laconic.kernels.cpu._jit import inlined, inner_loop
 from laconic.kernels.cpu._simd import (
     LANES,
-    always_inlined,
     never_inlined,
     ones,
     pattern,
@@ -16,7 +15,7 @@ from laconic.kernels.cpu._simd import (
     trailing_zeros,
 )
 from laconic.kernels.cpu.topk_lists import emit, threshold
-from laconic.kernels.cpu.topk_tiles import Source, X, address_of, line, one
+from laconic.kernels.cpu.topk_tiles import line, one
 
 U = np.uint64
 STRETCH = np.int64(1 << 11)
@@ -41,7 +40,7 @@ def scan(source, start, count, first, bound, lists, at, most):
         lists, at: where candidates are written.
         most: it gives up at more.
     """
-    always_inlined()
+    never_inlined()
     begin = at
     if count < LANES:
         for i in range(count):
@@ -74,14 +73,6 @@ def scan(source, start, count, first, bound, lists, at, most):
         place = start - first + lists.positions[U(i)]
         lists.bits[U(i)] = pattern(one(source, place, lists.bits))
     return at
-
-
-@inner_loop
-def scan_tile(bits, count, first, bound, lists, most):
-    """As ``scan``, of a tile."""
-    never_inlined()
-    source = Source(X, address_of(bits), 0, 0)
-    return scan(source, np.int64(0), count, first, bound, lists, np.int64(0), most)
 
 
 @inlined
