@@ -5,7 +5,6 @@ from laconic.compressors._base import Scaled as Scaled
 from laconic.compressors._block_quantizer import BlockQuantizer as BlockQuantizer
 from laconic.compressors._cast import Cast as Cast
 from laconic.compressors._cast import Identity as Identity
-from laconic.compressors._chain import Chain as Chain
 from laconic.compressors._clipped import ClippedExponent as ClippedExponent
 from laconic.compressors._constants import Constants as Constants
 from laconic.compressors._dithering import ExponentialDithering as ExponentialDithering
@@ -30,7 +29,8 @@ from laconic.compressors._random_sparsifiers import RandomSparsification as Rand
 from laconic.compressors._rounding import BiasedRounding as BiasedRounding
 from laconic.compressors._rounding import NaturalCompression as NaturalCompression
 from laconic.compressors._rounding import UnbiasedRounding as UnbiasedRounding
-from laconic.compressors._sparsifier import Selection as Selection
+from laconic.compressors._selection import Selection as Selection
+from laconic.compressors._sparsifier import Chain as Chain
 from laconic.compressors._sparsifier import Sparsifier as Sparsifier
 from laconic.compressors._top_k import BlockTopK as BlockTopK
 from laconic.compressors._top_k import TopK as TopK

@@ -176,10 +176,11 @@ class Compressor(ABC):
         return Scaled(self, None)
 
     def __rshift__(self, then: "Compressor") -> "Compressor":
-        """``first >> then``: what ``first`` keeps is compressed by ``then``."""
-        from laconic.compressors._chain import chain
-
-        return chain(self, then)
+        """``first >> then``: only a sparsifier can be first; TypeError."""
+        raise TypeError(
+            f"{self!r} >> {then!r}: the first must be a sparsifier such as TopK or RandK; "
+            "apply .scaled(...) and .contractive() to the whole, as (first >> then).contractive()"
+        )
 
 
 @dataclass(frozen=True)

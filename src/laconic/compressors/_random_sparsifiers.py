@@ -11,7 +11,8 @@ from laconic.compressors._constants import Constants
 from laconic.compressors._job import Job
 from laconic.compressors._joint_selection import Selected, select_at
 from laconic.compressors._not_finite import require_finite
-from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
+from laconic.compressors._selection import Selection, check_k, resolve_k
+from laconic.compressors._sparsifier import Sparsifier
 from laconic.formats import Kind, SegmentFormat
 from laconic.kernels import (
     Purpose,

@@ -8,7 +8,8 @@ from torch import Tensor
 from laconic.compressors._constants import Constants
 from laconic.compressors._job import Job
 from laconic.compressors._joint_selection import Selected, select_largest
-from laconic.compressors._sparsifier import Selection, Sparsifier, check_k, resolve_k
+from laconic.compressors._selection import Selection, check_k, resolve_k
+from laconic.compressors._sparsifier import Sparsifier
 from laconic.formats import GroupFormat, Kind, SegmentFormat
 from laconic.kernels import Cuts, Stream, top_k_positions
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from laconic.bench.launch import launch
+from laconic._launch import launch
 from laconic.demo._methods import Method
 from laconic.demo._worker import DemoSettings, Run, work
 

@@ -1,5 +1,6 @@
 """Random positions in all segments of a group: Rand-k's permutations, and independent choices."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,11 @@ def permuted_segments(draw: Stream, table: SegmentTable, device: torch.device | 
     def compiled(loops: Any) -> Tensor:
         places, batch = _places(draw)
         found = np.empty((len(places), table.columns), np.int64)
+        most = math.isqrt(max(table.numels, default=1)) + 1  # rows of the largest rectangle
+        sources, drawn = np.empty((loops.STEPS, 23), np.uint64), np.empty(4 * most, np.uint32)
+        room = (sources, np.empty((loops.STEPS, most), np.int64), drawn)
         for place, row in zip(places, found, strict=True):
-            loops.permuted(place, table.number_array, table.numel_array, table.bounds, row)
+            loops.permuted(place, table.number_array, table.numel_array, table.bounds, *room, row)
         # Sorted all at once, and still by segment.
         starts = np.repeat(np.cumsum(table.numel_array) - table.numel_array, table.kept_array)
         found += starts
@@ -81,8 +85,10 @@ def chosen_segments(
         numels, probabilities = table.numel_array, np.atleast_1d(np.array(p, np.float64))
         positions = np.empty((len(places), int(numels.sum())), np.int64)
         counts = np.empty((len(places), len(numels)), np.int64)
+        room = (np.empty(23, np.uint64), np.empty(loops.PIECE, np.uint32))
         for row, place in enumerate(places):
-            loops.chosen(place, table.number_array, numels, probabilities, positions[row], counts[row])
+            own = positions[row], counts[row]
+            loops.chosen(place, table.number_array, numels, probabilities, *room, *own)
         return (
             torch.from_numpy(positions).reshape(*batch, -1),
             torch.from_numpy(counts).reshape(*batch, -1),

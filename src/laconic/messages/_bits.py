@@ -1,26 +1,38 @@
 """The size of a message in bits, by three accountings."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.formats import GroupFormat
+from laconic.formats import GroupFormat, MessageFormat
 from laconic.formats.description import describe
 from laconic.formats.sizes import FRAME_BYTES, base_bytes, section_bytes, whole_bytes
 from laconic.messages._group import Group
 
-if TYPE_CHECKING:
-    from laconic.messages._message import Message
-
 Accounting = Literal["wire", "values", "entropy"]
 
 
-def message_bits(message: "Message", accounting: Accounting) -> Tensor:
-    """Size of each row's message in bits: int64 (...), the message's leading dimensions.
+def message_bits(
+    groups: Sequence[Group],
+    message_format: MessageFormat,
+    batch: torch.Size,
+    accounting: Accounting,
+    *,
+    flags: bool,
+) -> Tensor:
+    """Size of each row's message in bits: int64 (...), the batch.
+
+    Args:
+        groups: the message's columns.
+        message_format: the message's.
+        batch: leading dimensions.
+        accounting: "wire", "values" or "entropy".
+        flags: whether each segment has a flag.
 
     Raises:
         ValueError: for an unknown accounting.
@@ -29,17 +41,17 @@ def message_bits(message: "Message", accounting: Accounting) -> Tensor:
     if count is None:
         raise ValueError(f"unknown accounting {accounting!r}; use 'wire', 'values' or 'entropy'")
     total: int | Tensor = 0
-    for group in message.groups:
+    for group in groups:
         total = total + count(group)
-    segments = message.format.segments
+    segments = message_format.segments
     if accounting == "wire":
-        total = total + 8 * (FRAME_BYTES + len(describe(message.format.groups)))
-        total = total + 8 * whole_bytes(segments) * (message.replaces is not None)
-    elif accounting == "entropy" and message.replaces is not None:
+        total = total + 8 * (FRAME_BYTES + len(describe(message_format.groups)))
+        total = total + 8 * whole_bytes(segments) * flags
+    elif accounting == "entropy" and flags:
         total = total + segments
     if isinstance(total, Tensor):
-        return total.expand(message.batch)
-    return torch.full(message.batch, total, dtype=torch.int64)
+        return total.expand(batch)
+    return torch.full(batch, total, dtype=torch.int64)
 
 
 def _wire(group: Group) -> "int | Tensor":

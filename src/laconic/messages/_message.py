@@ -98,7 +98,7 @@ class Message:
     @property
     def nbytes(self) -> int:
         """Length of what :func:`laconic.pack` makes of it; of a batch, the sum over its messages."""
-        return int(message_bits(self, "wire").sum()) // 8
+        return int(self.bits("wire").sum()) // 8
 
     def bits(self, accounting: Accounting) -> Tensor:
         """Size of each row's message in bits: int64 (...).
@@ -109,7 +109,8 @@ class Message:
                 symbols for its code, and 32 a scale. "entropy": as "values", and log2 C(d, k) bits for the
                 positions unless they follow from a shared seed, and one bit for each flag.
         """
-        return message_bits(self, accounting)
+        flags = self.replaces is not None
+        return message_bits(self.groups, self.format, self.batch, accounting, flags=flags)
 
     def dense(self) -> Tensor:
         """The decoded vector, zeros where nothing was kept: (..., d) in the accumulation dtype."""

@@ -4,17 +4,17 @@
 
 import numpy as np
 
-from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu.philox import words
 
 U = np.uint64
 STEPS = 20
 SELECTION, PERMUTATION = U(1), U(3)
 _MASK = U(0xFFFFFFFF)
-_PIECE = 1024
+PIECE = 1024
 
 
-@loop
+@inner_loop
 def _expand(k0, k1, source):
     """The keys of the ten rounds, from the first one's."""
     for r in range(10):
@@ -22,18 +22,20 @@ def _expand(k0, k1, source):
         source[2 * r + 1] = (k1 + U(r) * U(0xBB67AE85)) & _MASK
 
 
-@loop
-def _source(place, purpose, step, source):
-    """As ``Stream.sources``, uint64 (23,), of seed, round and node; the segment is left to the caller."""
+@inner_loop
+def _source(place, purpose, step, source, key):
+    """As ``Stream.sources``, uint64 (23,), of seed, round and node; the segment is left to the caller.
+
+    ``key`` is room for four words.
+    """
     _expand(place[0] & _MASK, place[0] >> U(32), source)
     source[20], source[21], source[22] = step, U(0), U(0)
-    key = np.empty(4, np.uint32)
     words(source, purpose, key)
     _expand(U(key[0]), U(key[1]), source)
     source[21], source[22] = place[2] & _MASK, place[1] & _MASK
 
 
-@loop
+@inner_loop
 def _sides(d):
     """Rows and columns of the rectangle on whose places a segment's permutation works."""
     rows = np.int64(np.sqrt(np.float64(d)))
@@ -43,17 +45,14 @@ def _sides(d):
 
 
 @loop
-def permuted(place, numbers, numels, bounds, out):
-    """The first images of each segment's keyed permutation, in its order; see ``Stream.permuted``."""
-    most = 1
-    for s in range(numels.size):
-        rows, columns = _sides(numels[s])
-        most = max(most, rows, columns)
-    sources = np.empty((STEPS, 23), np.uint64)
+def permuted(place, numbers, numels, bounds, sources, added, drawn, out):
+    """The first images of each segment's keyed permutation, in its order; see ``Stream.permuted``.
+
+    ``sources`` (STEPS, 23), ``added`` (STEPS, m) and ``drawn`` (4 m,) are room, m at least the rows and the
+    columns of every segment's rectangle.
+    """
     for step in range(STEPS):
-        _source(place, PERMUTATION, U(step), sources[step])
-    added = np.empty((STEPS, most), np.int64)
-    drawn = np.empty(4 * most, np.uint32)
+        _source(place, PERMUTATION, U(step), sources[step], drawn[:4])
     for s in range(numels.size):
         d, first = numels[s], bounds[s]
         kept = bounds[s + 1] - first
@@ -84,17 +83,18 @@ def permuted(place, numbers, numels, bounds, out):
 
 
 @loop
-def chosen(place, numbers, numels, p, positions, counts):
-    """Where a coordinate's uniform number lies below p (1,) or (numel,); the length in unused places."""
-    source = np.empty(23, np.uint64)
-    _source(place, SELECTION, U(0), source)
-    drawn = np.empty(_PIECE, np.uint32)
+def chosen(place, numbers, numels, p, source, drawn, positions, counts):
+    """Where a coordinate's uniform number lies below p (1,) or (numel,); the length in unused places.
+
+    ``source`` (23,) and ``drawn`` (PIECE,) are room.
+    """
+    _source(place, SELECTION, U(0), source, drawn[:4])
     first = 0
     for s in range(numels.size):
         source[20] = U(numbers[s])
         d, n = numels[s], first
-        for start in range(0, d, _PIECE):
-            size = min(_PIECE, d - start)
+        for start in range(0, d, PIECE):
+            size = min(PIECE, d - start)
             words(source, U(start // 4), drawn[: (size + 3) // 4 * 4])
             for i in range(size):
                 # Written in any case, so that nothing branches on a coin.
