@@ -1,4 +1,4 @@
-"""Imports between packages go one way, in the design's order, and no modules import each other in a circle."""
+"""Imports between packages go one way, in the order of the design, and there are no circles of modules."""
 
 import ast
 from pathlib import Path
