@@ -1,4 +1,4 @@
-"""Which rank came last to a collective, and how long this one waited for it."""
+"""Waiting times in collectives: for which rank, and how long."""
 
 import time
 from collections.abc import Sequence
