@@ -1,4 +1,4 @@
-"""Laconic: compressed gradients with error feedback for PyTorch. Say less, learn the same."""
+"""Laconic: compressed gradients with error feedback for PyTorch."""
 
 from importlib import import_module
 from types import ModuleType

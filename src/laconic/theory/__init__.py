@@ -1,4 +1,4 @@
-"""From constants to stepsizes, rates and bounds: pure functions of floats.
+"""Stepsizes, rates and bounds from the constants of compressors: pure functions of floats.
 
 Source of most of it: "EF21: A New, Simpler, Theoretically Better, and Practically Faster Error Feedback"
 (Richtárik, Sokolov and Fatkhullin, 2021) and "On Biased Compression for Distributed Learning" (Beznosikov,

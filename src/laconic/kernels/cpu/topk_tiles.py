@@ -1,4 +1,4 @@
-"""What Top-k selects among, read a tile at a time; nothing else reads a segment's operands.
+"""Operands of Top-k, read a tile at a time: x, x - memory or memory + x; nothing else reads them.
 
 A tile is an array of bit patterns that the first cache holds. Another kind of number, such as an
 optimizer's update, is one more branch of ``read``, which is written once for 64 numbers in registers and for
