@@ -129,3 +129,45 @@ def test_close_lets_go_of_the_parameters():
     again.step()
     assert again.stats().steps == 1
     again.close()
+
+
+class Recording(CompressedSGD):
+    """Notes when the update of a parameter is computed."""
+
+    def update(self, state, group, gradient):
+        self.events = [*getattr(self, "events", []), "update"]
+        return super().update(state, group, gradient)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_a_bucket_is_exchanged_while_the_next_ones_updates_are_computed(clip):
+    model = network()
+    optimizer = Recording(model.parameters(), 0.1, ROUNDED, clip=clip, bucket_cap_mb=500 * 4 / 2**20)
+    exchange = optimizer.session.exchange
+    submit = exchange.submit
+
+    def recorded(names, updates, **more):
+        optimizer.events.append("submit")
+        return submit(names, updates, **more)
+
+    exchange.submit = recorded
+    backward(model, 0)
+    optimizer.step()
+    assert optimizer.events == ["update", "update", "submit"] * 3
+    optimizer.close()
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_the_size_of_buckets_changes_no_value(clip):
+    found = []
+    for cap in (1e-6, 500 * 4 / 2**20, 25.0):
+        model = network()
+        optimizer = CompressedAdamW(model.parameters(), 0.01, ROUNDED, clip=clip, bucket_cap_mb=cap)
+        for step in range(4):
+            optimizer.zero_grad()
+            backward(model, step)
+            optimizer.step()
+        optimizer.close()
+        found.append(weights(model))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

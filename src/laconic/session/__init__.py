@@ -1,4 +1,4 @@
-"""Parts shared by the DDP hook and the optimisers: handshake, exemptions, clipping, schedules, checkpoints."""
+"""Parts shared by the DDP hook and the optimisers: handshake, exemptions, clipping, schedules, state."""
 
 from laconic.session._clip import clip_factor as clip_factor
 from laconic.session._clip import squared_norms_of as squared_norms_of
