@@ -135,3 +135,15 @@ def test_some_segments_before_their_first_step():
     exchange.close()
     assert state["a"]["sender"]["residual"].any()
     assert state["b"]["sender"]["residual"].tolist() == [0.0] * 4
+
+
+def test_a_state_without_some_memories_is_refused():
+    exchange = Exchange(layout(), METHODS["ef21"], seed=9)
+    walk(exchange, range(BEFORE))
+    state = exchange.state_dict()
+    partly = {**state, "segments": {name: ends for name, ends in state["segments"].items() if name != "b"}}
+    for broken in (partly, {**state, "segments": {}}, {k: v for k, v in state.items() if k != "segments"}):
+        with pytest.raises(ValueError, match=r"has no memory of .* saved in part"):
+            exchange.load_state_dict(broken)
+    exchange.load_state_dict(state)
+    exchange.close()

@@ -228,3 +228,25 @@ def _unlike(rank, what):
 def test_ranks_that_differ_are_refused_on_every_rank(what, tmp_path):
     for message in run_ranks(_unlike, RANKS, tmp_path, what):
         assert f"rank 1 has other {what} than rank 0" in message
+
+
+def _drifting(rank):
+    model = network()
+    optimizer = CompressedSGD(model.parameters(), 0.1, check_replicas_every=2, timeout_s=60)
+    for step in range(4):
+        gradients(model, step, rank)
+        optimizer.step()
+    optimizer.check_replicas()
+    if rank == 1:
+        with torch.no_grad():
+            list(model.parameters())[2][0, 0] += 1.0
+    gradients(model, 4, rank)
+    optimizer.step()
+    gradients(model, 5, rank)
+    with pytest.raises(laconic.ExchangeError, match="'2' is the first parameter that differs, on rank 1"):
+        optimizer.step()
+    optimizer.close()
+
+
+def test_replicas_that_drift_are_noticed(tmp_path):
+    run_ranks(_drifting, 2, tmp_path)

@@ -7,9 +7,9 @@ from typing import Any
 import torch.distributed as dist
 
 import laconic
+from laconic._launch import Put, launch
 
 from .cases import METHODS, BenchSettings, Gradients, Progress, StepRow, no_progress, one_thread, step_rows
-from .launch import Put, launch
 from .timing import Times
 
 

@@ -250,7 +250,7 @@ class Exchange:
         Raises:
             ValueError: naming what differs.
         """
-        self._states.load(checked_segments(state, self._identity()))
+        self._states.load(checked_segments(state, self._identity(), self.layout))
 
     def _identity(self) -> dict[str, Any]:
         """What must be alike in an exchange that loads this one's state."""

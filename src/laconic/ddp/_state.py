@@ -126,7 +126,6 @@ class CommState:
         self._attached: tuple[DDPModel, Session] | None = None
         self._copied = False
         self._untraced: Any = None
-        self._checked = 0
         self._sent: list[str] = []
         self._held: list[HeldBucket] = []
         self._contiguous: dict[tuple[str, ...], bool] = {}
@@ -162,11 +161,12 @@ class CommState:
             process_group=self._process_group or ddp_model.process_group,
             topology=self._topology,
             clips=self._clip is not None,
-            settings=f"clip {self._clip}, check_replicas_every {self._check_every}",
+            settings=f"clip {self._clip}",
             seed=self._seed,
             timeout_s=self._timeout_s,
             adaptive=self._adaptive,
             measure_error_every=self._measure_every,
+            check_replicas_every=self._check_every,
         )
         self._attached = ddp_model, session
         # Dynamo traces what runs inside a compiled training step.
@@ -233,10 +233,7 @@ class CommState:
                 "the last backward pass ended in the middle of a step, so the ranks are out of step: restart "
                 "from the last checkpoint"
             )
-        iteration = session.iteration
-        if self._check_every and iteration % self._check_every == 0 and iteration != self._checked:
-            session.check_replicas()
-            self._checked = iteration
+        session.check_replicas_in_turn()
         self._dense = session.begin_step()
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
@@ -288,7 +285,6 @@ class CommState:
         if state.get("version") != 1 or "exchange" not in state:
             raise ValueError("this is not the state_dict() of a CommState, version 1")
         self._require()[1].load_state_dict(state)
-        self._checked = int(state["iteration"])
 
     def close(self) -> None:
         """End the exchange's thread and process group; the hook can make no more steps."""

@@ -72,6 +72,7 @@ class CompressedAdamW(CompressedOptimizer):
             exchange, of sizes, a step; alike on all ranks.
         bucket_cap_mb: size of a bucket of updates in MiB, as for DDP; alike on all ranks. While one is
             exchanged the next one's updates are computed.
+        check_replicas_every: compare the parameters' checksums over ranks after every so many steps.
 
     Raises:
         ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
@@ -121,6 +122,7 @@ class CompressedAdamW(CompressedOptimizer):
         overlap: bool = False,
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
+        check_replicas_every: int = 0,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "clip": clip}
@@ -137,6 +139,7 @@ class CompressedAdamW(CompressedOptimizer):
             overlap=overlap,
             adaptive=adaptive,
             bucket_cap_mb=bucket_cap_mb,
+            check_replicas_every=check_replicas_every,
         )
         if any(group["betas"][0] > 0 for group in self.param_groups):
             warn_of_momentum("beta_1 > 0", feedback, self.session.layout, stacklevel=2)

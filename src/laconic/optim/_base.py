@@ -50,8 +50,9 @@ class CompressedOptimizer(Optimizer, ABC):
             ``clip``.
         defaults: of the groups' settings.
         feedback: what the updates go through. Where it estimates a "step" the learning rate is inside.
-        exempt, exact, process_group, topology, seed, timeout_s, overlap, adaptive, bucket_cap_mb: as for
+        exempt, exact, process_group, topology, seed, timeout_s, overlap, adaptive: as for
             :class:`CompressedAdamW`.
+        bucket_cap_mb, check_replicas_every: likewise.
 
     Raises:
         TypeError: for complex, integer or sparse parameters.
@@ -93,6 +94,7 @@ class CompressedOptimizer(Optimizer, ABC):
         overlap: bool = False,
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
+        check_replicas_every: int = 0,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
@@ -118,6 +120,7 @@ class CompressedOptimizer(Optimizer, ABC):
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
+            check_replicas_every=check_replicas_every,
         )
         session.broadcast_parameters()
         self._inside = feedback.estimates == "step"
@@ -184,6 +187,14 @@ class CompressedOptimizer(Optimizer, ABC):
         super().add_param_group(param_group)
         self.check_group(self.param_groups[-1])
 
+    def check_replicas(self) -> None:
+        """Compare the parameters' bits over ranks; all call it together.
+
+        Raises:
+            laconic.ExchangeError: naming the first parameter that differs.
+        """
+        self.session.check_replicas()
+
     @property
     def session(self) -> Session:
         """The parameters and the exchange.
@@ -240,6 +251,7 @@ class CompressedOptimizer(Optimizer, ABC):
         if estimates is not None:
             self.advance_all(factors)
             self.apply_all(estimates)
+        session.check_replicas_in_turn()
         return loss
 
     def gradient_factors(self) -> list[float]:

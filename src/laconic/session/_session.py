@@ -32,6 +32,7 @@ class Session:
         settings: whatever else must be alike on all ranks, in words.
         clips: whether gradients are clipped.
         dtypes: of what is sent of each parameter, by name; by default the parameters' own.
+        check_replicas_every: committed steps between comparisons of the replicas; 0 makes none.
         topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
@@ -54,6 +55,7 @@ class Session:
         timeout_s: float,
         adaptive: bool,
         measure_error_every: int = 0,
+        check_replicas_every: int = 0,
     ) -> None:
         """Compare parameters and settings with the other ranks', and start the exchange."""
         self.parameters = parameters
@@ -69,13 +71,15 @@ class Session:
             process_group,
             self.topology,
             dtypes=parameters.dtypes if dtypes is None else dtypes,
-            settings=settings,
+            settings=f"check_replicas_every {check_replicas_every}, {settings}",
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
             measure_error_every=measure_error_every,
         )
         self._base = 0
+        self._check_every = check_replicas_every
+        self._checked = 0
 
     @property
     def layout(self) -> Layout:
@@ -102,6 +106,13 @@ class Session:
             sent = parameter.detach().contiguous()
             dist.broadcast(sent, group=self._process_group, group_src=0)
             parameter.detach().copy_(sent)
+
+    def check_replicas_in_turn(self) -> None:
+        """Compare the parameters over ranks where this iteration is one of ``check_replicas_every``."""
+        iteration = self.iteration
+        if self._check_every and iteration % self._check_every == 0 and iteration != self._checked:
+            self.check_replicas()
+            self._checked = iteration
 
     def check_replicas(self) -> None:
         """Compare the parameters' bits over ranks; all call it together.
@@ -136,6 +147,7 @@ class Session:
         """
         self.exchange.load_state_dict(state["exchange"])
         self._base = int(state["iteration"]) - self.exchange.stats().steps
+        self._checked = int(state["iteration"])
 
     def close(self) -> None:
         """End the exchange's thread and process group."""
