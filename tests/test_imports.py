@@ -41,15 +41,16 @@ def name_of(path):
 MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
-def imports(source):
-    """The modules of laconic that a source imports, at its top or inside of functions."""
+def imports(source, module="laconic"):
+    """The modules of laconic that a module's source imports, at its top or inside of functions."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in MODULES else node.module for name in names}
+            here = ".".join([*module.split(".")[: -node.level], node.module]) if node.level else node.module
+            names = {f"{here}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else here for name in names}
     return {name for name in found if name.split(".")[0] == "laconic"}
 
 
@@ -57,7 +58,7 @@ def package(module):
     return "laconic" if module == "laconic" else module.split(".")[1]
 
 
-GRAPH = {name: imports(path.read_text()) for name, path in MODULES.items()}
+GRAPH = {name: imports(path.read_text(), name) for name, path in MODULES.items()}
 
 
 @pytest.mark.parametrize("name", MAY_IMPORT)
@@ -112,3 +113,4 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_imports_inside_functions_are_seen():
     assert imports("def f():\n    from laconic.comm import Exchange") == {"laconic.comm"}
+    assert imports("from .cases import f", "laconic.bench.wire") == {"laconic.bench.cases"}
