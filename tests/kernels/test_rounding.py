@@ -13,12 +13,12 @@ from laconic.kernels import (
     Levels,
     Purpose,
     Stream,
-    base_below,
     largest_magnitude,
     round_to_levels,
     round_to_signs,
     segmented,
 )
+from laconic.kernels.levels import base_below
 
 GRIDS = [
     GeometricGrid((1.0, 2.0)),

@@ -1,9 +1,11 @@
 """The compressed optimisers on one node: equal to a plain loop, ordinary optimisers in every other way."""
 
 import copy
+import dataclasses
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch import nn
 import laconic
 from laconic.layout import Layout
 from laconic.optim import CompressedAdamW, CompressedSGD
+from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import kept_share
 from laconic.session import vectors_and_small
 
@@ -43,6 +46,11 @@ def canonical_norm(gradients):
     return math.sqrt(sum(float(laconic.kernels.squared_norm(g.reshape(-1))) for g in gradients))
 
 
+def square_root(x):
+    """Correctly rounded, as PyTorch's of float32 is not."""
+    return torch.from_numpy(np.sqrt(x.numpy()))
+
+
 def reference(
     model, steps, feedback, *, lr, beta2=0.999, beta1=0.0, eps=1e-8, clip=0.5, decay=0.01, exact=False
 ):
@@ -66,7 +74,7 @@ def reference(
             first[name] = first[name] * beta1 + g * (1 - beta1)
             second[name] = second[name] * beta2 + g * g * (1 - beta2)
             m = first[name] / (1 - beta1 ** (step + 1)) if beta1 > 0 else g
-            u = m / ((second[name] / (1 - beta2 ** (step + 1))).sqrt() + eps)
+            u = m / (square_root(second[name] / (1 - beta2 ** (step + 1))) + eps)
             updates.append((u * lr if inside else u).reshape(-1))
         estimate = receiver.receive([sender.send(torch.cat(updates))])
         if not inside:
@@ -101,6 +109,34 @@ def test_adamw_equals_the_plain_loop_bit_for_bit(feedback, betas, clip, decay):
     reference(twin, 12, feedback, beta1=betas[0], beta2=betas[1], decay=decay, **settings)
     assert torch.equal(weights(model), weights(twin))
     optimizer.close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: CompressedAdamW(p, 0.01),
+        lambda p: CompressedAdamW(p, 0.01, laconic.EF21(TOP), betas=(0.5, 0.9), clip=None),
+        lambda p: CompressedSGD(p, 0.1, laconic.EF14(TOP), momentum=0.9, weight_decay=0.1),
+        lambda p: CompressedSGD(p, 0.1, laconic.EF21(TOP)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_whole_buckets_and_single_parameters_take_the_same_step(make, dtype, monkeypatch):
+    def one_by_one(*arguments, of=ParameterBucket.of):
+        return dataclasses.replace(of(*arguments), compiled=False)
+
+    found = []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr(ParameterBucket, "of", one_by_one)
+        model = network(dtype=dtype)
+        optimizer = make(model.parameters())
+        before = laconic.kernels.kernel_counts().get("cpu:optimizer", 0)
+        train(model, optimizer, 4)
+        assert (laconic.kernels.kernel_counts().get("cpu:optimizer", 0) > before) == compiled
+        found.append((weights(model).clone(), copy.deepcopy(optimizer.state_dict()["state"])))
+        optimizer.close()
+    assert same(found[0], found[1])
 
 
 def test_uncompressed_adamw_is_torch_adamw():

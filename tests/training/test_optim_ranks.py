@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from processes import run_ranks
@@ -83,7 +84,9 @@ def _simulated(name, steps):
             for n, p in parameters.items():
                 g = p.grad * factor
                 v = moments[node][n] = moments[node][n] * 0.999 + g * g * (1 - 0.999)
-                u = g / ((v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
+                # Correctly rounded, as PyTorch's square root of float32 is not.
+                root = torch.from_numpy(np.sqrt((v / (1 - 0.999 ** (step + 1))).numpy()))
+                u = g / (root + 1e-8)
                 updates.append((u * 0.01 if inside else u).reshape(-1))
             messages.append(senders[node].send(torch.cat(updates)))
         estimate = receiver.receive(messages) * (1.0 if inside else 0.01)

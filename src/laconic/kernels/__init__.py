@@ -9,12 +9,14 @@ from laconic.kernels._compiling import compilation as compilation
 from laconic.kernels._compiling import say_with as say_with
 from laconic.kernels._cuts import Cuts as Cuts
 from laconic.kernels._dispatch import kernel_counts as kernel_counts
+from laconic.kernels._warm import Arithmetic as Arithmetic
 from laconic.kernels._warm import compiled_folder as compiled_folder
 from laconic.kernels._warm import keeps_compiled as keeps_compiled
 from laconic.kernels._warm import sharing_threads as sharing_threads
 from laconic.kernels._warm import warm_up as warm_up
 from laconic.kernels._warm import warm_up_adaptive as warm_up_adaptive
 from laconic.kernels._warm import warm_up_norms as warm_up_norms
+from laconic.kernels._warm import warm_up_optimizer as warm_up_optimizer
 from laconic.kernels._warm import warm_up_packing as warm_up_packing
 from laconic.kernels.blocks import dequantize_blocks as dequantize_blocks
 from laconic.kernels.blocks import quantize_block_segments as quantize_block_segments
@@ -29,6 +31,11 @@ from laconic.kernels.levels import Levels as Levels
 from laconic.kernels.magnitudes import all_finite as all_finite
 from laconic.kernels.magnitudes import largest_magnitude as largest_magnitude
 from laconic.kernels.magnitudes import largest_magnitudes as largest_magnitudes
+from laconic.kernels.optimizer import adamw_advance as adamw_advance
+from laconic.kernels.optimizer import adamw_update as adamw_update
+from laconic.kernels.optimizer import apply_steps as apply_steps
+from laconic.kernels.optimizer import momentum_update as momentum_update
+from laconic.kernels.optimizer import scale_segments as scale_segments
 from laconic.kernels.philox import SHARED as SHARED
 from laconic.kernels.philox import Purpose as Purpose
 from laconic.kernels.philox import Stream as Stream

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,11 +14,20 @@ from laconic.kernels._cuts import Cuts
 from laconic.kernels.cpu.threads import get_threads, using_threads
 from laconic.kernels.group_codes import code_bytes, get_codes, put_codes
 from laconic.kernels.group_positions import get_adaptive, get_positions, put_adaptive, put_positions
+from laconic.kernels.optimizer import (
+    adamw_advance,
+    adamw_update,
+    apply_steps,
+    momentum_update,
+    scale_segments,
+)
 from laconic.kernels.position_plan import position_plan
 from laconic.kernels.segmented import SegmentedInput
 from laconic.kernels.selection import select_segments
 from laconic.kernels.sums import squared_norm, squared_norms
 from laconic.kernels.tables import SegmentTable, Vectors, accumulation_dtype
+
+Arithmetic = Literal["adamw", "momentum", "scale"]
 
 _LENGTH = 1 << 18
 """Long enough to be cut between two threads."""
@@ -83,6 +93,31 @@ def warm_up_norms(dtypes: Iterable[torch.dtype]) -> None:
             squared_norm(zeros := torch.zeros(_LENGTH, dtype=dtype))
             table = SegmentTable((0,), (_LENGTH,), (_LENGTH,), (0,))
             squared_norms(SegmentedInput.of(Vectors.flat(zeros, table.start_array), table))
+            progress.step()
+
+
+def warm_up_optimizer(dtypes: Iterable[torch.dtype], arithmetic: Arithmetic) -> None:
+    """Compile the loops of an optimiser's arithmetic and of the parameters' step.
+
+    Args:
+        dtypes: of the parameters and their gradients.
+        arithmetic: what makes updates of gradients.
+    """
+    numels, zero = np.array([8]), np.array([0])
+    own = list(dict.fromkeys(dtypes))
+    with compilation(len(own), speaks=False) as progress:
+        for dtype in own:
+            x, wide = torch.zeros(8, dtype=dtype), torch.zeros(8, dtype=accumulation_dtype(dtype))
+            gradient, parameter = Vectors.flat(x, zero), Vectors.flat(x.clone(), zero)
+            out, first, second = (Vectors.flat(wide.clone(), zero) for _ in range(3))
+            if arithmetic == "adamw":
+                adamw_update(out, gradient, first, second, np.ones((1, 9)), numels)
+                adamw_advance(first, second, gradient, np.ones((1, 9)), numels)
+            else:
+                scale_segments(out, gradient, np.ones((1, 2)), numels)
+            if arithmetic == "momentum":
+                momentum_update(out, gradient, first, np.ones((1, 3)), numels)
+            apply_steps(parameter, out, np.ones((1, 2)), numels)
             progress.step()
 
 

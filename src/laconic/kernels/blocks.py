@@ -12,7 +12,6 @@ from laconic.kernels.magnitudes import are_finite
 from laconic.kernels.reference.blocks import dequantize_blocks_reference, quantize_blocks_reference
 from laconic.kernels.reference.magnitudes import all_finite_reference
 from laconic.kernels.segmented import (
-    PIECE,
     Reading,
     SegmentedInput,
     block_bounds,
@@ -20,6 +19,7 @@ from laconic.kernels.segmented import (
     in_shares,
     reading_of,
 )
+from laconic.kernels.tables import PIECE
 
 _TILE = 4096
 """The longest block that a GPU's program holds at once."""

@@ -13,7 +13,8 @@ from laconic.kernels.magnitudes import are_finite, largest_magnitude, largest_ma
 from laconic.kernels.philox import Purpose, Stream
 from laconic.kernels.reference.magnitudes import all_finite_reference
 from laconic.kernels.reference.rounding import round_to_levels_reference, round_to_signs_reference
-from laconic.kernels.segmented import PIECE, Reading, SegmentedInput, dispatch_rows, in_shares, reading_of
+from laconic.kernels.segmented import Reading, SegmentedInput, dispatch_rows, in_shares, reading_of
+from laconic.kernels.tables import PIECE
 
 
 def round_to_levels(

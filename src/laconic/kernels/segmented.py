@@ -12,14 +12,12 @@ from torch import Tensor
 from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.philox import Purpose, Stream
-from laconic.kernels.tables import Integers, SegmentTable, Vectors, accumulation_dtype, bounds_of
+from laconic.kernels.tables import PIECE, Integers, SegmentTable, Vectors, accumulation_dtype, bounds_of
 
 T = TypeVar("T")
 
 _SHARE = 1 << 16
 """Numbers that are worth a thread."""
-PIECE = 1024
-"""Numbers that loops read at a time: few enough that all that is made of them stays in the first cache."""
 _UNIT = 4096
 """Long segments are cut between threads at multiples of it: a block of canonical sums."""
 _MASKS: dict[torch.dtype, npt.NDArray[Any]] = {

@@ -18,7 +18,6 @@ from laconic.kernels.reference.sums import (
     squared_norm_reference,
 )
 from laconic.kernels.segmented import (
-    PIECE,
     Reading,
     SegmentedInput,
     block_bounds,
@@ -26,6 +25,7 @@ from laconic.kernels.segmented import (
     in_shares,
     reading_of,
 )
+from laconic.kernels.tables import PIECE
 
 
 def canonical_sum(x: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ from torch._C._nn import flatten_dense_tensors, unflatten_dense_tensors
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 
+PIECE = 1024
+"""Numbers that loops read at a time: few enough that all that is made of them stays in the first cache."""
+
 _SEEN_AS: dict[torch.dtype, type[np.generic]] = {
     torch.float32: np.float32,
     torch.float64: np.float64,

@@ -126,7 +126,8 @@ class TrainingSimulation:
                 self._be(node, own)
                 optimizer.advance_all(factors[node])
                 self._states[node] = dict(optimizer.state)
-            optimizer.apply_all(estimates)
+            buckets = optimizer.parameter_buckets
+            optimizer.apply_all([[estimates[p] for p in bucket.parameters] for bucket in buckets])
         self._be(0, None)
         return estimates is not None
 
@@ -192,10 +193,17 @@ class TrainingSimulation:
 
 
 def _copied(state: Mapping[Any, Any]) -> dict[Any, Any]:
-    return {
-        parameter: {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
-        for parameter, own in state.items()
-    }
+    """A copy; what several parameters share, such as a count of steps, they share in it too."""
+    clones: dict[int, Any] = {}
+
+    def clone(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in clones:
+            clones[id(value)] = value.clone()
+        return clones[id(value)]
+
+    return {parameter: {k: clone(v) for k, v in own.items()} for parameter, own in state.items()}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Topology
+from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.formats import accumulation_dtype
+from laconic.kernels import Arithmetic, adamw_advance, adamw_update
+from laconic.kernels.reference.optimizer import normalized
+from laconic.kernels.tables import Vectors
 from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_positive, check_setting, vectors_and_small
 
@@ -151,30 +155,96 @@ class CompressedAdamW(CompressedOptimizer):
         for number, beta in enumerate(group["betas"]):
             check_setting(f"betas[{number}]", beta, 0.0, 1.0)
 
+    def arithmetic(self) -> Arithmetic:
+        """AdamW's."""
+        return "adamw"
+
     def new_state(self, parameter: Tensor) -> State:
-        """A second moment of zeros, and no step."""
+        """A second moment of zeros, and the count of steps, which all parameters share."""
+        count = self.__dict__.setdefault("_count", torch.tensor(0.0))
         zeros = torch.zeros_like(parameter, dtype=accumulation_dtype(parameter.dtype))
-        return {"step": torch.tensor(0.0), "exp_avg_sq": zeros}
+        return {"step": count, "exp_avg_sq": zeros}
 
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
         """The normalised update that the moments would make of this gradient; they stay as they are."""
-        beta1, beta2 = group["betas"]
-        count = float(state["step"]) + 1.0
-        second = state["exp_avg_sq"] * beta2 + gradient * gradient * (1.0 - beta2)
-        length = (second / (1.0 - beta2**count)).sqrt() + group["eps"]
-        if beta1 > 0:
-            first = gradient * (1.0 - beta1)
-            if "exp_avg" in state:
-                first = state["exp_avg"] * beta1 + first
-            gradient = first / (1.0 - beta1**count)
-        # A square may overflow where the gradient did not: void then too, or v would stay infinite.
-        return torch.where(length.isfinite(), gradient / length, torch.nan)
+        row = torch.tensor(_row(group, 1.0, float(state["step"]) + 1.0, 1.0), dtype=gradient.dtype)
+        mean = None
+        if group["betas"][0] > 0:
+            mean = state.get("exp_avg", torch.zeros_like(gradient))
+        return normalized(gradient, mean, state["exp_avg_sq"], row)
 
     def advance(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> None:
-        """Move the moments and the step count on."""
+        """Move the moments on; the count moves with the last parameter."""
         beta1, beta2 = group["betas"]
         if beta1 > 0:
             first = state.setdefault("exp_avg", torch.zeros_like(gradient))
             first.mul_(beta1).add_(gradient * (1.0 - beta1))
         state["exp_avg_sq"].mul_(beta2).add_(gradient * gradient * (1.0 - beta2))
-        state["step"] += 1.0
+
+    def updates_of(self, bucket: ParameterBucket, factors: list[float]) -> Vector:
+        """As :meth:`update`, of a whole bucket in one call."""
+        gradients, moments = bucket.gradients(), self._moments(bucket)
+        if gradients is None or moments is None:
+            return super().updates_of(bucket, factors)
+        first, second, count = moments
+        by_group = [
+            _row(group, factor, count, self.rate_inside(group))
+            for group, factor in zip(self.param_groups, factors, strict=True)
+        ]
+        out = bucket.vectors(bucket.room)
+        adamw_update(out, gradients, first, second, bucket.rows(by_group), bucket.numels)
+        return bucket.room
+
+    def advance_bucket(self, bucket: ParameterBucket, factors: list[float]) -> None:
+        """As :meth:`advance`, of a whole bucket in one call."""
+        gradients, moments = bucket.gradients(), self._moments(bucket)
+        if gradients is None or moments is None:
+            super().advance_bucket(bucket, factors)
+            return
+        first, second, count = moments
+        by_group = [
+            _row(group, factor, count, 1.0) for group, factor in zip(self.param_groups, factors, strict=True)
+        ]
+        adamw_advance(first, second, gradients, bucket.rows(by_group), bucket.numels)
+
+    def advance_all(self, factors: list[float]) -> None:
+        """Move moments and counts on."""
+        super().advance_all(factors)
+        counts = [own["step"] for p, own in self.state.items() if p.requires_grad]
+        for count in {id(each): each for each in counts}.values():
+            count.add_(1.0)
+
+    def _moments(self, bucket: ParameterBucket) -> tuple[Vectors, Vectors, float] | None:
+        """First and second moments, and the number of this step; None where loops do not take them."""
+        states = [self.state[parameter] for parameter in bucket.parameters]
+        counts = {id(state["step"]): state["step"] for state in states}
+        if not bucket.compiled or len(counts) > 1:
+            return None
+        second = [state["exp_avg_sq"] for state in states]
+        first = second
+        if any(group["betas"][0] > 0 for group in self.param_groups):
+            for state in states:
+                if "exp_avg" not in state:
+                    state["exp_avg"] = torch.zeros_like(state["exp_avg_sq"])
+            first = [state["exp_avg"] for state in states]
+        (count,) = counts.values()
+        return Vectors.of(first), Vectors.of(second), float(count) + 1.0
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what this rank saved; parameters are the model's to restore, on every rank.
+
+        Raises:
+            ValueError: for the state of another rank, method, model or optimiser.
+        """
+        super().load_state_dict(state_dict)
+        counts = [state["step"] for state in self.state.values()]
+        if all(float(count) == float(counts[0]) for count in counts):
+            for state in self.state.values():
+                state["step"] = counts[0]
+
+
+def _row(group: Mapping[str, Any], factor: float, count: float, rate: float) -> tuple[float, ...]:
+    """A row of the settings of :func:`laconic.kernels.adamw_update`."""
+    beta1, beta2 = group["betas"]
+    whole1, whole2 = 1.0 - beta1**count, 1.0 - beta2**count
+    return factor, beta1, 1.0 - beta1, whole1, beta2, 1.0 - beta2, whole2, group["eps"], rate

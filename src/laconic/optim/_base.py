@@ -1,7 +1,7 @@
 """The abstract compressed optimiser: arithmetic left open; exchange, clipping and checkpoints shared."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, overload
 
@@ -10,10 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.comm import Stats, Topology
+from laconic.comm import Stats, Topology, Vector
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
-from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
+from laconic.kernels import Arithmetic, apply_steps, warm_up_optimizer
+from laconic.kernels.tables import Vectors
+from laconic.optim._buckets import BackwardOverlap, ParameterBucket, UpdateBuckets
 from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
 from laconic.session import (
@@ -122,15 +124,16 @@ class CompressedOptimizer(Optimizer, ABC):
             adaptive=adaptive,
             check_replicas_every=check_replicas_every,
         )
+        warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session.broadcast_parameters()
         self._inside = feedback.estimates == "step"
         # Groups by number, because load_state_dict makes them anew.
         self._group_of = {p: number for number, group in enumerate(groups) for p in group["params"]}
-        self._buckets = UpdateBuckets(session, max(1, int(bucket_cap_mb * 2**20 / 4)))
+        self._buckets = UpdateBuckets(session, max(1, int(bucket_cap_mb * 2**20 / 4)), self._group_of)
         if overlap:
             ones = [1.0] * len(groups)
             self._overlap = BackwardOverlap(
-                self._buckets, session, lambda p: self._update_of(p, ones), self._rates
+                self._buckets, session, lambda bucket: self.updates_of(bucket, ones), self._rates
             )
         for parameter in session.parameters.name_of:
             if state := self.new_state(parameter):
@@ -160,6 +163,10 @@ class CompressedOptimizer(Optimizer, ABC):
     def new_state(self, parameter: Tensor) -> State:  # noqa: ARG002
         """The state of a parameter before the first step; empty by default."""
         return {}
+
+    def arithmetic(self) -> Arithmetic:
+        """Which loops :meth:`updates_of` runs, to be compiled when the optimiser is made."""
+        return "scale"
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range.
@@ -247,7 +254,7 @@ class CompressedOptimizer(Optimizer, ABC):
                 )
             self._overlap.end_step()
         factors = self.gradient_factors()
-        estimates = self._buckets.finish(lambda p: self._update_of(p, factors))
+        estimates = self._buckets.finish(lambda bucket: self.updates_of(bucket, factors))
         if estimates is not None:
             self.advance_all(factors)
             self.apply_all(estimates)
@@ -258,26 +265,70 @@ class CompressedOptimizer(Optimizer, ABC):
         """For each group what its gradients are multiplied by: unscaling and clipping."""
         return gradient_factors(self.param_groups, self.session.parameters, loss_scale(self))
 
+    @property
+    def parameter_buckets(self) -> Sequence[ParameterBucket]:
+        """The parameters in the buckets in which their updates are exchanged."""
+        return self._buckets.buckets
+
     def updates(self, factors: list[float]) -> dict[Tensor, Tensor]:
-        """What this node sends of each parameter; nothing changes."""
-        return {p: self._update_of(p, factors) for p in self.session.parameters.name_of}
+        """What this node sends of each parameter, new tensors; nothing changes."""
+        return {
+            parameter: update.clone()
+            for bucket in self._buckets.buckets
+            for parameter, update in zip(
+                bucket.parameters, bucket.split(self.updates_of(bucket, factors)), strict=True
+            )
+        }
+
+    def updates_of(self, bucket: ParameterBucket, factors: list[float]) -> Vector:
+        """What this node sends of a bucket's parameters; nothing changes. For speed, in one call for all.
+
+        Args:
+            bucket: the parameters.
+            factors: of the gradients, by group.
+
+        Returns:
+            In the accumulation dtype: flat (d,), or a tensor for each parameter. Overwritten by the estimate.
+        """
+        return [self._update_of(parameter, factors) for parameter in bucket.parameters]
 
     def advance_all(self, factors: list[float]) -> None:
         """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""
-        for parameter in self._thawed():
-            number = self._group_of[parameter]
-            gradient = local_gradient(parameter, factors[number])
-            state = self.state.get(parameter, {})
-            self.advance(state, self.param_groups[number], gradient)
-            if state:
-                self.state[parameter] = state
+        for bucket in self._buckets.buckets:
+            self.advance_bucket(bucket, factors)
 
-    def apply_all(self, estimates: Mapping[Tensor, Tensor]) -> None:
-        """Subtract the estimates from the parameters, and decay these."""
-        for parameter in self._thawed():
-            group = self.param_groups[self._group_of[parameter]]
-            lr, step = float(group["lr"]), estimates[parameter]
-            apply_(parameter, step if self._inside else step * lr, 1.0 - lr * group["weight_decay"])
+    def advance_bucket(self, bucket: ParameterBucket, factors: list[float]) -> None:
+        """Move the state of a bucket's parameters on. For speed, in one call for all."""
+        for parameter in bucket.parameters:
+            if parameter.requires_grad:
+                number = self._group_of[parameter]
+                state = self.state.get(parameter, {})
+                self.advance(state, self.param_groups[number], local_gradient(parameter, factors[number]))
+                if state:
+                    self.state[parameter] = state
+
+    def apply_all(self, estimates: Sequence[Vector]) -> None:
+        """Subtract each bucket's estimates from the parameters, and decay these."""
+        by_group = [self._decay_and_rate(group) for group in self.param_groups]
+        for bucket, estimate in zip(self._buckets.buckets, estimates, strict=True):
+            if bucket.compiled and bucket.is_trained():
+                steps = bucket.vectors(estimate)
+                parameters = Vectors.of(bucket.parameters)
+                apply_steps(parameters, steps, bucket.rows(by_group), bucket.numels)
+                torch.autograd.graph.increment_version(bucket.parameters)
+                continue
+            for parameter, step in zip(bucket.parameters, bucket.split(estimate), strict=True):
+                if parameter.requires_grad:
+                    decay, rate = by_group[self._group_of[parameter]]
+                    apply_(parameter, step * rate, decay)
+
+    def _decay_and_rate(self, group: Mapping[str, Any]) -> tuple[float, float]:
+        lr = float(group["lr"])
+        return 1.0 - lr * group["weight_decay"], 1.0 if self._inside else lr
+
+    def rate_inside(self, group: Mapping[str, Any]) -> float:
+        """What a group's updates are multiplied by before they are sent."""
+        return float(group["lr"]) if self._inside else 1.0
 
     def _update_of(self, parameter: Tensor, factors: list[float]) -> Tensor:
         number = self._group_of[parameter]
@@ -286,11 +337,7 @@ class CompressedOptimizer(Optimizer, ABC):
         if not parameter.requires_grad:
             return torch.zeros_like(gradient)
         update = self.update(self.state.get(parameter, {}), group, gradient)
-        return update * float(group["lr"]) if self._inside else update
-
-    def _thawed(self) -> list[Tensor]:
-        """The parameters that have not been frozen since the optimiser was made."""
-        return [parameter for parameter in self.session.parameters.name_of if parameter.requires_grad]
+        return update * self.rate_inside(group) if self._inside else update
 
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.param_groups]
@@ -336,7 +383,7 @@ class CompressedOptimizer(Optimizer, ABC):
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""
-        if self._overlap is not None:
-            self._overlap.close()
-        if self._session is not None:
-            self._session.close()
+        if (overlap := self.__dict__.get("_overlap")) is not None:
+            overlap.close()
+        if (session := self.__dict__.get("_session")) is not None:
+            session.close()

@@ -1,13 +1,99 @@
 """Buckets of an optimiser's updates, exchanged in one order on every rank, during backward or after it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from laconic.comm import Vector
+from laconic.formats import accumulation_dtype
+from laconic.kernels.tables import Vectors
+from laconic.optim._gradients import dense
 from laconic.session import Session, TensorFuture
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterBucket:
+    """Parameters whose updates are sent together, of one dtype and device.
+
+    Args:
+        parameters: (S,) tensors.
+        names: (S,) of the segments.
+        groups: int64 (S,), numbers of the optimiser's groups that they belong to.
+        numels: int64 (S,), their lengths.
+        compiled: whether the loops of :mod:`laconic.kernels.optimizer` take them: contiguous, in main memory,
+            and not float16.
+    """
+
+    parameters: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    groups: Integers
+    numels: Integers
+    compiled: bool
+
+    @classmethod
+    def of(cls, parameters: Sequence[Tensor], names: tuple[str, ...], groups: Sequence[int]) -> Self:
+        """Parameters with their names and groups."""
+        compiled = all(
+            p.is_contiguous() and p.device.type == "cpu" and p.dtype != torch.float16 for p in parameters
+        )
+        numels = np.array([p.numel() for p in parameters], np.int64)
+        return cls(tuple(parameters), names, np.array(groups, np.int64), numels, compiled)
+
+    def is_trained(self) -> bool:
+        """Whether no parameter has been frozen since the optimiser was made."""
+        # Lists, here and below: a generator would be resumed for every parameter.
+        return all([parameter.requires_grad for parameter in self.parameters])  # noqa: C419
+
+    def gradients(self) -> Vectors | None:
+        """The gradients where they lie, zeros where there are none; None where loops do not take them.
+
+        Raises:
+            TypeError: for a sparse gradient.
+        """
+        if not self.compiled or not self.is_trained():
+            return None
+        found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        for gradient in [each for each in found if each.layout != torch.strided]:
+            dense(gradient)
+        return Vectors.of(found) if len({gradient.dtype for gradient in found}) == 1 else None
+
+    @cached_property
+    def room(self) -> Tensor:
+        """Room for the updates, (d,) in the accumulation dtype; kept from step to step."""
+        return torch.empty(int(self.numels.sum()), dtype=accumulation_dtype(self.parameters[0].dtype))
+
+    @cached_property
+    def starts(self) -> Integers:
+        """int64 (S,), where each parameter lies in a flat vector."""
+        return np.cumsum(self.numels) - self.numels
+
+    def vectors(self, vector: Vector) -> Vectors:
+        """A flat vector, or a contiguous tensor for each parameter, for loops."""
+        return Vectors.flat(vector, self.starts) if isinstance(vector, Tensor) else Vectors.of(vector)
+
+    def split(self, vector: Vector) -> list[Tensor]:
+        """A flat vector, or a tensor for each parameter, as tensors of the parameters' shapes."""
+        if not isinstance(vector, Tensor):
+            return list(vector)
+        pieces = torch.split(vector, self.numels.tolist())
+        return [piece.view(p.shape) for p, piece in zip(self.parameters, pieces, strict=True)]
+
+    def rows(self, by_group: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+        """Settings of each parameter, float64 (S, n), from those of each group."""
+        return np.array(by_group, np.float64)[self.groups]
+
+
+Update = Callable[[ParameterBucket], Vector]
 
 
 class UpdateBuckets:
@@ -16,42 +102,46 @@ class UpdateBuckets:
     Args:
         session: whose exchange is used.
         numel: numbers a bucket, about.
+        group_of: the number of each parameter's group.
     """
 
-    def __init__(self, session: Session, numel: int) -> None:
+    def __init__(self, session: Session, numel: int, group_of: Mapping[Tensor, int]) -> None:
         """Cut the parameters into buckets."""
         self._session = session
-        self._buckets = session.parameters.buckets(numel)
-        self._names = [session.parameters.names(bucket) for bucket in self._buckets]
-        self._submitted: list[list[Tensor]] = []
+        self.buckets = [
+            ParameterBucket.of(bucket, session.parameters.names(bucket), [group_of[p] for p in bucket])
+            for bucket in session.parameters.buckets(numel)
+        ]
+        self._submitted: list[Vector] = []
         self._end: TensorFuture | None = None
         self._skipped = session.stats().skipped
 
     @property
-    def next(self) -> list[Tensor] | None:
-        """The parameters whose updates are submitted next; None where all are."""
+    def next(self) -> ParameterBucket | None:
+        """The bucket that is submitted next; None where all are."""
         number = len(self._submitted)
-        return self._buckets[number] if number < len(self._buckets) else None
+        return self.buckets[number] if number < len(self.buckets) else None
 
     @property
     def started(self) -> bool:
         """Whether a bucket of this step has been submitted."""
         return bool(self._submitted)
 
-    def submit_next(self, update: Callable[[Tensor], Tensor]) -> None:
+    def submit_next(self, update: Update) -> None:
         """Begin to exchange the next bucket.
 
         Args:
-            update: from a parameter to what is sent of it, a new tensor.
+            update: from a bucket to what is sent of its parameters, new tensors.
         """
-        number = len(self._submitted)
-        updates = [update(parameter) for parameter in self._buckets[number]]
-        last = number == len(self._buckets) - 1
+        bucket = self.next
+        assert bucket is not None
+        updates = update(bucket)
         self._submitted.append(updates)
-        self._end = self._session.exchange.submit(self._names[number], updates, last=last)
+        last = len(self._submitted) == len(self.buckets)
+        self._end = self._session.exchange.submit(bucket.names, updates, last=last)
 
-    def finish(self, update: Callable[[Tensor], Tensor]) -> dict[Tensor, Tensor] | None:
-        """Submit what is left, and wait: the estimate for each parameter; None where the step is void.
+    def finish(self, update: Update) -> list[Vector] | None:
+        """Submit what is left, and wait: each bucket's estimates; None where the step is void.
 
         Raises:
             laconic.ExchangeError: where another rank died or hangs.
@@ -63,10 +153,7 @@ class UpdateBuckets:
         self._end.wait()
         # Whether a step stands is counted, not read off the estimates: sums of finite numbers may overflow.
         before, self._skipped = self._skipped, self._session.stats().skipped
-        if self._skipped > before:
-            return None
-        pairs = zip(self._buckets, submitted, strict=True)
-        return {p: estimate for bucket, found in pairs for p, estimate in zip(bucket, found, strict=True)}
+        return None if self._skipped > before else submitted
 
 
 class BackwardOverlap:
@@ -75,7 +162,7 @@ class BackwardOverlap:
     Args:
         buckets: of the updates.
         session: whose parameters are watched.
-        update: from a parameter whose gradient is ready to what is sent of it.
+        update: from a bucket whose gradients are ready to what is sent of it.
         rates: the learning rates that updates are sent with.
     """
 
@@ -83,7 +170,7 @@ class BackwardOverlap:
         self,
         buckets: UpdateBuckets,
         session: Session,
-        update: Callable[[Tensor], Tensor],
+        update: Update,
         rates: Callable[[], list[float]],
     ) -> None:
         """Watch the parameters."""
@@ -140,7 +227,7 @@ class BackwardOverlap:
                 "'with optimizer.accumulate():'"
             )
         self._ready.add(parameter)
-        while (bucket := self._buckets.next) is not None and self._ready.issuperset(bucket):
+        while (bucket := self._buckets.next) is not None and self._ready.issuperset(bucket.parameters):
             if not self._buckets.started:
                 self._sent_at = self._rates()
             self._buckets.submit_next(self._update)

@@ -36,12 +36,14 @@ def _squares(parameters: TrainedParameters) -> dict[Tensor, float]:
     """The squared norm of each gradient that is there, by parameter, in the layout's order."""
     by_kind: dict[tuple[torch.dtype, torch.device], dict[Tensor, Tensor]] = {}
     for parameter in parameters.by_name.values():
-        if parameter.grad is not None:
-            gradient = dense(parameter.grad)
+        gradient = parameter.grad
+        if gradient is not None:
+            if gradient.layout != torch.strided:
+                dense(gradient)
             by_kind.setdefault((gradient.dtype, gradient.device), {})[parameter] = gradient
     found: dict[Tensor, float] = {}
     for members in by_kind.values():
-        numels = tuple(p.numel() for p in members)
+        numels = tuple([p.numel() for p in members])
         found |= zip(members, squared_norms_of(list(members.values()), numels), strict=True)
     return {p: found[p] for p in parameters.by_name.values() if p in found}
 

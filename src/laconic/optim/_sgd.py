@@ -6,10 +6,13 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Topology
+from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
+from laconic.kernels import Arithmetic, momentum_update, scale_segments
+from laconic.kernels.tables import Vectors
 from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_setting, vectors_and_small
 
@@ -131,6 +134,10 @@ class CompressedSGD(CompressedOptimizer):
         super().check_group(group)
         check_setting("momentum", group["momentum"], 0.0, 1.0)
 
+    def arithmetic(self) -> Arithmetic:
+        """Momentum's, or a product."""
+        return "momentum" if any(group["momentum"] > 0 for group in self.param_groups) else "scale"
+
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
         """The momentum after this gradient; the state stays as it is."""
         old = state.get("momentum_buffer")
@@ -140,3 +147,41 @@ class CompressedSGD(CompressedOptimizer):
         """Keep the momentum."""
         if group["momentum"] > 0:
             state["momentum_buffer"] = self.update(state, group, gradient)
+
+    def updates_of(self, bucket: ParameterBucket, factors: list[float]) -> Vector:
+        """As :meth:`update`, of a whole bucket in one call."""
+        rates = [self.rate_inside(group) for group in self.param_groups]
+        return (
+            bucket.room
+            if self._moved(bucket, factors, rates, bucket.room)
+            else super().updates_of(bucket, factors)
+        )
+
+    def advance_bucket(self, bucket: ParameterBucket, factors: list[float]) -> None:
+        """As :meth:`advance`, of a whole bucket in one call."""
+        buffers = self._buffers(bucket)
+        if buffers is None or not self._moved(bucket, factors, [1.0] * len(factors), buffers):
+            super().advance_bucket(bucket, factors)
+
+    def _moved(self, bucket: ParameterBucket, factors: list[float], rates: list[float], out: Vector) -> bool:
+        """Write momenta or gradients, times the rates; False where loops do not take them."""
+        gradients, buffers = bucket.gradients(), self._buffers(bucket)
+        momenta = [float(group["momentum"]) for group in self.param_groups]
+        if gradients is None or (buffers is None and any(momenta)):
+            return False
+        if buffers is None:
+            rows = bucket.rows(list(zip(factors, rates, strict=True)))
+            scale_segments(bucket.vectors(out), gradients, rows, bucket.numels)
+        else:
+            rows = bucket.rows(list(zip(factors, momenta, rates, strict=True)))
+            momentum_update(bucket.vectors(out), gradients, Vectors.of(buffers), rows, bucket.numels)
+        return True
+
+    def _buffers(self, bucket: ParameterBucket) -> list[Tensor] | None:
+        """The momenta of a bucket; None where it has not one for each parameter."""
+        found = [
+            self.state[parameter]["momentum_buffer"]
+            for parameter in bucket.parameters
+            if parameter in self.state and "momentum_buffer" in self.state[parameter]
+        ]
+        return found if len(found) == len(bucket.parameters) else None

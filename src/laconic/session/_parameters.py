@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from laconic.formats import accumulation_dtype
 from laconic.layout import Layout
 
 Exempt = Callable[[str, Tensor], bool]
@@ -94,7 +93,7 @@ class TrainedParameters:
         return Layout.of(self.by_name, exact=whole, bfloat16=[name for name in chosen if name not in whole])
 
     def buckets(self, numel: int) -> list[list[Tensor]]:
-        """The parameters in reverse order, cut into buckets of one accumulation dtype and device.
+        """The parameters in reverse order, cut into buckets of one dtype and device.
 
         Gradients mostly become ready in that order.
 
@@ -104,7 +103,7 @@ class TrainedParameters:
         full: list[list[Tensor]] = []
         open_: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for parameter in reversed(self.by_name.values()):
-            key = accumulation_dtype(parameter.dtype), parameter.device
+            key = parameter.dtype, parameter.device
             bucket = open_.setdefault(key, [])
             bucket.append(parameter)
             if sum(p.numel() for p in bucket) >= numel:

@@ -8,7 +8,7 @@ from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu._simd import float_of
 from laconic.kernels.cpu.narrow import put_signed
 from laconic.kernels.cpu.rows import extremes, load
-from laconic.kernels.segmented import PIECE
+from laconic.kernels.tables import PIECE
 
 
 @loop

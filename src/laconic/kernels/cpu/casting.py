@@ -6,7 +6,7 @@ from laconic.kernels.cpu._halves import converted
 from laconic.kernels.cpu._jit import loop
 from laconic.kernels.cpu._words import larger, smaller
 from laconic.kernels.cpu.rows import extremes, load
-from laconic.kernels.segmented import PIECE
+from laconic.kernels.tables import PIECE
 
 
 @loop

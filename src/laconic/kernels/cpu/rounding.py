@@ -13,7 +13,7 @@ from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu.narrow import put_signed
 from laconic.kernels.cpu.philox import words
 from laconic.kernels.cpu.rows import largest, load
-from laconic.kernels.segmented import PIECE
+from laconic.kernels.tables import PIECE
 
 U = np.uint64
 _UNIT = 2.0**-32

@@ -11,7 +11,7 @@ import numpy as np
 
 from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu._words import larger, smaller
-from laconic.kernels.segmented import PIECE
+from laconic.kernels.tables import PIECE
 
 U = np.uint64
 

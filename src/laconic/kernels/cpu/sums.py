@@ -7,7 +7,7 @@ import numpy as np
 from laconic.kernels.cpu._jit import inner_loop, loop
 from laconic.kernels.cpu._words import smaller
 from laconic.kernels.cpu.rows import load
-from laconic.kernels.segmented import PIECE
+from laconic.kernels.tables import PIECE
 
 LANES = 64
 BLOCK = 4096
