@@ -2,11 +2,15 @@
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
 
+import numpy as np
+
 from laconic.kernels.cpu._halves import converted
 from laconic.kernels.cpu._jit import loop
 from laconic.kernels.cpu._words import larger, smaller
 from laconic.kernels.cpu.rows import extremes, load
 from laconic.kernels.tables import PIECE
+
+U = np.uint64
 
 
 @loop
@@ -30,7 +34,7 @@ def cast(reading, numbers, bits, most, segment, column, last, out):
                 number = numbers[i]
                 number = bound if number > bound else number
                 number = -bound if number < -bound else number
-                out[at + i] = converted(number, out)
+                out[U(at) + U(i)] = converted(number, out)  # signed indices might count from the end
         column = end
         segment += 1
     return top

@@ -9,6 +9,8 @@ from laconic.kernels.cpu._words import smaller
 from laconic.kernels.cpu.rows import load
 from laconic.kernels.tables import PIECE
 
+U = np.uint64
+
 
 @loop
 def signs(reading, numbers, bits, segment, column, last, codes):
@@ -19,7 +21,8 @@ def signs(reading, numbers, bits, segment, column, last, codes):
         for at in range(column, end, PIECE):
             n = smaller(PIECE, end - at)
             load(reading, segment, at - start, n, numbers, bits)
+            # Unsigned indices, because signed ones might count from the end.
             for i in range(n):
-                codes[at + i] = np.int8(-1) if numbers[i] < 0 else np.int8(1)
+                codes[U(at) + U(i)] = np.int8(-1) if numbers[i] < 0 else np.int8(1)
         column = end
         segment += 1
