@@ -117,8 +117,11 @@ def _warm_up(name: str) -> None:
             alone = parse_compressor(name + suffix).contractive()
         except (ValueError, TypeError):
             continue
-        for compressor, dtype in product((alone, TopK(0.01) >> alone), (torch.float32, torch.bfloat16)):
+        compressors = [alone]
+        with suppress(TypeError):  # a sparsifier comes first in any chain
+            compressors.append(TopK(0.01) >> alone)
+        for compressor, dtype in product(compressors, (torch.float32, torch.bfloat16)):
             for method in (EF14, EF21):
-                with suppress(ValueError):  # it does not suit the method, or comes first in any chain
+                with suppress(ValueError):  # it does not suit the method
                     warm_up(layout, method(compressor), dict.fromkeys(shapes, dtype))
         return
