@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from comparing import same
 from processes import run_ranks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -62,16 +63,6 @@ def moments(state):
         {key: value.clone() for key, value in own.items() if key != "step"}
         for own in (state[p] for p in state)
     ]
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def _optimizer_rank(rank):

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from comparing import same
 from torch import nn
 
 import laconic
@@ -266,17 +267,6 @@ def test_a_loaded_state_is_not_shared_with_the_callers_dict():
     train(model, optimizer, 2)
     assert same(saved, kept)
     optimizer.close()
-
-
-def same(a, b):
-    """Equal at any depth, tensors bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 @pytest.mark.parametrize("poison", [math.inf, math.nan])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from comparing import same
 from processes import run_ranks
 from torch import nn
 
@@ -40,16 +41,6 @@ def weights(model):
 
 def snapshot(optimizer):
     return copy.deepcopy(optimizer.state_dict())
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def _train(rank, name, steps):

@@ -5,4 +5,5 @@ from laconic.comm.errors import ExchangeError as ExchangeError
 from laconic.comm.exchange import Exchange as Exchange
 from laconic.comm.topologies import Topology as Topology
 from laconic.comm.topologies import Vector as Vector
+from laconic.comm.transport.streams import TensorFuture as TensorFuture
 from laconic.comm.transport.streams import future_of as future_of

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.comm import Exchange, Vector
+from laconic.comm import Exchange, TensorFuture, Vector
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import SegmentedVector
-from laconic.session import TensorFuture, clip_factor, squared_norms_of
+from laconic.session import clip_factor, squared_norms_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import Stats, future_of
+from laconic.comm import Stats, TensorFuture, future_of
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, check_bucket, gradients_in
@@ -16,7 +16,6 @@ from laconic.session import (
     Density,
     Exempt,
     Session,
-    TensorFuture,
     check_positive,
     make_schedule,
     vectors_and_small,

@@ -4,15 +4,12 @@ Every product, sum, quotient and square root is rounded by itself, in the order 
 ``settings`` (S, ...) belongs to a segment; its numbers are rounded to the accumulation dtype first.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from laconic.kernels._dispatch import dispatch
-from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.reference.optimizer import (
     adamw_advance_reference,
     adamw_update_reference,
@@ -20,12 +17,10 @@ from laconic.kernels.reference.optimizer import (
     momentum_update_reference,
     scale_reference,
 )
+from laconic.kernels.segments import dispatch_elementwise
 from laconic.kernels.tables import Integers, Vectors
 
 Settings = npt.NDArray[np.float64]
-
-_WORTH = 1 << 16
-"""Numbers a thread."""
 
 
 def adamw_update(
@@ -56,12 +51,13 @@ def adamw_update(
         tensor([ 0.2500, -0.2500])
     """
     rows = _rounded(settings, out)
-    _split(
+    dispatch_elementwise(
+        "optimizer",
         "adamw_update",
         lambda: adamw_update_reference(out, gradient, first, second, torch.from_numpy(rows), numels),
+        numels,
         (out, gradient, first, second),
         rows,
-        numels,
     )
 
 
@@ -70,12 +66,13 @@ def adamw_advance(
 ) -> None:
     """Replace the moments by m' and v' of :func:`adamw_update`, whose arguments these are."""
     rows = _rounded(settings, second)
-    _split(
+    dispatch_elementwise(
+        "optimizer",
         "adamw_advance",
         lambda: adamw_advance_reference(first, second, gradient, torch.from_numpy(rows), numels),
+        numels,
         (first, second, gradient),
         rows,
-        numels,
     )
 
 
@@ -92,12 +89,13 @@ def momentum_update(
         numels: int64 (S,), lengths of the segments.
     """
     rows = _rounded(settings, out)
-    _split(
+    dispatch_elementwise(
+        "optimizer",
         "momentum_update",
         lambda: momentum_update_reference(out, gradient, buffer, torch.from_numpy(rows), numels),
+        numels,
         (out, gradient, buffer),
         rows,
-        numels,
     )
 
 
@@ -111,7 +109,14 @@ def scale_segments(out: Vectors, x: Vectors, settings: Settings, numels: Integer
         numels: int64 (S,), lengths of the segments.
     """
     rows = _rounded(settings, out)
-    _split("scale", lambda: scale_reference(out, x, torch.from_numpy(rows), numels), (out, x), rows, numels)
+    dispatch_elementwise(
+        "optimizer",
+        "scale",
+        lambda: scale_reference(out, x, torch.from_numpy(rows), numels),
+        numels,
+        (out, x),
+        rows,
+    )
 
 
 def apply_steps(parameters: Vectors, steps: Vectors, settings: Settings, numels: Integers) -> None:
@@ -124,42 +129,15 @@ def apply_steps(parameters: Vectors, steps: Vectors, settings: Settings, numels:
         numels: int64 (S,), lengths of the segments.
     """
     rows = _rounded(settings, steps)
-    _split(
+    dispatch_elementwise(
+        "optimizer",
         "apply",
         lambda: apply_reference(parameters, steps, torch.from_numpy(rows), numels),
+        numels,
         (parameters, steps),
         rows,
-        numels,
     )
 
 
 def _rounded(settings: Settings, like: Vectors) -> npt.NDArray[Any]:
     return settings.astype(np.float64 if like.dtype == torch.float64 else np.float32)
-
-
-def _split(
-    name: str,
-    reference: Callable[[], None],
-    vectors: tuple[Vectors, ...],
-    rows: npt.NDArray[Any],
-    numels: Integers,
-) -> None:
-    ends = np.cumsum(numels)
-    size = int(ends[-1]) if ends.size else 0
-    threads = max(1, min(get_threads(), size // _WORTH))
-
-    def compiled(cpu: Any) -> None:
-        own = [part for vector in vectors for part in (_seen(vector), vector.starts)]
-
-        def share(thread: int) -> None:
-            first, last = size * thread // threads, size * (thread + 1) // threads
-            getattr(cpu, name)(*own, rows, ends, first, last)
-
-        in_threads(share, threads)
-
-    dispatch("optimizer", compiled, reference)
-
-
-def _seen(vectors: Vectors) -> Any:
-    """The array, of float16 as uint16."""
-    return vectors.array.view(np.uint16) if vectors.dtype == torch.float16 else vectors.array

@@ -1,9 +1,10 @@
 """Element-wise addition and copies of the segments of a group, wherever each lies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from laconic.kernels._dispatch import dispatch
@@ -42,7 +43,7 @@ def add_segments(out: Vectors, x: Vectors, y: Vectors, numels: Integers) -> None
         add_segments_reference(out, x, y, numels)
 
     if y.dtype == out.dtype and (x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED):
-        _split("add", reference, numels, out, x, y)
+        dispatch_elementwise("segments", "add", reference, numels, (out, x, y))
     else:
         reference()
 
@@ -60,12 +61,29 @@ def copy_segments(out: Vectors, x: Vectors, numels: Integers) -> None:
         copy_segments_reference(out, x, numels)
 
     if x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED:
-        _split("copy", reference, numels, out, x)
+        dispatch_elementwise("segments", "copy", reference, numels, (out, x))
     else:
         reference()
 
 
-def _split(name: str, reference: Callable[[], None], numels: Integers, *vectors: Vectors) -> None:
+def dispatch_elementwise(
+    module: str,
+    name: str,
+    reference: Callable[[], None],
+    numels: Integers,
+    vectors: Sequence[Vectors],
+    *more: npt.NDArray[Any],
+) -> None:
+    """Run an element-wise loop over segments on shares of all coordinates, one a thread.
+
+    Args:
+        module: of the loop, ``laconic.kernels.cpu.<module>``.
+        name: the loop; it is given each vector's array and starts, ``more``, the segments' ends, its share.
+        reference: what runs where the loop cannot.
+        numels: int64 (S,), lengths of the segments.
+        vectors: what it reads and writes.
+        more: further arguments.
+    """
     ends = np.cumsum(numels)
     size = int(ends[-1]) if ends.size else 0
     threads = max(1, min(get_threads(), size // _WORTH))
@@ -75,11 +93,11 @@ def _split(name: str, reference: Callable[[], None], numels: Integers, *vectors:
 
         def share(thread: int) -> None:
             first, last = size * thread // threads, size * (thread + 1) // threads
-            getattr(cpu, name)(*own, ends, first, last)
+            getattr(cpu, name)(*own, *more, ends, first, last)
 
         in_threads(share, threads)
 
-    dispatch("segments", compiled, reference)
+    dispatch(module, compiled, reference)
 
 
 def _seen(vectors: Vectors) -> Any:

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from laconic.comm import Vector
+from laconic.comm import TensorFuture, Vector
 from laconic.formats import accumulation_dtype
-from laconic.kernels.tables import Vectors
+from laconic.kernels.tables import Integers, Vectors
 from laconic.optim._gradients import dense
-from laconic.session import Session, TensorFuture
-
-Integers = npt.NDArray[np.int64]
+from laconic.session import Session
 
 
 @dataclass(frozen=True, eq=False)

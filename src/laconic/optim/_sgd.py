@@ -159,6 +159,8 @@ class CompressedSGD(CompressedOptimizer):
 
     def advance_bucket(self, bucket: ParameterBucket, factors: list[float]) -> None:
         """As :meth:`advance`, of a whole bucket in one call."""
+        if all(group["momentum"] == 0 for group in self.param_groups):
+            return
         buffers = self._buffers(bucket)
         if buffers is None or not self._moved(bucket, factors, [1.0] * len(factors), buffers):
             super().advance_bucket(bucket, factors)

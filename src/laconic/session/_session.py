@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from laconic.comm import Exchange, ExchangeError, Stats, Topology
 from laconic.comm.topologies import topology_of
@@ -14,8 +13,6 @@ from laconic.layout import Layout
 from laconic.session._handshake import create_exchange, first_mismatch
 from laconic.session._parameters import Exempt, TrainedParameters
 from laconic.session._schedule import Schedule
-
-TensorFuture = torch.futures.Future[Tensor]
 
 
 class Session:

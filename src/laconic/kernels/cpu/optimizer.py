@@ -10,6 +10,7 @@ import numpy as np
 
 from laconic.kernels.cpu._halves import converted
 from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu.segments import span
 
 
 @loop
@@ -28,10 +29,8 @@ def adamw_update(
     last,
 ):
     """Normalised updates; the moments stay as they are."""
-    begin = 0
     for s in range(ends.size):
-        lo, hi = max(first - begin, 0), min(last, ends[s]) - begin
-        begin = ends[s]
+        lo, hi = span(ends, s, first, last)
         if lo >= hi:
             continue
         factor, beta1, rest1, whole1 = settings[s, 0], settings[s, 1], settings[s, 2], settings[s, 3]
@@ -66,10 +65,8 @@ def adamw_advance(
     first_moment, first_starts, second, second_starts, x, x_starts, settings, ends, first, last
 ):
     """The moments after the gradients."""
-    begin = 0
     for s in range(ends.size):
-        lo, hi = max(first - begin, 0), min(last, ends[s]) - begin
-        begin = ends[s]
+        lo, hi = span(ends, s, first, last)
         if lo >= hi:
             continue
         factor, beta1, rest1 = settings[s, 0], settings[s, 1], settings[s, 2]
@@ -89,10 +86,8 @@ def adamw_advance(
 @loop
 def momentum_update(out, out_starts, x, x_starts, buffer, buffer_starts, settings, ends, first, last):
     """``out <- fl(fl(fl(buffer mu) + fl(x factor)) rate)``; ``out`` may be the buffer."""
-    begin = 0
     for s in range(ends.size):
-        lo, hi = max(first - begin, 0), min(last, ends[s]) - begin
-        begin = ends[s]
+        lo, hi = span(ends, s, first, last)
         if lo >= hi:
             continue
         factor, mu, rate = settings[s, 0], settings[s, 1], settings[s, 2]
@@ -106,10 +101,8 @@ def momentum_update(out, out_starts, x, x_starts, buffer, buffer_starts, setting
 @loop
 def scale(out, out_starts, x, x_starts, settings, ends, first, last):
     """``out <- fl(fl(x factor) rate)``."""
-    begin = 0
     for s in range(ends.size):
-        lo, hi = max(first - begin, 0), min(last, ends[s]) - begin
-        begin = ends[s]
+        lo, hi = span(ends, s, first, last)
         if lo >= hi:
             continue
         factor, rate = settings[s, 0], settings[s, 1]
@@ -122,10 +115,8 @@ def scale(out, out_starts, x, x_starts, settings, ends, first, last):
 @loop
 def apply(parameters, parameter_starts, x, x_starts, settings, ends, first, last):
     """``parameters <- fl(fl(parameters decay) - fl(x rate))``."""
-    begin = 0
     for s in range(ends.size):
-        lo, hi = max(first - begin, 0), min(last, ends[s]) - begin
-        begin = ends[s]
+        lo, hi = span(ends, s, first, last)
         if lo >= hi:
             continue
         decay, rate = settings[s, 0], settings[s, 1]

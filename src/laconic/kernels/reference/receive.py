@@ -1,4 +1,4 @@
-"""Addition of the columns of all nodes to vectors, in a fixed order, and its undoing."""
+"""Addition of the columns of all nodes to vectors, in a fixed order."""
 
 from collections.abc import Sequence
 
@@ -53,17 +53,3 @@ def add_nodes_reference(
             total[places] += numbers[i][first:used]
         if out is not None:
             out.segment(s, numel).copy_(total)
-
-
-def undo_nodes_reference(
-    memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor
-) -> None:
-    """The definition of :func:`laconic.kernels.receive.undo_nodes`, of sparse columns."""
-    for s, numel in enumerate(table.numels):
-        own = memory.segment(s, numel)
-        first, last = table.bounds[s : s + 2].tolist()
-        for i, node in reversed(list(enumerate(nodes))):
-            assert node.positions is not None
-            used = first + (last - first if node.counts is None else int(node.counts[s]))
-            start = i * table.columns
-            own[node.positions[first:used]] = before[start + first : start + used]
