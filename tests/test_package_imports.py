@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "papers": {*CORE, "messages", "compressors", "feedback", "theory", "lab"},
     "demo": {*CORE, "compressors", "feedback", "comm", "optim", "_launch"},
     "bench": {*CORE, "messages", "compressors", "feedback", "wire", "comm", "lab", "demo", "_launch"},
+    "plan": {"layout", "session", "bench"},
 }
 """What each package imports besides itself and ``laconic``'s public names. ``cli`` imports what it likes."""
 

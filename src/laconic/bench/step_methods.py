@@ -99,15 +99,15 @@ def _ddp(
     return prepare
 
 
-def bf16_hook(_state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def bf16_hook(_state: object, bucket: Any) -> torch.futures.Future[Tensor]:
     """Gradients averaged in bfloat16; PyTorch's own hook refuses Gloo."""
     buffer = bucket.buffer()
     half = buffer.to(torch.bfloat16).div_(dist.get_world_size())
-    future = dist.all_reduce(half, async_op=True).get_future()  # type: ignore[union-attr]
+    future: torch.futures.Future[Any] = dist.all_reduce(half, async_op=True).get_future()
     return future.then(lambda done: buffer.copy_(done.value()[0]))
 
 
-def top_k_hook(memories: dict[int, Tensor], bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def top_k_hook(memories: dict[int, Tensor], bucket: Any) -> torch.futures.Future[Tensor]:
     """Top-k as it is commonly written: ``torch.topk``, pairs of an int32 index and a float32 value."""
     buffer, nodes = bucket.buffer(), dist.get_world_size()
     k = max(1, buffer.numel() // 100)
@@ -127,13 +127,14 @@ def top_k_hook(memories: dict[int, Tensor], bucket: dist.GradBucket) -> torch.fu
 
     def scatter(done: torch.futures.Future[Any]) -> Tensor:
         done.value()
-        buffer.zero_()
+        mean: Tensor = buffer.zero_()
         for index, value in zip(all_indices, all_values, strict=True):
-            buffer.index_add_(0, index, value, alpha=1 / nodes)
-        return buffer
+            mean.index_add_(0, index, value, alpha=1 / nodes)
+        return mean
 
     futures = [each.get_future() for each in work if each is not None]
-    return torch.futures.collect_all(futures).then(scatter)
+    all_done: torch.futures.Future[Any] = torch.futures.collect_all(futures)
+    return all_done.then(scatter)
 
 
 def _power_sgd(rank: int) -> Callable[[Workload], Prepared]:
@@ -141,7 +142,7 @@ def _power_sgd(rank: int) -> Callable[[Workload], Prepared]:
         from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power
 
         def state() -> object:
-            return power.PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=2)  # type: ignore[arg-type]
+            return power.PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=2)
 
         # One bucket: its second collective would meet another bucket's on Gloo.
         return _ddp("sgd", power.powerSGD_hook, state, cap=100_000)(workload)
