@@ -35,8 +35,8 @@ OPTIMIZERS = {
 }
 LOCAL = {"local steps, 4 x 3 %, 2 bits": 4, "local steps, 16 x 3 %, 2 bits": 16}
 LOSS_GAP = dict(zip([*OPTIMIZERS, *LOCAL], (0.1, 4.6, 2.4, 8.0), strict=True))
-"""Per cent above tuned dense AdamW after 3,000 steps of one model of 0.08 M parameters on four ranks; 0.1 is a
-mean over five seeds, the others are single runs."""
+"""Per cent above tuned dense AdamW after 3,000 steps of one model of 0.08 M parameters on four ranks; 0.1 is
+a mean over five seeds, the others are single runs."""
 LOCAL_FEEDBACK = laconic.EF14(laconic.BlockTopK(123, 4096) >> laconic.BlockQuantizer(bits=2))
 
 Note = Callable[[str], None]
