@@ -142,8 +142,8 @@ def advice(predictions: Sequence[Prediction], dense: Sequence[str], compute: Com
     if best.step >= WORTH * whole.step:
         return (
             f"Do not compress: {whole.method} takes {_ms(whole.step)} a step, of which {_ms(compute.step)} "
-            f"are computation; {best.method} would take {_ms(best.step)}. Its own work takes {_ms(best.codec)}, "
-            f"while {whole.method} keeps the link busy for {_ms(whole.communicate)} only."
+            f"are computation; {best.method} would take {_ms(best.step)}. Its own work takes "
+            f"{_ms(best.codec)}, while {whole.method} keeps the link busy for {_ms(whole.communicate)} only."
         )
     words = (
         f"Use {best.method}: {_ms(best.step)} a step, of which {_ms(compute.step)} are computation, "
