@@ -10,12 +10,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.comm import Stats, Topology, Vector
+from laconic.comm import OnMismatch, Stats, Topology, Vector
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, apply_steps, warm_up_optimizer
 from laconic.kernels.tables import Vectors
 from laconic.optim._buckets import BackwardOverlap, ParameterBucket, UpdateBuckets
+from laconic.optim._checkpoint import adopted, merged, saved_state, with_memories
 from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
 from laconic.session import (
@@ -81,6 +82,9 @@ class CompressedOptimizer(Optimizer, ABC):
     _step_supports_amp_scaling = True
     """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
 
+    gather_state = False
+    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
+
     def __init__(
         self,
         params: Parameters,
@@ -136,8 +140,8 @@ class CompressedOptimizer(Optimizer, ABC):
                 self._buckets, session, lambda bucket: self.updates_of(bucket, ones), self._rates
             )
         for parameter in session.parameters.name_of:
-            if state := self.new_state(parameter):
-                self.state[parameter] = state
+            # Also where it is empty: torch.distributed.checkpoint would make a step to fill an empty dict.
+            self.state[parameter] = self.new_state(parameter)
         self._session = session
         # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
         self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
@@ -362,24 +366,56 @@ class CompressedOptimizer(Optimizer, ABC):
         """What this rank has sent, received and spent so far."""
         return self.session.stats()
 
-    def state_dict(self) -> dict[str, Any]:
-        """This rank's settings, state and, under "exchange", memories; every rank saves its own."""
-        return super().state_dict() | {"exchange": self.session.exchange.state_dict()}
+    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+        """Settings, and of each parameter the moments and memories of this rank, or of all.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        What differs by rank lies under a key by rank, so that it survives tools that keep one of several
+        equal keys, or "state" and "param_groups" alone.
+
+        Args:
+            gather: whether rank 0 gets the state of all ranks, for a file that all load; the others get their
+                own. All ranks call it together then. By default :attr:`gather_state`.
+
+        Raises:
+            laconic.ExchangeError: where another rank does not gather, too.
+        """
+        exchange, numbers = self.session.exchange, self._names()
+        names = {number: name for number, name in enumerate(numbers) if name is not None}
+        own = with_memories(super().state_dict(), names, exchange.state_dict(), exchange.rank)
+        if not (self.gather_state if gather is None else gather):
+            return own
+        return merged(own, exchange.gather_states(own["state"]))
+
+    def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
+
+        The state of a dense optimiser with the same moments is adopted: settings stay as they are here, the
+        memories are new, and a line of the log says so.
+
+        Args:
+            state_dict: of this rank, or gathered, or of a dense optimiser.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank or
+                number of ranks, the memories of all ranks start anew, moments are kept, those of another rank
+                where there are none of this one's, and a line of the log says so. All ranks call it together
+                then.
 
         Raises:
             ValueError: for the state of another rank, method, model or optimiser.
         """
-        if "exchange" not in state_dict:
-            raise ValueError(
-                "the state has no 'exchange': it was saved by another optimiser, or by a tool that keeps "
-                "only 'state' and 'param_groups'; save this optimiser's own state_dict(), one file a rank"
-            )
-        self.session.exchange.load_state_dict(state_dict["exchange"])
-        super().load_state_dict(state_dict)
-        restore_dtypes(self, state_dict)
+        exchange = self.session.exchange
+        saved = saved_state(state_dict, self._names(), exchange.rank)
+        plain = saved.plain
+        if saved.exchange is None:
+            plain = adopted(plain, super().state_dict(), exchange.rank)
+            exchange.reset()
+        else:
+            exchange.load_state_dict(saved.exchange, on_mismatch)
+        super().load_state_dict(plain)
+        restore_dtypes(self, plain)
+
+    def _names(self) -> list[str | None]:
+        names = self.session.parameters.name_of
+        return [names.get(parameter) for group in self.param_groups for parameter in group["params"]]
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""
