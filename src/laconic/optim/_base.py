@@ -31,7 +31,7 @@ from laconic.session import (
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 State = dict[str, Any]
-"""What an optimiser remembers of one parameter."""
+"""Optimiser state of one parameter."""
 
 
 _COPIED = (
