@@ -1,7 +1,7 @@
 """Collectives on tensors in main memory, with errors that say what was waited for."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import chain
 
@@ -129,7 +129,9 @@ class Collectives:
     def close(self) -> None:
         """Give the group back."""
         if self._group is not None and self._whole and dist.is_initialized():
-            dist.destroy_process_group(self._group)
+            # Unknown after destroy_process_group() of all groups and a new init_process_group().
+            with suppress(ValueError):
+                dist.destroy_process_group(self._group)
         self._group = None
 
     def _received(self, rows: Sequence[Tensor], dtype: torch.dtype, sent: int) -> list[Tensor]:
