@@ -159,7 +159,8 @@ def check_parameter(parameter: Tensor, name: str) -> None:
     if is_sharded(parameter):
         raise TypeError(
             f"the parameter {name!r} belongs to a sharded model (fully_shard, FSDP or tensor parallelism), "
-            "and laconic compresses what replicas of a whole model send each other. Use DistributedDataParallel with laconic.ddp, or a laconic.optim optimiser without either"
+            "and laconic compresses what replicas of a whole model send each other. Use "
+            "DistributedDataParallel with laconic.ddp, or a laconic.optim optimiser without either"
         )
     check_dense(parameter, f"the parameter {name!r}")
     if parameter.is_meta:
