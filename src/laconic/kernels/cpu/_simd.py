@@ -136,7 +136,7 @@ def wide_zeros(_context, _like):
 def plus_squares(_context, total, floats):
     """``total + floats * floats``, in total's float64, each rounded by itself."""
 
-    def build(_context, builder, signature, values):
+    def build(_context, builder, _signature, values):
         x = values[1]
         if floats.width < total.width:
             x = builder.fpext(x, values[0].type)
