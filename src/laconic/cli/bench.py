@@ -5,8 +5,8 @@ import click
 from laconic.cli.bench_exchange import command as exchange
 from laconic.cli.bench_kernels import command as kernels
 from laconic.cli.bench_lab import command as lab
-from laconic.cli.bench_step import command as step
 from laconic.cli.bench_optimizer import command as optimizer
+from laconic.cli.bench_step import command as step
 from laconic.cli.bench_wire import command as wire
 
 
