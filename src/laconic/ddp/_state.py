@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import Stats, TensorFuture, future_of
+from laconic.comm import Alike, Stats, TensorFuture, future_of
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, check_bucket, gradients_in
@@ -129,6 +129,7 @@ class CommState:
         self._held: list[HeldBucket] = []
         self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale = False, 1.0
+        self._alike = Alike({})
         if model is not None:
             self.attach(model)
 
@@ -160,7 +161,7 @@ class CommState:
             process_group=self._process_group or ddp_model.process_group,
             topology=self._topology,
             clips=self._clip is not None,
-            settings=f"clip {self._clip}",
+            settings={"clip": self._clip},
             seed=self._seed,
             timeout_s=self._timeout_s,
             adaptive=self._adaptive,
@@ -211,7 +212,9 @@ class CommState:
             model.require_all(self._sent)
             self._sent = []
         if self._clip is None:
-            end = session.exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
+            end = session.exchange.submit(
+                names, vector, last=last, scale=self._scale, dense=self._dense, alike=self._alike
+            )
             future = end if plain else follow(end, future_of(flat), flat)
         else:
             future = future_of(flat)
@@ -219,7 +222,12 @@ class CommState:
             if last:
                 held, self._held = self._held, []
                 end = submit_clipped(
-                    session.exchange, held, clip=self._clip, scale=self._scale, dense=self._dense
+                    session.exchange,
+                    held,
+                    clip=self._clip,
+                    scale=self._scale,
+                    dense=self._dense,
+                    alike=self._alike,
                 )
         if last:
             wait_at_end_of_backward(end)
@@ -235,6 +243,7 @@ class CommState:
         session.check_replicas_in_turn()
         self._dense = session.begin_step()
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+        self._alike = session.agree({"loss scale": self._scale})
 
     @property
     def iteration(self) -> int:

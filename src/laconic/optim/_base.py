@@ -17,13 +17,15 @@ from laconic.kernels import Arithmetic, apply_steps, warm_up_optimizer
 from laconic.kernels.tables import Vectors
 from laconic.optim._buckets import BackwardOverlap, ParameterBucket, UpdateBuckets
 from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
-from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
+from laconic.optim._groups import named_parameters, restore_dtypes
+from laconic.optim._momentum import warn_of_momentum
 from laconic.session import (
     Exempt,
     Session,
     TrainedParameters,
     check_positive,
     check_setting,
+    group_settings,
     make_schedule,
     vectors_and_small,
 )
@@ -101,6 +103,7 @@ class CompressedOptimizer(Optimizer, ABC):
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
+        self._feedback, self._warned = feedback, False
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -118,7 +121,7 @@ class CompressedOptimizer(Optimizer, ABC):
             topology=topology,
             clips=any(group["clip"] is not None for group in groups),
             dtypes={name: accumulation_dtype(dtype) for name, dtype in parameters.dtypes.items()},
-            settings=f"bucket_cap_mb {bucket_cap_mb}, {settings_in_words(groups)}",
+            settings={"bucket_cap_mb": bucket_cap_mb, **group_settings(groups)},
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -129,7 +132,13 @@ class CompressedOptimizer(Optimizer, ABC):
         self._inside = feedback.estimates == "step"
         # Groups by number, because load_state_dict makes them anew.
         self._group_of = {p: number for number, group in enumerate(groups) for p in group["params"]}
-        self._buckets = UpdateBuckets(session, max(1, int(bucket_cap_mb * 2**20 / 4)), self._group_of)
+        self._buckets = UpdateBuckets(
+            session,
+            max(1, int(bucket_cap_mb * 2**20 / 4)),
+            self._group_of,
+            # Groups are looked up anew, because load_state_dict makes them anew.
+            lambda: group_settings(self.param_groups),
+        )
         if overlap:
             ones = [1.0] * len(groups)
             self._overlap = BackwardOverlap(
@@ -141,6 +150,7 @@ class CompressedOptimizer(Optimizer, ABC):
         self._session = session
         # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
         self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
+        self._warn_of_momentum(stacklevel=3)
 
     @abstractmethod
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
@@ -167,6 +177,15 @@ class CompressedOptimizer(Optimizer, ABC):
     def arithmetic(self) -> Arithmetic:
         """Which loops :meth:`updates_of` runs, to be compiled when the optimiser is made."""
         return "scale"
+
+    def momentum_setting(self) -> str | None:
+        """Which setting averages gradients over steps now, as "momentum > 0"; None where none does."""
+        return None
+
+    def _warn_of_momentum(self, stacklevel: int) -> None:
+        if not self._warned and (what := self.momentum_setting()) is not None:
+            self._warned = True
+            warn_of_momentum(what, self._feedback, self.session.layout, stacklevel + 1)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range.
@@ -247,6 +266,7 @@ class CompressedOptimizer(Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         self._refuse_unknown(session)
+        self._warn_of_momentum(stacklevel=5)
         if self._overlap is not None:
             if getattr(self, "found_inf", None) is not None:
                 raise RuntimeError(
@@ -378,6 +398,7 @@ class CompressedOptimizer(Optimizer, ABC):
                 "only 'state' and 'param_groups'; save this optimiser's own state_dict(), one file a rank"
             )
         self.session.exchange.load_state_dict(state_dict["exchange"])
+        self.session.compare_replicas_at_next_step()
         super().load_state_dict(state_dict)
         restore_dtypes(self, state_dict)
 
