@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from processes import run_ranks
+from states import segments_of
 
 import laconic
 from laconic.comm import Exchange, ExchangeError
@@ -56,7 +57,7 @@ def walk(exchange: Exchange, rank: int, rounds: int, start: int = 0, x=None):
 
 def memories(exchange: Exchange) -> dict[str, torch.Tensor]:
     found = {}
-    for name, ends in exchange.state_dict()["segments"].items():
+    for name, ends in segments_of(exchange.state_dict()).items():
         for end, state in ends.items():
             for key, value in state.items():
                 if value is not None:
@@ -248,7 +249,7 @@ def dies(rank: int):
     exchange.reduce_(by_name(torch.ones(LAYOUT.d)))
     if rank == 1:
         os._exit(0)
-    waited = "rank 0 waited for round 1 of the bucket of 'a' and 3 more, all_gather"
+    waited = "rank 0 waited for a comparison of settings before the exchange of a bucket of 4 segments"
     with pytest.raises(ExchangeError, match=waited):
         exchange.reduce_(by_name(torch.ones(LAYOUT.d)))
     with pytest.raises(ExchangeError, match="has failed before"):
@@ -291,12 +292,12 @@ def out_of_step(rank: int):
                 for k, v in other.state_dict().items()
             }
             cut.pop("layout")
-            state["segments"][segment.name] = {
+            segments_of(state)[segment.name] = {
                 "sender": cut,
                 "receiver": {k: v for k, v in zero.items() if k != "layout"},
             }
         exchange.load_state_dict(state)
-    with pytest.raises(ExchangeError, match=r"round 1, but round 0|round 0, but round 1"):
+    with pytest.raises(ExchangeError, match=r"memories are new: 1 on rank 1, 0 on rank 0"):
         exchange.reduce_(by_name(torch.ones(LAYOUT.d)))
 
 

@@ -46,7 +46,7 @@ def refusal(action):
 def bits(exchange):
     return {
         name: {end: checksum(state) for end, state in ends.items()}
-        for name, ends in exchange.state_dict()["segments"].items()
+        for name, ends in exchange.state_dict()["ranks"][str(exchange.rank)].items()
     }
 
 
@@ -101,7 +101,8 @@ def load_older(exchange):
 
 def load_other(exchange):
     state = exchange.state_dict()
-    state["segments"]["a"]["receiver"]["memory"] = state["segments"]["a"]["receiver"]["memory"] + 1.0
+    receiver = state["ranks"][str(exchange.rank)]["a"]["receiver"]
+    receiver["memory"] = receiver["memory"] + 1.0
     exchange.load_state_dict(state)
 
 
@@ -197,9 +198,7 @@ def resumed_and_fresh(rank):
 
 def test_one_resumed_and_one_fresh_rank_are_refused(tmp_path):
     for text, same in run_ranks(resumed_and_fresh, 2, tmp_path, timeout=120):
-        assert "rounds since the memories are new: 0 on rank 0, 3 on rank 1" in text or (
-            "rounds since the memories are new: 3 on rank 1, 0 on rank 0" in text
-        )
+        assert "rounds since the memories are new: 3 on rank 1, 0 on rank 0" in text
         assert same
 
 

@@ -143,12 +143,13 @@ class Agreement:
             return
         words = _record(fields)
         digest = int.from_bytes(hashlib.sha256(words).digest()[:7], "little")
-        if len({int(n) for n in self._gather(torch.tensor([digest]), "a digest of settings")}) == 1:
+        what = f"a comparison of settings before the {fields.get('operation', 'step')}"
+        if len({int(n) for n in self._gather(torch.tensor([digest]), what)}) == 1:
             return
-        sizes = [int(n) for n in self._gather(torch.tensor([len(words)]), "the lengths of settings")]
+        sizes = [int(n) for n in self._gather(torch.tensor([len(words)]), what)]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(words)] = torch.frombuffer(bytearray(words), dtype=torch.uint8)
-        found = self._gather(padded, "the settings")
+        found = self._gather(padded, what)
         raise RanksDifferError(
             _difference([json.loads(bytes(row[:n].tolist())) for row, n in zip(found, sizes, strict=True)])
         )

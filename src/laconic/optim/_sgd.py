@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
+from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, momentum_update, scale_segments
 from laconic.kernels.tables import Vectors
-from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._arithmetic import State
+from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
 from laconic.session import Exempt, check_setting, vectors_and_small
 
@@ -135,6 +138,13 @@ class CompressedSGD(CompressedOptimizer):
     def momentum_setting(self) -> str | None:
         """Where it is positive in any group."""
         return "momentum > 0" if any(group["momentum"] > 0 for group in self.param_groups) else None
+
+    def new_state(self, parameter: Tensor) -> State:
+        """A momentum of negative zeros, to which a gradient is added without a change, zeros included."""
+        if self.param_groups[self._group_of[parameter]]["momentum"] == 0:
+            return {}
+        dtype = accumulation_dtype(parameter.dtype)
+        return {"momentum_buffer": torch.full_like(parameter, -0.0, dtype=dtype)}
 
     def arithmetic(self) -> Arithmetic:
         """Momentum's, or a product."""
