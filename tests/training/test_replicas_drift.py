@@ -134,6 +134,24 @@ def test_weights_loaded_on_one_rank_are_noticed_at_the_first_step(tmp_path):
     assert run_ranks(loads_weights, 2, tmp_path, timeout=120) == [[0, 2]] * 2
 
 
+def loads_alone(rank):
+    model = network()
+    optimizer = adamw(model)
+    train(model, optimizer, rank, 0, 2)
+    if rank == 1:
+        optimizer.load_state_dict(optimizer.state_dict())
+    before = remembered(optimizer)
+    with pytest.raises(RanksDifferError) as caught:
+        train(model, optimizer, rank, 2, 3)
+    return str(caught.value), remembered(optimizer) == before
+
+
+def test_a_state_loaded_on_one_rank_alone_is_refused(tmp_path):
+    for text, same in run_ranks(loads_alone, 2, tmp_path, timeout=120):
+        assert "first step after construction or load_state_dict on rank 1" in text
+        assert same
+
+
 class Scaler:
     scale = 2.0
 
