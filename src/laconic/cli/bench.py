@@ -5,6 +5,7 @@ import click
 from laconic.cli.bench_exchange import command as exchange
 from laconic.cli.bench_kernels import command as kernels
 from laconic.cli.bench_lab import command as lab
+from laconic.cli.bench_optimizer import command as optimizer
 from laconic.cli.bench_step import command as step
 from laconic.cli.bench_wire import command as wire
 
@@ -20,6 +21,7 @@ def command() -> None:
       laconic bench wire
       laconic bench lab
       laconic bench step
+      laconic bench optimizer
     """
 
 
@@ -27,4 +29,5 @@ command.add_command(exchange)
 command.add_command(kernels)
 command.add_command(lab)
 command.add_command(step)
+command.add_command(optimizer)
 command.add_command(wire)

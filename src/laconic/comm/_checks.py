@@ -1,9 +1,12 @@
-"""Checks of the tensors and buckets that an exchange is given."""
+"""Checks of what an exchange is given, and its settings in words."""
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
+from laconic.comm.topologies import Topology
+from laconic.feedback import Feedback
 from laconic.layout import Layout
 
 
@@ -40,3 +43,15 @@ def checked_buckets(layout: Layout, buckets: Sequence[Sequence[str]] | None) -> 
         odd = sorted(set(listed) ^ set(names)) or sorted({n for n in listed if listed.count(n) > 1})
         raise ValueError(f"the buckets must hold every segment once; missing, unknown or repeated: {odd}")
     return chosen
+
+
+def settings_of(
+    layout: Layout, feedback: Feedback, topology: Topology, dtypes: Mapping[str, torch.dtype] | None
+) -> dict[str, object]:
+    """What the ranks compare at construction, by name."""
+    by_segment = {
+        f"segment {segment.name!r}": (segment.shape, segment.rule, (dtypes or {}).get(segment.name))
+        for segment in layout.segments
+    }
+    order = [segment.name for segment in layout.segments]
+    return {**by_segment, "order of segments": order, "feedback": feedback, "topology": topology.name}

@@ -8,16 +8,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic.comm._agreement import NOTHING, Agreement, Alike, Fields
 from laconic.comm._bucket_states import BucketStates
-from laconic.comm._checkpoint import checked_segments
-from laconic.comm._checks import check_tensors, checked_buckets
+from laconic.comm._checkpoint import VERSION, OnMismatch, gather_on_first, memories_to_load
+from laconic.comm._checks import check_tensors, checked_buckets, settings_of
 from laconic.comm._stats import Counter, Stats
 from laconic.comm._step import Step
 from laconic.comm._warm import warm_up
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies import BucketContext, Topology, Vector, numel, topology_of
 from laconic.comm.transport.collectives import Collectives
-from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after
+from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after, wait_for
 from laconic.comm.transport.worker import Worker
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
@@ -55,6 +56,7 @@ class Exchange:
 
     Raises:
         ValueError: where the settings do not fit the layout, or a bucket or topology is unknown.
+        RanksDifferError: an ExchangeError and ValueError, where the ranks have different settings.
 
     Example:
         >>> import torch, laconic
@@ -96,10 +98,13 @@ class Exchange:
             layout, feedback, torch.empty(0), seed, self._collectives, self._counter, adaptive
         )
         self._states = BucketStates(whole, self._topology, dtypes)
+        self._agreement = Agreement(self._collectives)
         self._worker = Worker("laconic-exchange")
         self._step = Step()
         self._last_finite = True
         self._failure: BaseException | None = None
+        settings = {"operation": "construction", **settings_of(layout, feedback, self._topology, dtypes)}
+        self.compare({**settings, "buckets": self._buckets, "seed": seed, "adaptive": adaptive})
 
     @property
     def feedback(self) -> Feedback:
@@ -134,7 +139,7 @@ class Exchange:
         for number, names in enumerate(self._buckets):
             vector = [tensors[name] for name in names]
             future = self.submit(names, vector, last=number == len(self._buckets) - 1)
-        future.wait()
+        wait_for(future)
         return self._last_finite
 
     def submit(
@@ -146,6 +151,7 @@ class Exchange:
         out: Vector | None = None,
         scale: float = 1.0,
         dense: bool = False,
+        alike: Alike = NOTHING,
     ) -> TensorFuture:
         """Begin to exchange one bucket of the current step; does not wait.
 
@@ -181,7 +187,7 @@ class Exchange:
 
         def job() -> None:
             with on_side_stream():
-                self._run(key, source, destination, scale, last, dense, future)
+                self._run(key, source, destination, scale, last, dense, alike, future)
             if last:
                 self._counter.exposed += time.perf_counter() - arrival
 
@@ -196,6 +202,7 @@ class Exchange:
         scale: float,
         last: bool,
         dense: bool,
+        alike: Alike,
         future: TensorFuture,
     ) -> None:
         if self._step.empty:
@@ -205,8 +212,13 @@ class Exchange:
             self._require_going()
             with torch.no_grad():
                 if self._step.finite:
-                    find = self._states.dense if dense else self._states.get
-                    self._step.stage(find(names, source), source, out, scale)
+                    operation = self._states.operation(names, source, dense=dense, last=last)
+                    self._agreement.run(
+                        operation,
+                        alike,
+                        lambda: self._step.stage(operation.bucket, source, out, scale),
+                        self._step.take_back,
+                    )
                     self._counter.add_bf16(numel(source), self.size)
                 if last:
                     self._end_step()
@@ -219,11 +231,11 @@ class Exchange:
 
     def _require_going(self) -> None:
         if self._failure is not None:
-            raise ExchangeError(
-                f"the exchange has failed before or was closed: {self._failure}"
-            ) from self._failure
+            kind = type(self._failure) if isinstance(self._failure, ExchangeError) else ExchangeError
+            raise kind(f"the exchange has failed before or was closed: {self._failure}") from self._failure
 
     def _end_step(self) -> None:
+        self._agreement.end_step()
         self._step.settle()
         step, self._step = self._step, Step()
         self._last_finite = step.finite
@@ -237,29 +249,59 @@ class Exchange:
         """What this rank has sent, received and spent so far."""
         return self._counter.stats()
 
-    def state_dict(self) -> dict[str, Any]:
-        """What this rank remembers, by segment name; zeros of what has not been sent yet.
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
+        """What this rank remembers, by segment name, between steps; zeros of what has not been sent yet.
 
-        Call it between steps; every rank saves its own.
+        Args:
+            gather: whether rank 0 gets the memories of all ranks, for a file that all load; the others get
+                their own. All ranks call it together then. Without it every rank saves its own.
+
+        Raises:
+            ExchangeError: where another rank does not gather, too.
         """
-        return {**self._identity(), "segments": self._states.memories()}
+        memories = self._states.memories()
+        ranks = self.gather_states(memories) if gather else {str(self.rank): memories}
+        return {**self._identity(), "ranks": ranks}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what an exchange of the same method, topology, layout, rank and size remembered.
+    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """Take over what this rank of an exchange of the same method, topology, layout and size remembered.
+
+        Args:
+            state: of this rank, or gathered.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, topology,
+                rank or number of ranks, the memories of all ranks start anew, and a line of the log says so.
+                All ranks call it together then.
 
         Raises:
             ValueError: naming what differs.
         """
-        self._states.load(checked_segments(state, self._identity(), self.layout))
+        memories = memories_to_load(state, self._identity(), self.rank, self.layout, on_mismatch, self.gather)
+        self._states.load(memories)
+        self._agreement.change()
+
+    def gather_states(self, own: object) -> dict[str, Any]:
+        """What every rank holds, by rank, on rank 0; its own on the others. All ranks call it together.
+
+        Args:
+            own: numbers, strings and tensors in dicts and lists.
+
+        Raises:
+            ExchangeError: where another rank died, hangs, or does something else.
+        """
+        self._require_going()
+        return self._worker.call(
+            lambda: self._agreement.call(
+                "gathering of memories for a checkpoint", lambda: gather_on_first(own, self._collectives)
+            )
+        )
 
     def _identity(self) -> dict[str, Any]:
         """What must be alike in an exchange that loads this one's state."""
         return {
-            "version": 2,
+            "version": VERSION,
             "method": self.feedback.name,
             "topology": self._topology.name,
             "layout": self.layout.digest,
-            "rank": self.rank,
             "size": self.size,
         }
 
@@ -270,10 +312,12 @@ class Exchange:
             ValueError: where more than the compressor differs, or it does not suit the method.
         """
         self._states.switch(feedback)
+        self._agreement.change()
 
     def reset(self) -> None:
         """Forget all memories, on every rank, between steps: the next step is a first one."""
         self._states.load({})
+        self._agreement.change()
 
     def gather(self, numbers: Tensor, what: str) -> list[Tensor]:
         """Every rank's numbers, after all that was submitted; waits.
@@ -286,10 +330,34 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        return self._worker.call(lambda: self._collectives.all_gather(numbers, what))
+        return self._worker.call(
+            lambda: self._agreement.call(
+                f"comparison of {len(numbers)} numbers, {what}",
+                lambda: self._collectives.all_gather(numbers, what),
+            )
+        )
+
+    def compare(self, fields: Fields) -> None:
+        """Compare settings with those of all ranks, which call it together before the first step; waits.
+
+        Args:
+            fields: what must be alike, by name; compared by what ``repr`` says of them.
+
+        Raises:
+            RanksDifferError: naming the ranks and the first setting that differs. The exchange is closed.
+            ExchangeError: where another rank died or hangs.
+        """
+        self._require_going()
+        try:
+            self._worker.call(lambda: self._agreement.compare(fields))
+        except ExchangeError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Finish what was submitted, end the thread, and give the process group back."""
+        if self._worker.forked:
+            return
         self._worker.close()
         self._collectives.close()
         self._failure = self._failure or ExchangeError("it was closed")

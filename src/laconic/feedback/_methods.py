@@ -139,6 +139,7 @@ class EF21(Feedback):
 
     def __post_init__(self) -> None:
         """Check init."""
+        super().__post_init__()
         _check_init(self.init)
 
     def content(self, round: int) -> Content:
@@ -183,6 +184,7 @@ class EF21Plus(Feedback):
 
     def __post_init__(self) -> None:
         """Check init."""
+        super().__post_init__()
         _check_init(self.init)
 
     def content(self, round: int) -> Content:
@@ -235,6 +237,7 @@ class EF21SGDM(Feedback):
 
     def __post_init__(self) -> None:
         """Check eta and init."""
+        super().__post_init__()
         Momentum(self.eta)
         _check_init(self.init)
 

@@ -7,16 +7,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Topology, Vector
+from laconic.comm import OnMismatch, Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, adamw_advance, adamw_update
 from laconic.kernels.reference.optimizer import normalized
 from laconic.kernels.tables import Vectors
-from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._arithmetic import State
+from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
-from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_positive, check_setting, vectors_and_small
 
 
@@ -84,15 +84,17 @@ class CompressedAdamW(CompressedOptimizer):
         TypeError: for complex, integer or sparse parameters.
 
     Warns:
-        UserWarning: where beta_1 > 0 and the feedback keeps less than 5 % of the coordinates.
+        UserWarning: where beta_1 > 0 and the feedback keeps less than 5 % of the coordinates; where a
+            scheduler sets it, at that step.
 
     A step is *void* where a gradient was not finite on any rank: parameters, moments, step counts and
     memories stay as they were, bit for bit, on every rank, and :attr:`skipped` counts it. ``GradScaler`` is
     understood: pass the optimiser to ``scaler.step``. Moments and memories are in unscaled units, so the
     ranks' scales may differ.
 
-    Moments and memories differ by rank: every rank saves its own :meth:`state_dict`. Moments are float32
-    (float64 for float64 parameters), also for bfloat16 parameters.
+    Moments and memories differ by rank: every rank saves its own :meth:`state_dict`, or rank 0 those of all,
+    ``state_dict(gather=True)``. Moments are float32 (float64 for float64 parameters), also for bfloat16
+    parameters.
 
     Example:
         >>> import torch, laconic
@@ -145,8 +147,6 @@ class CompressedAdamW(CompressedOptimizer):
             bucket_cap_mb=bucket_cap_mb,
             check_replicas_every=check_replicas_every,
         )
-        if any(group["betas"][0] > 0 for group in self.param_groups):
-            warn_of_momentum("beta_1 > 0", feedback, self.session.layout, stacklevel=2)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range with a ValueError that names the first."""
@@ -155,6 +155,10 @@ class CompressedAdamW(CompressedOptimizer):
         for number, beta in enumerate(group["betas"]):
             check_setting(f"betas[{number}]", beta, 0.0, 1.0)
 
+    def momentum_setting(self) -> str | None:
+        """Where it is positive in any group."""
+        return "beta_1 > 0" if any(group["betas"][0] > 0 for group in self.param_groups) else None
+
     def arithmetic(self) -> Arithmetic:
         """AdamW's."""
         return "adamw"
@@ -162,8 +166,12 @@ class CompressedAdamW(CompressedOptimizer):
     def new_state(self, parameter: Tensor) -> State:
         """A second moment of zeros, and the count of steps, which all parameters share."""
         count = self.__dict__.setdefault("_count", torch.tensor(0.0))
-        zeros = torch.zeros_like(parameter, dtype=accumulation_dtype(parameter.dtype))
-        return {"step": count, "exp_avg_sq": zeros}
+        dtype = accumulation_dtype(parameter.dtype)
+        state = {"step": count, "exp_avg_sq": torch.zeros_like(parameter, dtype=dtype)}
+        if self.param_groups[self._group_of[parameter]]["betas"][0] > 0:
+            # A checkpoint that fills the tensors of a new optimiser needs all of them.
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=dtype)
+        return state
 
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
         """The normalised update that the moments would make of this gradient; they stay as they are."""
@@ -230,13 +238,9 @@ class CompressedAdamW(CompressedOptimizer):
         (count,) = counts.values()
         return Vectors.of(first), Vectors.of(second), float(count) + 1.0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what this rank saved; parameters are the model's to restore, on every rank.
-
-        Raises:
-            ValueError: for the state of another rank, method, model or optimiser.
-        """
-        super().load_state_dict(state_dict)
+    def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """As :meth:`CompressedOptimizer.load_state_dict`; a count that is alike is shared again."""
+        super().load_state_dict(state_dict, on_mismatch)
         counts = [state["step"] for state in self.state.values()]
         if all(float(count) == float(counts[0]) for count in counts):
             for state in self.state.values():

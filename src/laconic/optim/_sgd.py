@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
+from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, momentum_update, scale_segments
 from laconic.kernels.tables import Vectors
-from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._arithmetic import State
+from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
-from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_setting, vectors_and_small
 
 
@@ -71,7 +73,8 @@ class CompressedSGD(CompressedOptimizer):
         TypeError: for complex, integer or sparse parameters.
 
     Warns:
-        UserWarning: where momentum > 0 and the feedback keeps less than 5 % of the coordinates.
+        UserWarning: where momentum > 0 and the feedback keeps less than 5 % of the coordinates; where a
+            scheduler sets it, at that step.
 
     Void steps, ``GradScaler`` and checkpoints are as for :class:`CompressedAdamW`.
 
@@ -126,13 +129,22 @@ class CompressedSGD(CompressedOptimizer):
             bucket_cap_mb=bucket_cap_mb,
             check_replicas_every=check_replicas_every,
         )
-        if any(group["momentum"] > 0 for group in self.param_groups):
-            warn_of_momentum("momentum > 0", feedback, self.session.layout, stacklevel=2)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range with a ValueError that names the first."""
         super().check_group(group)
         check_setting("momentum", group["momentum"], 0.0, 1.0)
+
+    def momentum_setting(self) -> str | None:
+        """Where it is positive in any group."""
+        return "momentum > 0" if any(group["momentum"] > 0 for group in self.param_groups) else None
+
+    def new_state(self, parameter: Tensor) -> State:
+        """A momentum of negative zeros, to which a gradient is added without a change, zeros included."""
+        if self.param_groups[self._group_of[parameter]]["momentum"] == 0:
+            return {}
+        dtype = accumulation_dtype(parameter.dtype)
+        return {"momentum_buffer": torch.full_like(parameter, -0.0, dtype=dtype)}
 
     def arithmetic(self) -> Arithmetic:
         """Momentum's, or a product."""

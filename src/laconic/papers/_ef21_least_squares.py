@@ -1,9 +1,11 @@
 """Least squares, where the PL condition holds (EF21, Figures 7 and 8 of the appendix)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
 from laconic.lab._style import COLOURS
@@ -22,6 +24,9 @@ from laconic.papers._experiment import EF21_PAPER, Experiment, Report, Settings,
 from laconic.papers._figures import panels
 from laconic.papers._fits import floor, half_lives
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LEGENDS: dict[str, dict[str, float]] = {
     "a9a": {"EF21": 4096, "EF14": 4096, "EF21+": 4096, "GD": 1},
     "w8a": {"EF21": 1024, "EF14": 8192, "EF21+": 8192, "GD": 2},
@@ -29,7 +34,7 @@ LEGENDS: dict[str, dict[str, float]] = {
 """The multiples in the paper's legends; k = 1 throughout."""
 
 SHARES = (1.0, 0.25, 0.0625)
-"""The multiples that run, as shares of the legend's: what a smaller stepsize would have done."""
+"""Multiples that run, as shares of the legend's."""
 
 
 def report(settings: Settings, rounds: int = 20000, data_sets: tuple[str, ...] = tuple(LEGENDS)) -> Report:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from laconic.comm import Exchange, ExchangeError, Stats, Topology
+from laconic.comm import Alike, Exchange, OnMismatch, RanksDifferError, Stats, Topology
 from laconic.comm.topologies import topology_of
 from laconic.kernels import warm_up_norms
 from laconic.layout import Layout
@@ -26,14 +26,15 @@ class Session:
         exempt: which parameters are sent whole.
         exact: whether these are sent exactly.
         process_group: the ranks; None is all of them.
-        settings: whatever else must be alike on all ranks, in words.
+        settings: whatever else must be alike on all ranks, by name.
         clips: whether gradients are clipped.
         dtypes: of what is sent of each parameter, by name; by default the parameters' own.
         check_replicas_every: committed steps between comparisons of the replicas; 0 makes none.
         topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
-        ValueError: where the ranks differ in parameters or settings, or a method does not suit them.
+        ValueError: where a method does not suit the parameters.
+        RanksDifferError: an ExchangeError and ValueError, where the ranks differ.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Session:
         exact: bool,
         process_group: dist.ProcessGroup | None,
         topology: str | Topology,
-        settings: str,
+        settings: Mapping[str, object],
         clips: bool,
         dtypes: Mapping[str, torch.dtype] | None = None,
         seed: int,
@@ -68,7 +69,7 @@ class Session:
             process_group,
             self.topology,
             dtypes=parameters.dtypes if dtypes is None else dtypes,
-            settings=f"check_replicas_every {check_replicas_every}, {settings}",
+            settings={"check_replicas_every": check_replicas_every, **settings},
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -77,6 +78,7 @@ class Session:
         self._base = 0
         self._check_every = check_replicas_every
         self._checked = 0
+        self._compared = False
 
     @property
     def layout(self) -> Layout:
@@ -95,6 +97,10 @@ class Session:
             self.exchange.switch(method)
         return method is None
 
+    def leave_out(self, steps: int) -> None:
+        """Do not count the last steps among the iterations."""
+        self._base -= steps
+
     def broadcast_parameters(self) -> None:
         """Replace every rank's parameters by those of rank 0."""
         if self.exchange.size == 1:
@@ -104,6 +110,24 @@ class Session:
             dist.broadcast(sent, group=self._process_group, group_src=0)
             parameter.detach().copy_(sent)
 
+    def agree(self, fields: Mapping[str, object]) -> Alike:
+        """Settings of the next step that must be alike on all ranks, to travel with its buckets.
+
+        Before the first step, and the first after a load, the parameters' bits are compared.
+
+        Args:
+            fields: what multiplies an estimate on each replica, by name. The iteration and the names of
+                frozen parameters are added.
+
+        Raises:
+            RanksDifferError: where the parameters differ.
+        """
+        if not self._compared:
+            self.check_replicas("at the first step after construction or load_state_dict")
+            self._compared = True
+        frozen = [name for name, p in self.parameters.by_name.items() if not p.requires_grad]
+        return Alike({"iteration": self.iteration, "frozen parameters": frozen, **fields})
+
     def check_replicas_in_turn(self) -> None:
         """Compare the parameters over ranks where this iteration is one of ``check_replicas_every``."""
         iteration = self.iteration
@@ -111,17 +135,28 @@ class Session:
             self.check_replicas()
             self._checked = iteration
 
-    def check_replicas(self) -> None:
+    def compare_replicas_at_next_step(self) -> None:
+        """This rank has loaded a checkpoint."""
+        self._compared = False
+
+    def check_replicas(self, when: str = "") -> None:
         """Compare the parameters' bits over ranks; all call it together.
 
+        Args:
+            when: for the error of ranks that do something else.
+
         Raises:
-            ExchangeError: naming the first parameter that differs.
+            RanksDifferError: an ExchangeError, naming the first parameter that differs.
         """
+        if self.exchange.size == 1:
+            return
         fingerprints = self.parameters.fingerprints()
-        mismatch = first_mismatch(self.exchange.gather(fingerprints, "the checksums of the parameters"))
+        mismatch = first_mismatch(
+            self.exchange.gather(fingerprints, f"the checksums of the parameters {when}".strip())
+        )
         if mismatch is not None:
             place, rank = mismatch
-            raise ExchangeError(
+            raise RanksDifferError(
                 f"the replicas are not equal any more before iteration {self.iteration}: "
                 f"{list(self.parameters.by_name)[place]!r} is the first parameter that differs, on rank "
                 f"{rank} from rank 0. Did a rank change its parameters alone, or take a step that others "
@@ -132,19 +167,32 @@ class Session:
         """What this rank has sent, received and spent so far."""
         return self.exchange.stats()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The memories of this rank, by parameter name, and the iteration."""
-        return {"version": 1, "iteration": self.iteration, "exchange": self.exchange.state_dict()}
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
+        """Memories by parameter name, of this rank or gathered, and the iteration."""
+        return {"version": 1, "iteration": self.iteration, "exchange": self.exchange.state_dict(gather)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over memories and iteration.
+
+        Args:
+            state: as it was saved, by this rank or gathered.
+            on_mismatch: as for the exchange; the iteration is kept.
 
         Raises:
             ValueError: for the state of another rank, number of ranks, method or model.
         """
-        self.exchange.load_state_dict(state["exchange"])
-        self._base = int(state["iteration"]) - self.exchange.stats().steps
-        self._checked = int(state["iteration"])
+        self.exchange.load_state_dict(state["exchange"], on_mismatch)
+        iteration = int(state["iteration"])
+        if on_mismatch == "resync":
+            found = self.exchange.gather(torch.tensor([iteration]), "the iterations of the saved states")
+            if len({int(each) for each in found}) > 1:
+                raise ValueError(
+                    f"the ranks have loaded states of different iterations {[int(each) for each in found]}: "
+                    "load those of one checkpoint"
+                )
+        self._base = iteration - self.exchange.stats().steps
+        self._checked = iteration
+        self.compare_replicas_at_next_step()
 
     def close(self) -> None:
         """End the exchange's thread and process group."""

@@ -1,7 +1,8 @@
-"""Topologies: who sends what to whom, and what each rank remembers of it."""
+"""Topologies: who sends what to whom, and the state that each rank keeps."""
 
 from laconic.comm.topologies._protocol import BucketContext as BucketContext
 from laconic.comm.topologies._protocol import BucketExchange as BucketExchange
+from laconic.comm.topologies._protocol import RemembersAlike as RemembersAlike
 from laconic.comm.topologies._protocol import SegmentStates as SegmentStates
 from laconic.comm.topologies._protocol import Topology as Topology
 from laconic.comm.topologies._vectors import Vector as Vector

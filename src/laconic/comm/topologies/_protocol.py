@@ -1,4 +1,4 @@
-"""The interface of topologies: who sends what to whom in the exchange of a bucket.
+"""The interface of topologies: the exchange of one bucket's messages between ranks.
 
 A topology has one method, which makes the exchange of one bucket; :class:`laconic.Exchange` knows no more of
 it than :class:`BucketExchange`. All-gather and dense are in their modules. Two that are not written yet fit
@@ -35,7 +35,7 @@ to the bucket of another topology: ``AllGather().make_bucket(replace(context, la
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.layout import Layout
 
 SegmentStates = dict[str, dict[str, Any]]
-"""What is remembered, by name of the segment: what for, and state."""
+"""State of senders and receivers: by name of the segment, then by name of the state."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,21 @@ class BucketExchange(Protocol):
         Raises:
             ValueError: where the states do not fit together.
         """
+
+
+@runtime_checkable
+class RemembersAlike(Protocol):
+    """What a :class:`BucketExchange` has besides where it remembers what all ranks must have alike.
+
+    The ranks compare it before the bucket's first rounds, and after a load or another change.
+    """
+
+    @property
+    def steady(self) -> bool:
+        """Whether the next round's collectives are as long as those of all rounds after it."""
+
+    def alike_memories(self) -> dict[str, Any]:
+        """The "round", and tensors and numbers by name."""
 
 
 class Topology(Protocol):
