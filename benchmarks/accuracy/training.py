@@ -70,7 +70,7 @@ class Transformer(nn.Module):
 
 @cache
 def corpus() -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Training and validation text, and the training text by groups of directories, one for each of 4 nodes."""
+    """Training and validation text, and the training text by directories, for each of four nodes."""
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(path for path in root.rglob("*.py") if "site-packages" not in path.parts)
     held, groups = [], {}
