@@ -15,6 +15,7 @@ from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, apply_steps, warm_up_optimizer
 from laconic.kernels.tables import Vectors
+from laconic.optim._averaged import refuse_averaged_gradients
 from laconic.optim._buckets import BackwardOverlap, ParameterBucket, UpdateBuckets
 from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
@@ -101,6 +102,7 @@ class CompressedOptimizer(Optimizer, ABC):
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
+        self._compared = False
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -231,7 +233,8 @@ class CompressedOptimizer(Optimizer, ABC):
             The closure's loss, or None.
 
         Raises:
-            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
+            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made; at the
+                first step, for gradients that DDP has averaged.
             laconic.ExchangeError: where another rank died or hangs.
         """
         if "_untraced_step" not in self.__dict__:
@@ -259,6 +262,9 @@ class CompressedOptimizer(Optimizer, ABC):
             self.advance_all(factors)
             self.apply_all(estimates)
         session.check_replicas_in_turn()
+        if not self._compared:
+            self._compared = True
+            refuse_averaged_gradients(session)
         return loss
 
     def gradient_factors(self) -> list[float]:
