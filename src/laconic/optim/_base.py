@@ -13,6 +13,7 @@ from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import warm_up_optimizer
 from laconic.optim._arithmetic import UpdateArithmetic
+from laconic.optim._averaged import refuse_averaged_gradients
 from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
 from laconic.optim._checkpoint import adopted, merged, saved_state, with_memories
 from laconic.optim._gradients import gradient_factors, loss_scale
@@ -102,7 +103,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
-        self._feedback, self._warned = feedback, False
+        self._feedback, self._warned, self._compared = feedback, False, False
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -212,7 +213,8 @@ class CompressedOptimizer(UpdateArithmetic):
             The closure's loss, or None.
 
         Raises:
-            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
+            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made; at the
+                first step, for gradients that DDP has averaged.
             laconic.ExchangeError: where another rank died or hangs.
         """
         if "_untraced_step" not in self.__dict__:
@@ -241,6 +243,9 @@ class CompressedOptimizer(UpdateArithmetic):
             self.advance_all(factors)
             self.apply_all(estimates)
         session.check_replicas_in_turn()
+        if not self._compared:
+            self._compared = True
+            refuse_averaged_gradients(session)
         return loss
 
     def gradient_factors(self) -> list[float]:
