@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_count, check_flag, check_instance, check_positive
 from laconic.comm._agreement import NOTHING, Agreement, Alike, Fields
 from laconic.comm._bucket_states import BucketStates
 from laconic.comm._checkpoint import VERSION, OnMismatch, gather_on_first, memories_to_load
-from laconic.comm._checks import check_tensors, checked_buckets, settings_of
+from laconic.comm._checks import check_group, check_tensors, checked_buckets, settings_of
 from laconic.comm._stats import Counter, Stats
 from laconic.comm._step import Step
 from laconic.comm._warm import warm_up
@@ -86,6 +87,13 @@ class Exchange:
         dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         """Check the settings, and make a process group with the other ranks."""
+        check_instance("layout", layout, Layout, "Layout.of(dict(model.named_parameters()))")
+        check_instance("feedback", feedback, Feedback, "EF21(TopK(0.01))")
+        check_group(process_group)
+        check_count("seed", seed)
+        check_positive("timeout_s", timeout_s)
+        check_count("measure_error_every", measure_error_every)
+        check_flag("adaptive", adaptive)
         self.layout = layout
         self._topology = topology_of(topology)
         self._buckets = checked_buckets(layout, buckets)

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from laconic._arguments import check_positive
 from laconic.comm import Alike, OnMismatch, Stats, TensorFuture, future_of, wait_for
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
@@ -18,7 +19,6 @@ from laconic.session import (
     Density,
     Exempt,
     Session,
-    check_positive,
     group_settings,
     make_schedule,
     vectors_and_small,

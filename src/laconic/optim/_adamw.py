@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_number, check_positive
 from laconic.comm import OnMismatch, Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
@@ -17,7 +18,7 @@ from laconic.kernels.tables import Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
-from laconic.session import Exempt, check_positive, check_setting, vectors_and_small
+from laconic.session import Exempt, vectors_and_small
 
 
 class CompressedAdamW(CompressedOptimizer):
@@ -153,7 +154,7 @@ class CompressedAdamW(CompressedOptimizer):
         super().check_group(group)
         check_positive("eps", group["eps"])
         for number, beta in enumerate(group["betas"]):
-            check_setting(f"betas[{number}]", beta, 0.0, 1.0)
+            check_number(f"betas[{number}]", beta, 0.0, 1.0)
 
     def momentum_setting(self) -> str | None:
         """Where it is positive in any group."""

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_positive
 from laconic.comm import OnMismatch, Stats, Topology
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
@@ -23,7 +24,6 @@ from laconic.session import (
     Exempt,
     Session,
     TrainedParameters,
-    check_positive,
     group_settings,
     make_schedule,
     vectors_and_small,

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_number
 from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
@@ -16,7 +17,7 @@ from laconic.kernels.tables import Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
-from laconic.session import Exempt, check_setting, vectors_and_small
+from laconic.session import Exempt, vectors_and_small
 
 
 class CompressedSGD(CompressedOptimizer):
@@ -133,7 +134,7 @@ class CompressedSGD(CompressedOptimizer):
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range with a ValueError that names the first."""
         super().check_group(group)
-        check_setting("momentum", group["momentum"], 0.0, 1.0)
+        check_number("momentum", group["momentum"], 0.0, 1.0)
 
     def momentum_setting(self) -> str | None:
         """Where it is positive in any group."""
