@@ -1,5 +1,6 @@
 """The exchange of messages over ``torch.distributed``."""
 
+from laconic.comm._checkpoint import OnMismatch as OnMismatch
 from laconic.comm._stats import Stats as Stats
 from laconic.comm.errors import ExchangeError as ExchangeError
 from laconic.comm.exchange import Exchange as Exchange

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import Stats, TensorFuture, future_of, wait_for
+from laconic.comm import OnMismatch, Stats, TensorFuture, future_of, wait_for
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, check_bucket, gradients_in
@@ -98,6 +98,9 @@ class CommState:
         ...     model.register_comm_hook(state, laconic.ddp.hook)
         ...     return model
     """
+
+    gather_state = False
+    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
 
     def __init__(
         self,
@@ -325,24 +328,42 @@ class CommState:
         """Forget all memories, on all ranks together, between steps: they start anew at the next gradient."""
         self._require()[1].exchange.reset()
 
-    def state_dict(self) -> dict[str, Any]:
-        """What this rank remembers, by parameter name, between steps; every rank saves its own.
+    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+        """The iteration, and what this rank, or every rank, remembers by parameter name, between steps.
+
+        Args:
+            gather: whether rank 0 gets the memories of all ranks, for a file that all load; the others get
+                their own. All ranks call it together then. By default :attr:`gather_state`; without it every
+                rank saves its own.
 
         Returns:
             Numbers, strings and tensors in dicts, as ``torch.load(weights_only=True)`` reads them.
-        """
-        self._check_calls()
-        return self._require()[1].state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where this rank's saved state ended: bit for bit, with the same model and optimiser state.
 
         Raises:
-            ValueError: for the state of another rank, number of ranks, method or model.
+            ExchangeError: where another rank does not gather, too.
         """
-        if state.get("version") != 1 or "exchange" not in state:
-            raise ValueError("this is not the state_dict() of a CommState, version 1")
-        self._require()[1].load_state_dict(state)
+        self._check_calls()
+        return self._require()[1].state_dict(self.gather_state if gather is None else gather)
+
+    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """Go on where the saved state ended: bit for bit, with the same model and optimiser state.
+
+        Args:
+            state: of this rank, or gathered.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank or
+                number of ranks, the memories of all ranks start anew, the iteration is kept, and a line of
+                the log says so. All ranks call it together then.
+
+        Raises:
+            ValueError: for the state of another rank, number of ranks, method or model; or of something else,
+                such as a dense run: that has nothing to load here, only the model's parameters.
+        """
+        if state.get("version") != 1 or "exchange" not in state or "iteration" not in state:
+            raise ValueError(
+                "this is not the state_dict() of a CommState, version 1; a dense run's checkpoint has none: "
+                "load its model and optimiser, and let the memories start anew"
+            )
+        self._require()[1].load_state_dict(state, on_mismatch)
 
     def close(self) -> None:
         """End the exchange's thread and process group; the hook can make no more steps."""

@@ -45,10 +45,11 @@ def restore_dtypes(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     ``Optimizer.load_state_dict`` converts it to the parameter's dtype, which would round the moments of a
     bfloat16 parameter, and shares the rest with the caller's dict.
     """
+    keys = [key for group in saved["param_groups"] for key in group["params"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, state in saved["state"].items():
-        parameter = parameters[index]
-        for key, value in state.items():
+    for key, parameter in zip(keys, parameters, strict=True):
+        state = saved["state"].get(key, {})
+        for name, value in state.items():
             if isinstance(value, Tensor):
-                device = value.device if key == "step" else parameter.device
-                optimizer.state[parameter][key] = value.detach().to(device, copy=True)
+                device = value.device if name == "step" else parameter.device
+                optimizer.state[parameter][name] = value.detach().to(device, copy=True)

@@ -1,4 +1,4 @@
-"""Collectives on tensors in main memory, with errors that say what was waited for."""
+"""Collectives on tensors in main memory, with errors that name the collective."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -1,4 +1,4 @@
-"""Side streams on a GPU: the exchange works on one, after what made its source; on a CPU there is none."""
+"""Side streams of the exchange on a GPU, ordered after the stream that made its input."""
 
 import threading
 from collections.abc import Callable, Iterator
