@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "session": {*CORE, "compressors", "feedback", "comm"},
     "ddp": {*CORE, "feedback", "comm", "session"},
     "optim": {*CORE, "compressors", "feedback", "comm", "session"},
+    "integrations": {"feedback", "comm", "ddp", "optim"},
     "lab": {*CORE, "messages", "compressors", "feedback", "session", "optim", "theory"},
     "papers": {*CORE, "messages", "compressors", "feedback", "theory", "lab"},
     "demo": {*CORE, "compressors", "feedback", "comm", "optim", "_launch"},

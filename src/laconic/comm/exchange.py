@@ -276,7 +276,12 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        return self._worker.call(lambda: gather_on_first(own, self._collectives))
+
+        def job() -> dict[str, Any]:
+            with self._counter.uncounted():
+                return gather_on_first(own, self._collectives)
+
+        return self._worker.call(job)
 
     def _identity(self) -> dict[str, Any]:
         """What must be alike in an exchange that loads this one's state."""

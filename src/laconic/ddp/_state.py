@@ -92,9 +92,6 @@ class CommState:
         ...     return model
     """
 
-    gather_state = False
-    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
-
     def __init__(
         self,
         feedback: Feedback,
@@ -132,6 +129,8 @@ class CommState:
         self._held: list[HeldBucket] = []
         self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale = False, 1.0
+        self._consolidated: dict[str, Any] | None = None
+        self._logged: Stats | None = None
         if model is not None:
             self.attach(model)
 
@@ -236,6 +235,7 @@ class CommState:
                 "from the last checkpoint"
             )
         session.check_replicas_in_turn()
+        self._consolidated = None
         self._dense = session.begin_step()
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
@@ -257,26 +257,27 @@ class CommState:
         return self._require()[1].stats()
 
     def log_to(self, writer: Writer, step: int) -> None:
-        """Write the statistics as scalars ``laconic/...``.
+        """Write the statistics as scalars ``laconic/...``: totals, and rates since the last call.
 
         Args:
             writer: with TensorBoard's ``add_scalar(tag, value, step)``.
             step: the place on the axis.
         """
-        for name, value in self.stats().scalars().items():
+        stats, since = self.stats(), self._logged
+        self._logged = stats
+        for name, value in stats.scalars(since).items():
             writer.add_scalar(f"laconic/{name}", value, step)
 
     def resync(self) -> None:
         """Forget all memories, on all ranks together, between steps: they start anew at the next gradient."""
         self._require()[1].exchange.reset()
 
-    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
         """The iteration, and what this rank, or every rank, remembers by parameter name, between steps.
 
         Args:
             gather: whether rank 0 gets the memories of all ranks, for a file that all load; the others get
-                their own. All ranks call it together then. By default :attr:`gather_state`; without it every
-                rank saves its own.
+                their own. All ranks call it together then. Without it every rank saves its own.
 
         Returns:
             Numbers, strings and tensors in dicts, as ``torch.load(weights_only=True)`` reads them.
@@ -284,7 +285,19 @@ class CommState:
         Raises:
             ExchangeError: where another rank does not gather, too.
         """
-        return self._require()[1].state_dict(self.gather_state if gather is None else gather)
+        session = self._require()[1]
+        return session.state_dict(gather) if gather or not self._consolidated else self._consolidated
+
+    def consolidate_state_dict(self) -> None:
+        """Gather the memories of all ranks for ``state_dict()`` on rank 0, until the next step or load.
+
+        For tools that call ``state_dict()`` without an argument, or on rank 0 alone; all ranks call this
+        together.
+
+        Raises:
+            ExchangeError: where another rank does not gather, too.
+        """
+        self._consolidated = self.state_dict(gather=True)
 
     def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Go on where the saved state ended: bit for bit, with the same model and optimiser state.
@@ -304,6 +317,7 @@ class CommState:
                 "this is not the state_dict() of a CommState, version 1; a dense run's checkpoint has none: "
                 "load its model and optimiser, and let the memories start anew"
             )
+        self._consolidated = None
         self._require()[1].load_state_dict(state, on_mismatch)
 
     def close(self) -> None:
@@ -313,7 +327,7 @@ class CommState:
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings: a copied or unpickled state has no model, no exchange and no process group."""
-        gone = ("_attached", "_process_group", "_scaler", "_untraced")
+        gone = ("_attached", "_process_group", "_scaler", "_untraced", "_consolidated")
         return self.__dict__ | dict.fromkeys(gone) | {"_copied": True, "_held": [], "_sent": []}
 
     def _require(self) -> tuple[DDPModel, Session]:
