@@ -227,7 +227,7 @@ def test_exempt_is_asked_by_name():
 
 def test_names_lose_what_wrappers_put_before_them():
     model = network()
-    wrapped = [(f"module._orig_mod.{name}", p) for name, p in model.named_parameters()]
+    wrapped = [(f"_orig_mod.{name}", p) for name, p in model.named_parameters()]
     optimizer = CompressedSGD(wrapped, 1.0)
     train(model, optimizer, 1)
     assert "0.weight" in segments_of(optimizer.session.exchange.state_dict())

@@ -8,3 +8,4 @@ from laconic.comm.topologies import Topology as Topology
 from laconic.comm.topologies import Vector as Vector
 from laconic.comm.transport.streams import TensorFuture as TensorFuture
 from laconic.comm.transport.streams import future_of as future_of
+from laconic.comm.transport.streams import wait_for as wait_for

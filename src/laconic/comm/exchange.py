@@ -17,7 +17,7 @@ from laconic.comm._warm import warm_up
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies import BucketContext, Topology, Vector, numel, topology_of
 from laconic.comm.transport.collectives import Collectives
-from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after
+from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after, wait_for
 from laconic.comm.transport.worker import Worker
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
@@ -134,7 +134,7 @@ class Exchange:
         for number, names in enumerate(self._buckets):
             vector = [tensors[name] for name in names]
             future = self.submit(names, vector, last=number == len(self._buckets) - 1)
-        future.wait()
+        wait_for(future)
         return self._last_finite
 
     def submit(
@@ -320,6 +320,8 @@ class Exchange:
 
     def close(self) -> None:
         """Finish what was submitted, end the thread, and give the process group back."""
+        if self._worker.forked:
+            return
         self._worker.close()
         self._collectives.close()
         self._failure = self._failure or ExchangeError("it was closed")

@@ -1,16 +1,18 @@
 """The DDP communication hook and its state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import OnMismatch, Stats, TensorFuture, future_of
+from laconic.comm import OnMismatch, Stats, TensorFuture, future_of, wait_for
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, check_bucket, gradients_in
+from laconic.ddp._watch import HookCalls, UnusedGradients
 from laconic.feedback import Feedback
 from laconic.session import (
     Density,
@@ -76,11 +78,16 @@ class CommState:
         measure_error_every: measure the relative compression error in every so many iterations.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step.
+        optimizer: that trains the model, where a gradient that it never uses shall be noticed.
 
     Raises:
         ValueError: for settings that do not fit together, or that differ between ranks.
-        TypeError: for complex, integer or sparse parameters.
+        TypeError: for complex, integer, sparse or sharded parameters.
         RuntimeError: where DDP uses dynamo's python_reducer.
+
+    Warns:
+        UserWarning: once, where two backward passes come without a step of ``optimizer`` between them; and
+            in :meth:`stats`, :meth:`state_dict` or :meth:`close`, where DDP has never called the hook.
 
     Example:
         >>> import torch, laconic
@@ -110,6 +117,7 @@ class CommState:
         check_replicas_every: int = 0,
         measure_error_every: int = 0,
         adaptive: bool = False,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         """Check the settings; with a model, compare them with the other ranks'."""
         self._topology = topology_of(topology)
@@ -122,6 +130,8 @@ class CommState:
         self._scaler, self._clip = grad_scaler, clip
         self._check_every, self._measure_every = check_replicas_every, measure_error_every
         self._adaptive = adaptive
+        self._unused = None if optimizer is None else UnusedGradients(optimizer)
+        self._calls: HookCalls | None = None
         self._attached: tuple[DDPModel, Session] | None = None
         self._copied = False
         self._untraced: Any = None
@@ -131,6 +141,7 @@ class CommState:
         self._dense, self._scale = False, 1.0
         self._consolidated: dict[str, Any] | None = None
         self._logged: Stats | None = None
+        self._pausing, self._paused = False, False
         if model is not None:
             self.attach(model)
 
@@ -170,6 +181,7 @@ class CommState:
             check_replicas_every=self._check_every,
         )
         self._attached = ddp_model, session
+        self._calls = HookCalls(ddp_model)
         # Dynamo traces what runs inside a compiled training step.
         self._untraced = torch.compiler.disable(self._reduce)  # type: ignore[no-untyped-call]
         return self
@@ -190,7 +202,11 @@ class CommState:
         """
         check_bucket(bucket)
         model, session = self._require()
-        future: TensorFuture = self._untraced(bucket, model, session)
+        try:
+            future: TensorFuture = self._untraced(bucket, model, session)
+        except BaseException as error:
+            model.raise_from_now_on(error)
+            raise
         return future
 
     def _reduce(
@@ -212,7 +228,7 @@ class CommState:
         if last:
             model.require_all(self._sent)
             self._sent = []
-        if self._clip is None:
+        if self._clip is None or self._paused:
             end = session.exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
             future = end if plain else follow(end, future_of(flat), flat)
         else:
@@ -224,11 +240,27 @@ class CommState:
                     session.exchange, held, clip=self._clip, scale=self._scale, dense=self._dense
                 )
         if last:
-            wait_at_end_of_backward(end)
+            before = session.stats().steps
+            wait_at_end_of_backward(lambda: self._end_step(model, session, end, before))
         return future
+
+    def _end_step(self, model: DDPModel, session: Session, end: TensorFuture, before: int) -> None:
+        try:
+            wait_for(end)
+        except BaseException as error:
+            model.raise_from_now_on(error)
+            raise
+        committed = session.stats().steps - before
+        if self._paused:
+            session.leave_out(committed)
+        elif self._unused is not None:
+            self._unused.backward_ends(committed > 0)
 
     def _begin_step(self, model: DDPModel, session: Session) -> None:
         model.refuse_join()
+        model.parameters.refuse_unfrozen()
+        if self._calls is not None:
+            self._calls.called = True
         if self._sent:
             raise RuntimeError(
                 "the last backward pass ended in the middle of a step, so the ranks are out of step: restart "
@@ -236,8 +268,33 @@ class CommState:
             )
         session.check_replicas_in_turn()
         self._consolidated = None
-        self._dense = session.begin_step()
+        self._paused = self._pausing
+        if not self._paused and self._unused is not None:
+            self._unused.backward_begins()
+        self._dense = self._paused or session.begin_step()
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Context manager for backward passes whose gradients of this model are not used; alike on all ranks.
+
+        Gradients are averaged whole, unclipped and past all memories, and the pass counts as no iteration. A
+        generator's loss, for example, runs backward through the discriminator, whose gradient is then thrown
+        away: error feedback would take it in. Unlike ``no_sync()`` it leaves no sum behind in ``.grad`` that
+        differs by rank.
+
+        Example:
+            >>> import laconic
+            >>> def train_generator(discriminator, state, optimizer, fake):
+            ...     with state.paused():
+            ...         (-discriminator(fake).mean()).backward()
+            ...     optimizer.step()
+        """
+        before, self._pausing = self._pausing, True
+        try:
+            yield
+        finally:
+            self._pausing = before
 
     @property
     def iteration(self) -> int:
@@ -254,6 +311,7 @@ class CommState:
 
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far, and how much of it backward hid."""
+        self._check_calls()
         return self._require()[1].stats()
 
     def log_to(self, writer: Writer, step: int) -> None:
@@ -285,6 +343,7 @@ class CommState:
         Raises:
             ExchangeError: where another rank does not gather, too.
         """
+        self._check_calls()
         session = self._require()[1]
         return session.state_dict(gather) if gather or not self._consolidated else self._consolidated
 
@@ -324,10 +383,18 @@ class CommState:
         """End the exchange's thread and process group; the hook can make no more steps."""
         if self._attached is not None:
             self._attached[1].close()
+        self._check_calls()
+        for watch in (self._calls, self._unused):
+            if watch is not None:
+                watch.close()
+
+    def _check_calls(self) -> None:
+        if self._calls is not None:
+            self._calls.check()
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings: a copied or unpickled state has no model, no exchange and no process group."""
-        gone = ("_attached", "_process_group", "_scaler", "_untraced", "_consolidated")
+        gone = ("_attached", "_process_group", "_scaler", "_untraced", "_calls", "_unused", "_consolidated")
         return self.__dict__ | dict.fromkeys(gone) | {"_copied": True, "_held": [], "_sent": []}
 
     def _require(self) -> tuple[DDPModel, Session]:

@@ -14,7 +14,8 @@ from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, adamw_advance, adamw_update
 from laconic.kernels.reference.optimizer import normalized
 from laconic.kernels.tables import Vectors
-from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._arithmetic import State
+from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_positive, check_setting, vectors_and_small

@@ -8,14 +8,26 @@ from torch.optim import Optimizer
 
 from laconic.session import plain_name
 
+WITHOUT_DDP = (
+    "the model is inside DistributedDataParallel, which would average whole gradients before laconic "
+    "compresses the updates. Give the optimiser the model itself, not put into DDP (it exchanges the updates "
+    "and starts all ranks from rank 0's parameters), or keep DDP with laconic.ddp.hook and another optimiser"
+)
+
 
 def named_parameters(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter's own name where the optimiser was given names, else its number."""
+    """Each parameter's own name where the optimiser was given names, else its number.
+
+    Raises:
+        ValueError: for the names of a model inside DDP.
+    """
     index = 0
     for group in groups:
-        own = group.get("param_names")
+        own = [plain_name(name) for name in group.get("param_names") or ()]
+        if own and all(name.startswith("module.") for name in own):
+            raise ValueError(f"all names of parameters begin with 'module.': {WITHOUT_DDP}")
         for place, parameter in enumerate(group["params"]):
-            yield str(index) if own is None else plain_name(own[place].removeprefix("module.")), parameter
+            yield own[place] if own else str(index), parameter
             index += 1
 
 

@@ -13,7 +13,8 @@ from laconic.feedback import EF14, Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, momentum_update, scale_segments
 from laconic.kernels.tables import Vectors
-from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._arithmetic import State
+from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_setting, vectors_and_small

@@ -95,6 +95,10 @@ class Session:
             self.exchange.switch(method)
         return method is None
 
+    def leave_out(self, steps: int) -> None:
+        """Do not count the last steps among the iterations."""
+        self._base -= steps
+
     def broadcast_parameters(self) -> None:
         """Replace every rank's parameters by those of rank 0."""
         if self.exchange.size == 1:
