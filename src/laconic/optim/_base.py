@@ -80,9 +80,6 @@ class CompressedOptimizer(UpdateArithmetic):
     _step_supports_amp_scaling = True
     """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
 
-    gather_state = False
-    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
-
     def __init__(
         self,
         params: Parameters,
@@ -104,6 +101,7 @@ class CompressedOptimizer(UpdateArithmetic):
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
         self._feedback, self._warned, self._compared = feedback, False, False
+        self._consolidated: dict[str, Any] | None = None
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -225,6 +223,7 @@ class CompressedOptimizer(UpdateArithmetic):
     @torch.no_grad()
     def _step(self, closure: Callable[[], float] | None) -> float | None:
         session = self.session
+        self._consolidated = None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -275,7 +274,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """What this rank has sent, received and spent so far."""
         return self.session.stats()
 
-    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
         """Settings, and of each parameter the moments and memories of this rank, or of all.
 
         What differs by rank lies under a key by rank, so that it survives tools that keep one of several
@@ -283,7 +282,7 @@ class CompressedOptimizer(UpdateArithmetic):
 
         Args:
             gather: whether rank 0 gets the state of all ranks, for a file that all load; the others get their
-                own. All ranks call it together then. By default :attr:`gather_state`.
+                own. All ranks call it together then.
 
         Raises:
             laconic.ExchangeError: where another rank does not gather, too.
@@ -291,9 +290,21 @@ class CompressedOptimizer(UpdateArithmetic):
         exchange, numbers = self.session.exchange, self._names()
         names = {number: name for number, name in enumerate(numbers) if name is not None}
         own = with_memories(super().state_dict(), names, exchange.state_dict(), exchange.rank)
-        if not (self.gather_state if gather is None else gather):
-            return own
-        return merged(own, exchange.gather_states(own["state"]))
+        if gather:
+            return merged(own, exchange.gather_states(own["state"]))
+        return own if self._consolidated is None else merged(own, self._consolidated)
+
+    def consolidate_state_dict(self) -> None:
+        """Gather the state of all ranks for ``state_dict()`` on rank 0, until the next step or load.
+
+        For tools that call ``state_dict()`` on rank 0 alone; all ranks call this together. Lightning does so
+        by itself, as for :class:`torch.distributed.optim.ZeroRedundancyOptimizer`.
+
+        Raises:
+            laconic.ExchangeError: where another rank does not gather, too.
+        """
+        self._consolidated = None
+        self._consolidated = self.session.exchange.gather_states(self.state_dict()["state"])
 
     def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
@@ -312,6 +323,7 @@ class CompressedOptimizer(UpdateArithmetic):
             ValueError: for the state of another rank, method, model or optimiser.
         """
         exchange = self.session.exchange
+        self._consolidated = None
         saved = saved_state(state_dict, self._names(), exchange.rank)
         plain = saved.plain
         if saved.exchange is None:
