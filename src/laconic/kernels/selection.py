@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from laconic.kernels._cuts import Cuts
 from laconic.kernels._dispatch import dispatch
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.cpu.threads import get_threads
 from laconic.kernels.reference.selection import (
     select_segments_reference,
@@ -48,7 +48,7 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
 
     def compiled(cpu: Any) -> Tensor:
         rows = x.detach().reshape(-1)
-        cuts = _cuts_of_rows(rows.numel(), k, d)
+        cuts = _table_of_rows(rows.numel(), k, d)
         found = _compiled(cpu, _flat(rows, cuts), None, None, cuts, 0, "none").positions
         if x.dim() == 1:
             return found
@@ -65,8 +65,8 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _cuts_of_rows(numel: int, k: int, d: int) -> Cuts:
-    return Cuts.of([0], [numel], k, block=d)
+def _table_of_rows(numel: int, k: int, d: int) -> SelectionTable:
+    return SelectionTable.of([0], [numel], k, block=d)
 
 
 class Selected(NamedTuple):
@@ -87,7 +87,7 @@ class Selected(NamedTuple):
 def select_segments(
     x: Vectors | None,
     memory: Vectors | None,
-    cuts: Cuts,
+    cuts: SelectionTable,
     *,
     salt: int = 0,
     move: Move = "none",
@@ -125,7 +125,7 @@ def select_segments(
 
     Example:
         >>> g, h = [torch.tensor([1.0, -3.0, 3.0])], [torch.ones(3)]
-        >>> cuts = Cuts.of([0], [3], 1)
+        >>> cuts = SelectionTable.of([0], [3], 1)
         >>> select_segments(Vectors.of(g), Vectors.of(h), cuts, move="track")
         Selected(positions=tensor([1]), values=tensor([-4.]), before=tensor([1.]))
         >>> h
@@ -143,7 +143,9 @@ def select_segments(
     )
 
 
-def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 0) -> tuple[Tensor, Tensor]:
+def top_k_segments(
+    x: Tensor, memory: Tensor | None, cuts: SelectionTable, *, salt: int = 0
+) -> tuple[Tensor, Tensor]:
     """Top-k of x - memory, or of x, in each segment of a flat vector; neither is changed.
 
     As :func:`select_segments`, of vectors on any device, whose segments begin at ``cuts.starts``.
@@ -163,7 +165,7 @@ def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 
 
     Example:
         >>> x = torch.tensor([1.0, -3.0, 3.0, 2.0, 0.5])
-        >>> top_k_segments(x, torch.ones(5), Cuts.of([0, 3], [3, 2], [2, 1]))
+        >>> top_k_segments(x, torch.ones(5), SelectionTable.of([0, 3], [3, 2], [2, 1]))
         (tensor([1, 2, 0]), tensor([-4.,  2.,  1.]))
     """
     _check(x, memory, cuts)
@@ -181,7 +183,7 @@ def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 
     return positions, values
 
 
-def _check(x: Tensor, memory: Tensor | None, cuts: Cuts) -> None:
+def _check(x: Tensor, memory: Tensor | None, cuts: SelectionTable) -> None:
     if x.dim() != 1 or x.dtype not in _DTYPES or not x.is_contiguous():
         raise ValueError(
             f"x must be a contiguous vector of {', '.join(map(str, _DTYPES))}, got {tuple(x.shape)} {x.dtype}"
@@ -205,11 +207,11 @@ _OPERANDS = {
     "track": ((True, True, False),),
     "drain": ((False, True, False), (True, True, True)),
 }
-"""Which of x, memory and out each way of moving takes."""
+"""Operands (x, memory, out) that each kind of memory update accepts, as present or not."""
 
 
 def _check_operands(
-    x: Vectors | None, memory: Vectors | None, out: Vectors | None, cuts: Cuts, move: str
+    x: Vectors | None, memory: Vectors | None, out: Vectors | None, cuts: SelectionTable, move: str
 ) -> None:
     given = tuple(each is not None for each in (x, memory, out))
     if given not in _OPERANDS.get(move, ()):
@@ -226,7 +228,7 @@ def _check_operands(
             raise ValueError(f"{name} must be {' or '.join(map(str, dtypes))}, got {vectors.dtype}")
         if vectors.starts.shape != cuts.lengths.shape:
             raise ValueError(
-                f"{name} has {vectors.starts.size} segments, but the cuts have {cuts.lengths.size}"
+                f"{name} has {vectors.starts.size} segments, but the selection table has {cuts.lengths.size}"
             )
         ends = vectors.starts + cuts.lengths
         if ends.size and (vectors.starts.min() < 0 or ends.max() > vectors.array.size):
@@ -253,7 +255,7 @@ def _located(vectors: Vectors | None) -> _Located | None:
     return _Located(address + vectors.starts * vectors.array.itemsize, vectors.dtype, vectors)
 
 
-def _flat(vector: Tensor, cuts: Cuts) -> _Located:
+def _flat(vector: Tensor, cuts: SelectionTable) -> _Located:
     return _Located(vector.data_ptr() + cuts.starts * vector.itemsize, vector.dtype, vector)
 
 
@@ -267,7 +269,7 @@ def _compiled(
     x: _Located | None,
     memory: _Located | None,
     out: _Located | None,
-    cuts: Cuts,
+    cuts: SelectionTable,
     salt: int,
     move: Move,
 ) -> Selected:

@@ -67,6 +67,7 @@ class TrainingSimulation:
             raise ValueError(f"nodes must be at least 1, got {nodes}")
         self.optimizer = optimizer
         self.skipped = 0
+        self._committed = 0
         self._clip = clip
         if isinstance(optimizer, CompressedOptimizer):
             if feedback is not None or clip is not None:
@@ -76,6 +77,7 @@ class TrainingSimulation:
                 raise ValueError(f"only the all-gather topology is simulated, got {session.topology.name!r}")
             self._parameters, layout = session.parameters, session.layout
             feedback, seed = session.exchange.feedback, session.seed
+            optimizer.set_nodes(nodes)
         else:
             if clip is not None:
                 check_positive("clip", clip)
@@ -108,7 +110,9 @@ class TrainingSimulation:
             gradients.append({p: p.grad for p in self._parameters.name_of})
         with torch.no_grad():
             step = self._compressed if isinstance(self.optimizer, CompressedOptimizer) else self._plain
-            self.skipped += not step(gradients)
+            stands = step(gradients)
+        self.skipped += not stands
+        self._committed += stands
         self._set(None)
         return sum(losses) / len(losses)
 
@@ -120,7 +124,10 @@ class TrainingSimulation:
             self._be(node, own)
             factors.append(optimizer.gradient_factors())
             updates.append(optimizer.updates(factors[node]))
-        estimates = self._nodes.mean(updates)
+        method = optimizer.session.schedule.at(self._committed)
+        if method is not None:
+            self._nodes.switch(method)
+        estimates = self._nodes.mean(updates, dense=method is None)
         if estimates is not None:
             for node, own in enumerate(gradients):
                 self._be(node, own)
@@ -175,6 +182,7 @@ class TrainingSimulation:
             "states": states if compressed else [],
             "nodes": self._nodes.state_dict(),
             "skipped": self.skipped,
+            "committed": self._committed,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -190,6 +198,7 @@ class TrainingSimulation:
             self._states = [_copied({of[n]: s for n, s in own.items()}) for own in state["states"]]
             self._be(0, None)
         self.skipped = state["skipped"]
+        self._committed = state["committed"]
 
 
 def _copied(state: Mapping[Any, Any]) -> dict[Any, Any]:

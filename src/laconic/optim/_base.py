@@ -1,6 +1,7 @@
 """The base class of compressed optimisers: exchange, steps, clipping and checkpoints."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, overload
 
@@ -8,15 +9,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Stats, Topology
+from laconic.comm import OnMismatch, Stats, Topology
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import warm_up_optimizer
 from laconic.optim._arithmetic import UpdateArithmetic
 from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
+from laconic.optim._checkpoint import adopted, merged, saved_state, with_memories
 from laconic.optim._gradients import gradient_factors, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
 from laconic.session import (
+    Density,
     Exempt,
     Session,
     TrainedParameters,
@@ -49,7 +52,7 @@ class CompressedOptimizer(UpdateArithmetic):
         feedback: what the updates go through. Where it estimates a "step" the learning rate is inside.
         exempt, exact, process_group, topology, seed, timeout_s, overlap, adaptive: as for
             :class:`CompressedAdamW`.
-        bucket_cap_mb, check_replicas_every: likewise.
+        bucket_cap_mb, check_replicas_every, density, dense_lr: likewise.
 
     Raises:
         TypeError: for complex, integer or sparse parameters.
@@ -76,6 +79,9 @@ class CompressedOptimizer(UpdateArithmetic):
     _step_supports_amp_scaling = True
     """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
 
+    gather_state = False
+    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
+
     def __init__(
         self,
         params: Parameters,
@@ -92,6 +98,8 @@ class CompressedOptimizer(UpdateArithmetic):
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
         check_replicas_every: int = 0,
+        density: Mapping[int, Density] | None = None,
+        dense_lr: bool = False,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
@@ -106,14 +114,14 @@ class CompressedOptimizer(UpdateArithmetic):
         parameters = TrainedParameters(named_parameters(groups))
         session = Session(
             parameters,
-            make_schedule(feedback, 0, None),
+            make_schedule(feedback, 0, density),
             exempt=exempt,
             exact=exact,
             process_group=process_group,
             topology=topology,
             clips=any(group["clip"] is not None for group in groups),
             dtypes={name: accumulation_dtype(dtype) for name, dtype in parameters.dtypes.items()},
-            settings=f"bucket_cap_mb {bucket_cap_mb}, {settings_in_words(groups)}",
+            settings=f"bucket_cap_mb {bucket_cap_mb}, dense_lr {dense_lr}, {settings_in_words(groups)}",
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -122,6 +130,8 @@ class CompressedOptimizer(UpdateArithmetic):
         warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session.broadcast_parameters()
         self._inside = feedback.estimates == "step"
+        self._dense_lr = dense_lr
+        self.set_nodes(session.exchange.size)
         # Groups by number, because load_state_dict makes them anew.
         self._group_of = {p: number for number, group in enumerate(groups) for p in group["params"]}
         self._buckets = UpdateBuckets(session, max(1, int(bucket_cap_mb * 2**20 / 4)), self._group_of)
@@ -131,8 +141,8 @@ class CompressedOptimizer(UpdateArithmetic):
                 self._buckets, session, lambda bucket: self.updates_of(bucket, ones), self._rates
             )
         for parameter in session.parameters.name_of:
-            if state := self.new_state(parameter):
-                self.state[parameter] = state
+            # Also where it is empty: torch.distributed.checkpoint would make a step to fill an empty dict.
+            self.state[parameter] = self.new_state(parameter)
         self._session = session
         # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
         self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
@@ -151,6 +161,10 @@ class CompressedOptimizer(UpdateArithmetic):
             )
         super().add_param_group(param_group)
         self.check_group(self.param_groups[-1])
+
+    def set_nodes(self, nodes: int) -> None:
+        """Take the number of nodes for ``dense_lr``; :func:`laconic.lab.train` simulates several."""
+        self._rate_factor = math.sqrt(nodes) if self._dense_lr else 1.0
 
     def check_replicas(self) -> None:
         """Compare the parameters' bits over ranks; all call it together.
@@ -246,24 +260,59 @@ class CompressedOptimizer(UpdateArithmetic):
         """What this rank has sent, received and spent so far."""
         return self.session.stats()
 
-    def state_dict(self) -> dict[str, Any]:
-        """This rank's settings, state and, under "exchange", memories; every rank saves its own."""
-        return super().state_dict() | {"exchange": self.session.exchange.state_dict()}
+    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+        """Settings, and of each parameter the moments and memories of this rank, or of all.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        What differs by rank lies under a key by rank, so that it survives tools that keep one of several
+        equal keys, or "state" and "param_groups" alone.
+
+        Args:
+            gather: whether rank 0 gets the state of all ranks, for a file that all load; the others get their
+                own. All ranks call it together then. By default :attr:`gather_state`.
+
+        Raises:
+            laconic.ExchangeError: where another rank does not gather, too.
+        """
+        exchange, numbers = self.session.exchange, self._names()
+        names = {number: name for number, name in enumerate(numbers) if name is not None}
+        memories = exchange.state_dict() | {"iteration": self.session.iteration}
+        own = with_memories(super().state_dict(), names, memories, exchange.rank)
+        if not (self.gather_state if gather is None else gather):
+            return own
+        return merged(own, exchange.gather_states(own["state"]))
+
+    def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
+
+        The state of a dense optimiser with the same moments is adopted: settings stay as they are here, the
+        memories are new, and a line of the log says so.
+
+        Args:
+            state_dict: of this rank, or gathered, or of a dense optimiser.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank or
+                number of ranks, the memories of all ranks start anew, moments are kept, those of another rank
+                where there are none of this one's, and a line of the log says so. All ranks call it together
+                then.
 
         Raises:
             ValueError: for the state of another rank, method, model or optimiser.
         """
-        if "exchange" not in state_dict:
-            raise ValueError(
-                "the state has no 'exchange': it was saved by another optimiser, or by a tool that keeps "
-                "only 'state' and 'param_groups'; save this optimiser's own state_dict(), one file a rank"
-            )
-        self.session.exchange.load_state_dict(state_dict["exchange"])
-        super().load_state_dict(state_dict)
-        restore_dtypes(self, state_dict)
+        exchange = self.session.exchange
+        saved = saved_state(state_dict, self._names(), exchange.rank)
+        plain = saved.plain
+        if saved.exchange is None:
+            plain = adopted(plain, super().state_dict(), exchange.rank)
+            exchange.reset()
+        else:
+            exchange.load_state_dict(saved.exchange, on_mismatch)
+            if "iteration" in saved.exchange:
+                self.session.resume_at(int(saved.exchange["iteration"]))
+        super().load_state_dict(plain)
+        restore_dtypes(self, plain)
+
+    def _names(self) -> list[str | None]:
+        names = self.session.parameters.name_of
+        return [names.get(parameter) for group in self.param_groups for parameter in group["params"]]
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""

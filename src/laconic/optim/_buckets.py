@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from laconic.comm import TensorFuture, Vector
+from laconic.comm import TensorFuture, Vector, wait_for
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import Integers, Vectors
 from laconic.optim._gradients import dense
@@ -113,6 +113,7 @@ class UpdateBuckets:
         self._submitted: list[Vector] = []
         self._end: TensorFuture | None = None
         self._skipped = session.stats().skipped
+        self._dense = False
 
     @property
     def next(self) -> ParameterBucket | None:
@@ -133,10 +134,12 @@ class UpdateBuckets:
         """
         bucket = self.next
         assert bucket is not None
+        if not self._submitted:
+            self._dense = self._session.begin_step()
         updates = update(bucket)
         self._submitted.append(updates)
         last = len(self._submitted) == len(self.buckets)
-        self._end = self._session.exchange.submit(bucket.names, updates, last=last)
+        self._end = self._session.exchange.submit(bucket.names, updates, last=last, dense=self._dense)
 
     def finish(self, update: Update) -> list[Vector] | None:
         """Submit what is left, and wait: each bucket's estimates; None where the step is void.
@@ -148,7 +151,7 @@ class UpdateBuckets:
             self.submit_next(update)
         submitted, self._submitted = self._submitted, []
         assert self._end is not None
-        self._end.wait()
+        wait_for(self._end)
         # Whether a step stands is counted, not read off the estimates: sums of finite numbers may overflow.
         before, self._skipped = self._skipped, self._session.stats().skipped
         return None if self._skipped > before else submitted

@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
+from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, momentum_update, scale_segments
 from laconic.kernels.tables import Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import warn_of_momentum
-from laconic.session import Exempt, check_setting, vectors_and_small
+from laconic.session import Density, Exempt, check_setting, vectors_and_small
 
 
 class CompressedSGD(CompressedOptimizer):
@@ -65,6 +67,7 @@ class CompressedSGD(CompressedOptimizer):
         bucket_cap_mb: size of a bucket of updates in MiB, as DDP's; alike on all ranks. While one is
             exchanged the next one's updates are computed.
         check_replicas_every: compare the parameters' checksums over ranks after every so many steps.
+        density: what is used from which step on, as for :class:`CompressedAdamW`.
 
     Raises:
         ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
@@ -109,6 +112,7 @@ class CompressedSGD(CompressedOptimizer):
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
         check_replicas_every: int = 0,
+        density: Mapping[int, Density] | None = None,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "clip": clip}
@@ -126,6 +130,7 @@ class CompressedSGD(CompressedOptimizer):
             adaptive=adaptive,
             bucket_cap_mb=bucket_cap_mb,
             check_replicas_every=check_replicas_every,
+            density=density,
         )
         if any(group["momentum"] > 0 for group in self.param_groups):
             warn_of_momentum("momentum > 0", feedback, self.session.layout, stacklevel=2)
@@ -134,6 +139,13 @@ class CompressedSGD(CompressedOptimizer):
         """Refuse settings out of their range with a ValueError that names the first."""
         super().check_group(group)
         check_setting("momentum", group["momentum"], 0.0, 1.0)
+
+    def new_state(self, parameter: Tensor) -> State:
+        """A momentum of negative zeros, to which a gradient is added without a change, zeros included."""
+        if self.param_groups[self._group_of[parameter]]["momentum"] == 0:
+            return {}
+        dtype = accumulation_dtype(parameter.dtype)
+        return {"momentum_buffer": torch.full_like(parameter, -0.0, dtype=dtype)}
 
     def arithmetic(self) -> Arithmetic:
         """Momentum's, or a product."""
