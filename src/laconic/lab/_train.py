@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.lab._nodes import SimulatedNodes
-from laconic.optim import CompressedOptimizer
+from laconic.optim import CompressedOptimizer, LocalSteps
 from laconic.session import (
     Exempt,
     TrainedParameters,
@@ -65,6 +65,11 @@ class TrainingSimulation:
         """Make the nodes' senders and their receiver."""
         if nodes < 1:
             raise ValueError(f"nodes must be at least 1, got {nodes}")
+        if isinstance(optimizer, LocalSteps):
+            raise ValueError(
+                "LocalSteps has parameters of its own on each node between outer steps, and the simulation "
+                "has them once: train it on real ranks, with torchrun"
+            )
         self.optimizer = optimizer
         self.skipped = 0
         self._committed = 0

@@ -31,7 +31,7 @@ from laconic.session import (
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
-_COPIED = (
+COPIED = (
     "the optimiser is a copy or came from a pickle, which has no exchange with other ranks: make a new one "
     "on every rank and load this one's state_dict()"
 )
@@ -183,7 +183,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """
         session: Session | None = self.__dict__.get("_session")
         if session is None:
-            raise RuntimeError(_COPIED)
+            raise RuntimeError(COPIED)
         return session
 
     @overload
@@ -207,7 +207,7 @@ class CompressedOptimizer(UpdateArithmetic):
             laconic.ExchangeError: where another rank died or hangs.
         """
         if "_untraced_step" not in self.__dict__:
-            raise RuntimeError(_COPIED)
+            raise RuntimeError(COPIED)
         found: float | None = self._untraced_step(closure)
         return found
 
