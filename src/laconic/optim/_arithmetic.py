@@ -30,6 +30,8 @@ class UpdateArithmetic(Optimizer, ABC):
     _group_of: dict[Tensor, int]
     _inside: bool
     """Whether updates are sent times the learning rate."""
+    _rate_factor = 1.0
+    """What learning rates are multiplied by in updates; decay takes them as they are."""
 
     @abstractmethod
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ class UpdateArithmetic(Optimizer, ABC):
 
     def rate_inside(self, group: Mapping[str, Any]) -> float:
         """What a group's updates are multiplied by before they are sent."""
-        return float(group["lr"]) if self._inside else 1.0
+        return self._rate(group) if self._inside else 1.0
 
     @property
     def parameter_buckets(self) -> Sequence[ParameterBucket]:
@@ -130,8 +132,10 @@ class UpdateArithmetic(Optimizer, ABC):
                     apply_(parameter, step * rate, decay)
 
     def _decay_and_rate(self, group: Mapping[str, Any]) -> tuple[float, float]:
-        lr = float(group["lr"])
-        return 1.0 - lr * group["weight_decay"], 1.0 if self._inside else lr
+        return 1.0 - float(group["lr"]) * group["weight_decay"], 1.0 if self._inside else self._rate(group)
+
+    def _rate(self, group: Mapping[str, Any]) -> float:
+        return float(group["lr"]) * self._rate_factor
 
     def _update_of(self, parameter: Tensor, factors: list[float]) -> Tensor:
         number = self._group_of[parameter]

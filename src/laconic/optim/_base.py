@@ -1,6 +1,7 @@
 """The base class of compressed optimisers: exchange, steps, clipping and checkpoints."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, overload
 
@@ -21,6 +22,7 @@ from laconic.optim._gradients import gradient_factors, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import (
+    Density,
     Exempt,
     Session,
     TrainedParameters,
@@ -32,7 +34,7 @@ from laconic.session import (
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
-_COPIED = (
+COPIED = (
     "the optimiser is a copy or came from a pickle, which has no exchange with other ranks: make a new one "
     "on every rank and load this one's state_dict()"
 )
@@ -53,7 +55,7 @@ class CompressedOptimizer(UpdateArithmetic):
         feedback: what the updates go through. Where it estimates a "step" the learning rate is inside.
         exempt, exact, process_group, topology, seed, timeout_s, overlap, adaptive: as for
             :class:`CompressedAdamW`.
-        bucket_cap_mb, check_replicas_every: likewise.
+        bucket_cap_mb, check_replicas_every, density, dense_lr: likewise.
 
     Raises:
         TypeError: for complex, integer or sparse parameters.
@@ -96,6 +98,8 @@ class CompressedOptimizer(UpdateArithmetic):
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
         check_replicas_every: int = 0,
+        density: Mapping[int, Density] | None = None,
+        dense_lr: bool = False,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
@@ -112,14 +116,14 @@ class CompressedOptimizer(UpdateArithmetic):
         parameters = TrainedParameters(named_parameters(groups))
         session = Session(
             parameters,
-            make_schedule(feedback, 0, None),
+            make_schedule(feedback, 0, density),
             exempt=exempt,
             exact=exact,
             process_group=process_group,
             topology=topology,
             clips=any(group["clip"] is not None for group in groups),
             dtypes={name: accumulation_dtype(dtype) for name, dtype in parameters.dtypes.items()},
-            settings={"bucket_cap_mb": bucket_cap_mb, **group_settings(groups)},
+            settings={"bucket_cap_mb": bucket_cap_mb, "dense_lr": dense_lr, **group_settings(groups)},
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -128,6 +132,8 @@ class CompressedOptimizer(UpdateArithmetic):
         warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session.broadcast_parameters()
         self._inside = feedback.estimates == "step"
+        self._dense_lr = dense_lr
+        self.set_nodes(session.exchange.size)
         # Groups by number, because load_state_dict makes them anew.
         self._group_of = {p: number for number, group in enumerate(groups) for p in group["params"]}
         self._buckets = UpdateBuckets(
@@ -174,6 +180,10 @@ class CompressedOptimizer(UpdateArithmetic):
         super().add_param_group(param_group)
         self.check_group(self.param_groups[-1])
 
+    def set_nodes(self, nodes: int) -> None:
+        """Take the number of nodes for ``dense_lr``; :func:`laconic.lab.train` simulates several."""
+        self._rate_factor = math.sqrt(nodes) if self._dense_lr else 1.0
+
     def check_replicas(self) -> None:
         """Compare the parameters' bits over ranks; all call it together.
 
@@ -191,7 +201,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """
         session: Session | None = self.__dict__.get("_session")
         if session is None:
-            raise RuntimeError(_COPIED)
+            raise RuntimeError(COPIED)
         return session
 
     @overload
@@ -216,7 +226,7 @@ class CompressedOptimizer(UpdateArithmetic):
             laconic.ExchangeError: where another rank died or hangs.
         """
         if "_untraced_step" not in self.__dict__:
-            raise RuntimeError(_COPIED)
+            raise RuntimeError(COPIED)
         found: float | None = self._untraced_step(closure)
         return found
 
@@ -289,7 +299,8 @@ class CompressedOptimizer(UpdateArithmetic):
         """
         exchange, numbers = self.session.exchange, self._names()
         names = {number: name for number, name in enumerate(numbers) if name is not None}
-        own = with_memories(super().state_dict(), names, exchange.state_dict(), exchange.rank)
+        memories = exchange.state_dict() | {"iteration": self.session.iteration}
+        own = with_memories(super().state_dict(), names, memories, exchange.rank)
         if gather:
             return merged(own, exchange.gather_states(own["state"]))
         return own if self._consolidated is None else merged(own, self._consolidated)
@@ -331,6 +342,8 @@ class CompressedOptimizer(UpdateArithmetic):
             exchange.reset()
         else:
             exchange.load_state_dict(saved.exchange, on_mismatch)
+            if "iteration" in saved.exchange:
+                self.session.resume_at(int(saved.exchange["iteration"]))
         self.session.compare_replicas_at_next_step()
         super().load_state_dict(plain)
         restore_dtypes(self, plain)

@@ -122,6 +122,7 @@ class UpdateBuckets:
         self._submitted: list[Vector] = []
         self._end: TensorFuture | None = None
         self._skipped = session.stats().skipped
+        self._dense = False
 
     @property
     def next(self) -> ParameterBucket | None:
@@ -143,11 +144,14 @@ class UpdateBuckets:
         bucket = self.next
         assert bucket is not None
         if not self.started:
+            self._dense = self._session.begin_step()
             self._alike = self._session.agree(self._settings())
         updates = update(bucket)
         self._submitted.append(updates)
         last = len(self._submitted) == len(self.buckets)
-        self._end = self._session.exchange.submit(bucket.names, updates, last=last, alike=self._alike)
+        self._end = self._session.exchange.submit(
+            bucket.names, updates, last=last, dense=self._dense, alike=self._alike
+        )
 
     def finish(self, update: Update) -> list[Vector] | None:
         """Submit what is left, and wait: each bucket's estimates; None where the step is void.

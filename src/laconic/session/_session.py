@@ -194,6 +194,10 @@ class Session:
                     f"the ranks have loaded states of different iterations {[int(each) for each in found]}: "
                     "load those of one checkpoint"
                 )
+        self.resume_at(iteration)
+
+    def resume_at(self, iteration: int) -> None:
+        """Count the steps that follow from here."""
         self._base = iteration - self.exchange.stats().steps
         self._checked = iteration
         self.compare_replicas_at_next_step()
