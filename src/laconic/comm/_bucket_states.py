@@ -10,8 +10,8 @@ from laconic.comm.topologies import (
     BucketExchange,
     Dense,
     SegmentStates,
+    Source,
     Topology,
-    Vector,
     numel,
 )
 from laconic.feedback import Feedback
@@ -44,7 +44,7 @@ class BucketStates:
         """The method."""
         return self._whole.feedback
 
-    def dense(self, names: Names, vector: Vector) -> BucketExchange:
+    def dense(self, names: Names, vector: Source) -> BucketExchange:
         """A bucket that is averaged whole, past all memories.
 
         Raises:
@@ -52,7 +52,7 @@ class BucketStates:
         """
         return Dense().make_bucket(self._checked_context(names, vector))
 
-    def get(self, names: Names, vector: Vector) -> BucketExchange:
+    def get(self, names: Names, vector: Source) -> BucketExchange:
         """The bucket of these segments, made of their memories where buckets have changed.
 
         Raises:
@@ -75,7 +75,7 @@ class BucketStates:
         self._held[names] = made
         return made
 
-    def _checked_context(self, names: Names, vector: Vector) -> BucketContext:
+    def _checked_context(self, names: Names, vector: Source) -> BucketContext:
         context = self._context(names, SegmentedVector.of(vector).like)
         if context.layout.d != numel(vector):
             raise ValueError(

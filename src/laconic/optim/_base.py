@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.comm import Stats, Topology, Vector
+from laconic.comm import Source, Stats, Topology, Vector
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, apply_steps, warm_up_optimizer
@@ -133,7 +133,7 @@ class CompressedOptimizer(Optimizer, ABC):
         if overlap:
             ones = [1.0] * len(groups)
             self._overlap = BackwardOverlap(
-                self._buckets, session, lambda bucket: self.updates_of(bucket, ones), self._rates
+                self._buckets, session, lambda bucket: self.source_of(bucket, ones), self._rates
             )
         for parameter in session.parameters.name_of:
             if state := self.new_state(parameter):
@@ -254,7 +254,7 @@ class CompressedOptimizer(Optimizer, ABC):
                 )
             self._overlap.end_step()
         factors = self.gradient_factors()
-        estimates = self._buckets.finish(lambda bucket: self.updates_of(bucket, factors))
+        estimates = self._buckets.finish(lambda bucket: self.source_of(bucket, factors))
         if estimates is not None:
             self.advance_all(factors)
             self.apply_all(estimates)
@@ -291,6 +291,13 @@ class CompressedOptimizer(Optimizer, ABC):
             In the accumulation dtype: flat (d,), or a tensor for each parameter. Overwritten by the estimate.
         """
         return [self._update_of(parameter, factors) for parameter in bucket.parameters]
+
+    def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
+        """As :meth:`updates_of`; or what computes them while the compressor reads them.
+
+        The state after the step may be computed in the same reading; :meth:`advance_bucket` takes it over.
+        """
+        return self.updates_of(bucket, factors)
 
     def advance_all(self, factors: list[float]) -> None:
         """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""
