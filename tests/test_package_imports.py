@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "lab": {*CORE, "messages", "compressors", "feedback", "session", "optim", "theory"},
     "papers": {*CORE, "messages", "compressors", "feedback", "theory", "lab"},
     "demo": {*CORE, "compressors", "feedback", "comm", "optim", "_launch"},
-    "bench": {*CORE, "messages", "compressors", "feedback", "wire", "lab", "demo", "_launch"},
+    "bench": {*CORE, "messages", "compressors", "feedback", "wire", "comm", "lab", "demo", "_launch"},
+    "plan": {"layout", "session", "bench"},
 }
 """What each package imports besides itself and ``laconic``'s public names. ``cli`` imports what it likes."""
 

@@ -13,7 +13,7 @@ from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
 Put = Callable[[Any], None]
-"""Sends one object to the parent."""
+"""Function that sends an object to the parent process."""
 
 
 def launch(work: Callable[[Put], None], processes: int, on_report: Put, timeout_s: float = 120.0) -> None:

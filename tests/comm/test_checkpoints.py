@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from make_checkpoint_v1 import AFTER, BEFORE, METHODS, gradient, layout, walk
+from states import segments_of
 
 import laconic
 from laconic.comm import Exchange
@@ -35,11 +36,11 @@ def test_version_1_is_what_this_version_remembers_after_the_same_rounds(saved):
         walk(exchange, range(BEFORE))
         found, old = exchange.state_dict(), saved[name]["state"]
         exchange.close()
-        assert found["version"] == 2
-        new = {"version": 2, "topology": "all-gather", "segments": None}
-        assert {**found, "segments": None} == {**old, **new}
-        assert found["segments"].keys() == old["segments"].keys()
-        for segment, ends in found["segments"].items():
+        new = {"version": 3, "topology": "all-gather"}
+        kept = {key: old[key] for key in ("method", "layout", "size")}
+        assert {key: value for key, value in found.items() if key != "ranks"} == {**kept, **new}
+        assert segments_of(found).keys() == old["segments"].keys()
+        for segment, ends in segments_of(found).items():
             for end, state in ends.items():
                 other = old["segments"][segment][end]
                 assert state.keys() == other.keys()
@@ -62,7 +63,7 @@ def test_version_1_before_its_first_round_had_no_memories(saved):
 
 def test_another_version_is_refused(saved):
     exchange = Exchange(layout(), METHODS["ef21"])
-    for version in (0, 3, None):
+    for version in (0, 4, None):
         with pytest.raises(ValueError, match="has version"):
             exchange.load_state_dict({**saved["ef21"]["state"], "version": version})
     exchange.close()
@@ -92,9 +93,9 @@ def test_a_fresh_state_has_all_memories_at_full_size(name, dtype):
             assert memory.shape == ((2, d) if key == "memories" else (d,))
             assert not memory.any()
     exchange = Exchange(layout(), method, dtypes=dict.fromkeys("abcd", dtype))
-    fresh = exchange.state_dict()["segments"]
+    fresh = segments_of(exchange.state_dict())
     walk(exchange, range(1)) if dtype == torch.float32 else exchange.reduce_(typed(dtype))
-    later = exchange.state_dict()["segments"]
+    later = segments_of(exchange.state_dict())
     exchange.close()
     assert fresh.keys() == later.keys() == set("abcd")
     for segment in layout().segments:
@@ -131,7 +132,7 @@ def test_some_segments_before_their_first_step():
     """Those that no bucket has sent yet are zeros beside the others' memories."""
     exchange = Exchange(laconic.Layout.of({"a": (3,), "b": (4,)}), laconic.EF14(laconic.TopK(1)))
     exchange.submit(["a"], torch.ones(3), last=True).wait()
-    state = exchange.state_dict()["segments"]
+    state = segments_of(exchange.state_dict())
     exchange.close()
     assert state["a"]["sender"]["residual"].any()
     assert state["b"]["sender"]["residual"].tolist() == [0.0] * 4
@@ -141,9 +142,12 @@ def test_a_state_without_some_memories_is_refused():
     exchange = Exchange(layout(), METHODS["ef21"], seed=9)
     walk(exchange, range(BEFORE))
     state = exchange.state_dict()
-    partly = {**state, "segments": {name: ends for name, ends in state["segments"].items() if name != "b"}}
-    for broken in (partly, {**state, "segments": {}}, {k: v for k, v in state.items() if k != "segments"}):
+    partly = {name: ends for name, ends in segments_of(state).items() if name != "b"}
+    for broken in (partly, {}):
         with pytest.raises(ValueError, match=r"has no memory of .* saved in part"):
+            exchange.load_state_dict({**state, "ranks": {"0": broken}})
+    for broken in ({**state, "ranks": {}}, {k: v for k, v in state.items() if k != "ranks"}):
+        with pytest.raises(ValueError, match="has rank none, this one has 0"):
             exchange.load_state_dict(broken)
     exchange.load_state_dict(state)
     exchange.close()

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from processes import run_ranks
+from states import segments_of
 
 import laconic
 from laconic.comm import Exchange, ExchangeError
@@ -56,7 +57,7 @@ def walk(exchange: Exchange, rank: int, rounds: int, start: int = 0, x=None):
 
 def memories(exchange: Exchange) -> dict[str, torch.Tensor]:
     found = {}
-    for name, ends in exchange.state_dict()["segments"].items():
+    for name, ends in segments_of(exchange.state_dict()).items():
         for end, state in ends.items():
             for key, value in state.items():
                 if value is not None:
@@ -291,7 +292,7 @@ def out_of_step(rank: int):
                 for k, v in other.state_dict().items()
             }
             cut.pop("layout")
-            state["segments"][segment.name] = {
+            segments_of(state)[segment.name] = {
                 "sender": cut,
                 "receiver": {k: v for k, v in zero.items() if k != "layout"},
             }

@@ -3,6 +3,7 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from states import segments_of
 
 import laconic
 from laconic.comm import Exchange
@@ -41,7 +42,7 @@ def gradients(layout, step):
 def bits(state):
     return {
         (segment, end, key): value.tolist() if isinstance(value, torch.Tensor) else value
-        for segment, ends in state["segments"].items()
+        for segment, ends in segments_of(state).items()
         for end, holder in ends.items()
         for key, value in holder.items()
     }

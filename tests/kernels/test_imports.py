@@ -9,7 +9,7 @@ import laconic.kernels
 
 ROOT = Path(laconic.kernels.__file__).parent
 PACKAGE = "laconic.kernels"
-SHARED = {"_code_dtypes", "_compiling", "_cuts", "levels", "position_plan", "received", "tables"}
+SHARED = {"_code_dtypes", "_compiling", "_selection_table", "levels", "position_plan", "received", "tables"}
 """Constants, tables, small types and the lock of compilation: what all forms of a kernel may import."""
 MAY_IMPORT = {"shared": set(), "reference": {"shared"}, "cpu": {"shared"}, "gpu": {"shared", "reference"}}
 """What the modules of each layer import besides their own layer's; dispatching modules import all but gpu."""

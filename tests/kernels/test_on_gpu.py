@@ -9,9 +9,9 @@ import torch
 
 from laconic import kernels
 from laconic.kernels import (
-    Cuts,
     Levels,
     Purpose,
+    SelectionTable,
     Stream,
     _dispatch,
     group_codes,
@@ -25,7 +25,7 @@ SEGMENT = np.array([0]), np.array([0, 2]), np.array([2])  # base, bounds, used
 
 CALLS = {
     "top_k_positions": lambda: kernels.top_k_positions(X, 2),
-    "top_k_segments": lambda: kernels.top_k_segments(X.to("meta"), None, Cuts.of([0], [4], 2)),
+    "top_k_segments": lambda: kernels.top_k_segments(X.to("meta"), None, SelectionTable.of([0], [4], 2)),
     "round_to_levels": lambda: kernels.round_to_levels(X, LEVELS),
     "round_to_signs": lambda: kernels.round_to_signs(X),
     "largest_magnitude": lambda: kernels.largest_magnitude(X),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moving import move_top_k_
 
-from laconic.kernels import Cuts, _dispatch, set_threads, top_k_segments
+from laconic.kernels import SelectionTable, _dispatch, set_threads, top_k_segments
 from laconic.kernels.cpu import selection
 from laconic.kernels.selection import select_segments
 from laconic.kernels.tables import Vectors, accumulation_dtype
@@ -54,7 +54,9 @@ def cuts_of(lengths, block):
     rests = [length % each for length, each in zip(lengths, inside, strict=True)]
     starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
     counts = [max(1, each // 20) for each in inside]
-    return Cuts.of(starts, lengths, counts, block=block, last=[max(1, rest // 20) for rest in rests])
+    return SelectionTable.of(
+        starts, lengths, counts, block=block, last=[max(1, rest // 20) for rest in rests]
+    )
 
 
 def bits(tensor):
@@ -205,7 +207,7 @@ def test_nothing_is_read_or_written_beside_a_segment(way, dtype):
 
 
 def test_bad_operands_are_refused():
-    cuts = Cuts.of([0, 5], [5, 5], 1)
+    cuts = SelectionTable.of([0, 5], [5, 5], 1)
     starts = np.array([0, 5])
     x = Vectors.flat(torch.zeros(10), starts)
     with pytest.raises(ValueError, match="move='track' does not take x;"):
@@ -218,12 +220,12 @@ def test_bad_operands_are_refused():
         select_segments(x, Vectors.flat(torch.zeros(10).double(), starts), cuts)
     with pytest.raises(ValueError, match=r"x must be .* got torch.float16"):
         select_segments(Vectors.flat(torch.zeros(10).half(), starts), x, cuts)
-    with pytest.raises(ValueError, match="x has 1 segments, but the cuts have 2"):
+    with pytest.raises(ValueError, match="x has 1 segments, but the selection table has 2"):
         select_segments(Vectors.flat(torch.zeros(10), starts[:1]), None, cuts)
     with pytest.raises(ValueError, match=r"segments of x lie in \[0, 11\), outside \[0, 10\)"):
         select_segments(Vectors.flat(torch.zeros(10), np.array([0, 6])), None, cuts)
     with pytest.raises(ValueError, match="out must be another vector than the memory"):
         select_segments(x, x, cuts, move="drain", out=x)
-    empty = Cuts.of([], [], [])
+    empty = SelectionTable.of([], [], [])
     nothing = Vectors.flat(torch.zeros(0), np.empty(0, np.int64))
     assert select_segments(nothing, nothing, empty, move="track").before.shape == (0,)

@@ -13,13 +13,13 @@ from laconic.kernels import _dispatch, keeps_compiled
 SAME = """
 import warnings
 import torch
-from laconic.kernels import Cuts, scatter_add_, select_segments, top_k_positions, top_k_segments
+from laconic.kernels import SelectionTable, scatter_add_, select_segments, top_k_positions, top_k_segments
 from laconic.kernels.reference.selection import top_k_segments_reference
 from laconic.kernels.tables import Vectors
 
 def work():
     x, memory = torch.randn(2, 9000, generator=torch.Generator().manual_seed(0))
-    cuts = Cuts.of([0, 5000], [5000, 4000], [50, 40])
+    cuts = SelectionTable.of([0, 5000], [5000, 4000], [50, 40])
     found, expected = top_k_segments(x, memory, cuts), top_k_segments_reference(x, memory, cuts)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     before = memory.clone()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moving import move_top_k_
 
-from laconic.kernels import Cuts, _dispatch, set_threads, top_k_segments
+from laconic.kernels import SelectionTable, _dispatch, set_threads, top_k_segments
 from laconic.kernels.cpu import selection, topk_bounds, topk_shared
 from laconic.kernels.reference.selection import top_k_segments_reference
 from laconic.kernels.tables import accumulation_dtype
@@ -98,14 +98,14 @@ def test_sizes(kind, dtype, threads):
         memories = () if x.itemsize == 2 and x.isnan().any() else memories
         for k in sorted({1, max(1, d // 100), max(1, d // 3), d}):
             for with_memory in (None, *memories):
-                check(x, with_memory, Cuts.of([0], [d], k), salt=k)
+                check(x, with_memory, SelectionTable.of([0], [d], k), salt=k)
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.3])
 def test_two_million(share, threads):
     d = 2_000_000
     x, memory = normal(d).float(), normal(d, 1).float()
-    check(x, memory, Cuts.of([0], [d], int(d * share)))
+    check(x, memory, SelectionTable.of([0], [d], int(d * share)))
 
 
 @st.composite
@@ -123,7 +123,7 @@ def tables(draw):
         counts.append(draw(st.integers(1, inside)))
         lasts.append(draw(st.integers(1, rest)) if rest else 0)
         at += length + draw(st.integers(0, 3))
-    return Cuts.of(starts, lengths, counts, block=blocks, last=lasts), at
+    return SelectionTable.of(starts, lengths, counts, block=blocks, last=lasts), at
 
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.5, math.inf, -math.inf, math.nan, 2.0**-149, 2.0**-24, 65504.0]
@@ -148,7 +148,7 @@ def test_many_segments_of_all_lengths(threads):
     starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
     d = sum(lengths)
     for x in (normal(d).float(), KINDS["few values"](d).float()):
-        positions, _ = check(x, normal(d, 1).float(), Cuts.of(starts, lengths, counts))
+        positions, _ = check(x, normal(d, 1).float(), SelectionTable.of(starts, lengths, counts))
         assert positions.shape == (sum(counts),)
 
 
@@ -158,7 +158,7 @@ def test_blocks(block, threads):
     lengths, starts = [long, 1, 3000, 20 * block], [0, long, long + 1, long + 3001]
     inside = [min(block, length) for length in lengths]
     rests = [length % b for length, b in zip(lengths, inside, strict=True)]
-    cuts = Cuts.of(
+    cuts = SelectionTable.of(
         starts,
         lengths,
         [max(1, b // 50) for b in inside],
@@ -171,7 +171,7 @@ def test_blocks(block, threads):
 
 def test_all_kept_values_are_finite_exactly_where_all_numbers_are():
     memory = torch.zeros(5000)
-    cuts = Cuts.of([0, 4000], [4000, 1000], 1, block=[0, 300], last=[0, 1])
+    cuts = SelectionTable.of([0, 4000], [4000, 1000], 1, block=[0, 300], last=[0, 1])
     for place in (0, 63, 3999, 4000, 4299, 4999):
         for bad in (math.nan, math.inf, -math.inf):
             x = normal(5000).float()
@@ -192,7 +192,7 @@ def test_a_sample_that_misleads_changes_nothing(bound, threads, monkeypatch):
 
     monkeypatch.setattr(topk_shared, "sample", misled)
     d = 200_000
-    check(normal(d).float(), normal(d, 1).float(), Cuts.of([0], [d], 500))
+    check(normal(d).float(), normal(d, 1).float(), SelectionTable.of([0], [d], 500))
     assert threads == 1 or asked
 
 
@@ -205,14 +205,14 @@ def test_large_numbers_exactly_where_the_sample_looks(threads):
         places = torch.from_numpy(topk_bounds.sampled_places(d, k, salt + attempt))
         assert places.unique().numel() == places.numel()
         x[places] = 100.0
-        check(x, zero, Cuts.of([0], [d], min(k, d)), salt=salt)
-        check(x, zero, Cuts.of([0], [d], places.numel() + 1000), salt=salt)
+        check(x, zero, SelectionTable.of([0], [d], min(k, d)), salt=salt)
+        check(x, zero, SelectionTable.of([0], [d], places.numel() + 1000), salt=salt)
 
 
 def test_the_salt_changes_nothing(threads):
     d = 100_000
     x, memory = normal(d).float(), normal(d, 1).float()
-    cuts = Cuts.of([0, 60_000], [60_000, 40_000], [600, 3000])
+    cuts = SelectionTable.of([0, 60_000], [60_000, 40_000], [600, 3000])
     expected = top_k_segments(x, memory, cuts)
     for salt in (1, 2, 10**12, -1):
         same(top_k_segments(x, memory, cuts, salt=salt), expected)
@@ -225,7 +225,7 @@ def test_what_the_last_round_left_changes_nothing(dtype, threads):
     starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
     blocks = [0, 64, 0, 100, 1000, 0] * 3
     counts = [min(count, block) if block else count for count, block in zip(counts, blocks, strict=True)]
-    cuts = Cuts.of(starts, lengths, counts, block=blocks, last=[0, 1, 0, 0, 0, 0] * 3)
+    cuts = SelectionTable.of(starts, lengths, counts, block=blocks, last=[0, 1, 0, 0, 0, 0] * 3)
     d = sum(lengths)
     own = torch.tensor([1.0, 3.0, 0.01, 1.0, 1e4, 0.0] * 3).repeat_interleave(torch.tensor(lengths))
     for round_, scale in enumerate((1.0, 1.0, 1.3, own, 0.0, own, torch.nan, 1e-3)):
@@ -245,7 +245,7 @@ def test_short_vectors_whose_bounds_mislead(kinds, data):
     block = data.draw(st.sampled_from([40, 64, 65, 300, 1024, 3000, 8192]))
     k = data.draw(st.sampled_from([1, 3, 20, 39]))
     d = data.draw(st.sampled_from([block, 3 * block, 3 * block + 39]))
-    cuts = Cuts.of([0], [d], min(k, block), block=block, last=min(k, d % block))
+    cuts = SelectionTable.of([0], [d], min(k, block), block=block, last=min(k, d % block))
     memory = (normal(d, 2) / 3).to(accumulation_dtype(dtype))
     for round_, kind in enumerate(kinds):
         x = KINDS[kind](d).to(dtype)
@@ -257,7 +257,7 @@ def test_short_vectors_whose_bounds_mislead(kinds, data):
 def test_later_rounds_allocate_for_what_is_kept_alone(threads):
     d, k = 2_000_000, 1000
     x, memory = normal(d).float(), normal(d, 1).float()
-    cuts = Cuts.of([0, d // 2], [d // 2, d // 2], [k - 100, 100])
+    cuts = SelectionTable.of([0, d // 2], [d // 2, d // 2], [k - 100, 100])
     for _ in range(5):  # until every thread has lists of its own
         move_top_k_(memory, cuts, x)
     tracemalloc.start()
@@ -278,7 +278,7 @@ def test_lists_for_very_many_candidates_are_given_back(monkeypatch):
     x = normal(50_000).float()
 
     def held(k):
-        check(x, None, Cuts.of([0], [50_000], k))
+        check(x, None, SelectionTable.of([0], [50_000], k))
         return sum(each[1].size for each in selection._kept.__dict__["held"].values())
 
     with ThreadPoolExecutor(1) as own:
@@ -289,21 +289,21 @@ def test_lists_for_very_many_candidates_are_given_back(monkeypatch):
 def test_bad_arguments_are_refused():
     x = torch.zeros(10)
     with pytest.raises(ValueError, match="segments end at 11"):
-        top_k_segments(x, None, Cuts.of([1], [10], 1))
+        top_k_segments(x, None, SelectionTable.of([1], [10], 1))
     with pytest.raises(ValueError, match=r"10 torch.float32 numbers"):
-        top_k_segments(x, x.double(), Cuts.of([0], [10], 1))
+        top_k_segments(x, x.double(), SelectionTable.of([0], [10], 1))
     with pytest.raises(ValueError, match="contiguous vector"):
-        top_k_segments(torch.zeros(20)[::2], None, Cuts.of([0], [10], 1))
+        top_k_segments(torch.zeros(20)[::2], None, SelectionTable.of([0], [10], 1))
     for keep in (0, 11, -1):
         with pytest.raises(ValueError, match=f"segment 1 keeps {keep}"):
-            Cuts.of([0, 0], [10, 10], [1, keep])
+            SelectionTable.of([0, 0], [10, 10], [1, keep])
     with pytest.raises(ValueError, match="segment 0 has length 0"):
-        Cuts.of([0], [0], [1])
+        SelectionTable.of([0], [0], [1])
     with pytest.raises(ValueError, match="segment 0 starts at -1"):
-        Cuts.of([-1], [3], [1])
+        SelectionTable.of([-1], [3], [1])
     with pytest.raises(ValueError, match="segment 0 keeps of its last block 0"):
-        Cuts.of([0], [10], 1, block=4)
+        SelectionTable.of([0], [10], 1, block=4)
     with pytest.raises(ValueError, match="counts must be integers"):
-        Cuts.of([0], [10], [0.5])
+        SelectionTable.of([0], [10], [0.5])
     with pytest.raises(ValueError, match="lengths must have one entry"):
-        Cuts.of([0], [10, 3], 1)
+        SelectionTable.of([0], [10, 3], 1)

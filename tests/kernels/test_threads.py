@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from laconic.kernels import Cuts, get_threads, set_threads, top_k_segments
+from laconic.kernels import SelectionTable, get_threads, set_threads, top_k_segments
 from laconic.kernels.cpu import selection
 from laconic.kernels.cpu.threads import in_threads
 from laconic.kernels.reference.selection import top_k_segments_reference
@@ -81,7 +81,7 @@ def test_the_first_error_reaches_the_caller_after_all_have_stopped():
 def problem(seed):
     generator = torch.Generator().manual_seed(seed)
     x, memory = torch.randn(2, 30_000, generator=generator)
-    return x, memory, Cuts.of([0, 20_000], [20_000, 10_000], [200, 100])
+    return x, memory, SelectionTable.of([0, 20_000], [20_000, 10_000], [200, 100])
 
 
 def test_callers_in_several_threads(monkeypatch):
@@ -107,7 +107,7 @@ IN_A_PROCESS = """
 import os, signal, sys, threading
 import torch
 import laconic
-from laconic.kernels import Cuts, set_threads, top_k_segments
+from laconic.kernels import SelectionTable, set_threads, top_k_segments
 from laconic.kernels.reference.selection import top_k_segments_reference
 from laconic.kernels.cpu import selection
 
@@ -116,7 +116,7 @@ torch.set_num_threads(1)
 selection._WORTH, selection._CUT = 1 << 8, 1 << 10
 set_threads(2)
 x, memory = torch.randn(2, 30_000)
-cuts = Cuts.of([0], [30_000], 300)
+cuts = SelectionTable.of([0], [30_000], 300)
 
 def right():
     found, expected = top_k_segments(x, memory, cuts), top_k_segments_reference(x, memory, cuts)

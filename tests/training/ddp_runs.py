@@ -4,6 +4,7 @@ import copy
 import dataclasses
 
 import torch
+from states import segments_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -53,7 +54,7 @@ def same(a, b):
 
 
 def memories(state):
-    return copy.deepcopy(state.state_dict()["exchange"]["segments"])
+    return copy.deepcopy(segments_of(state.state_dict()["exchange"]))
 
 
 def wrapped(model, cap=25.0, **options):

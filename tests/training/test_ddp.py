@@ -3,6 +3,7 @@
 import pytest
 import torch
 from ddp_runs import network
+from states import segments_of
 from torch import nn
 
 import laconic
@@ -133,7 +134,7 @@ def step_of(state, model, parameters_of_buckets, fill):
 
 def test_statistics_and_their_log(monkeypatch):
     # Outside a backward pass nothing can be queued for its end.
-    monkeypatch.setattr("laconic.ddp._state.wait_at_end_of_backward", lambda future: None)
+    monkeypatch.setattr("laconic.ddp._state.wait_at_end_of_backward", lambda wait: None)
     model = nn.Linear(30, 30)
     state = CommState(EF21, model=model, measure_error_every=1)
     for fill in (1.0, 2.0):
@@ -161,7 +162,7 @@ def test_an_estimate_that_float16_cannot_hold_makes_the_step_void():
     before = exchange.state_dict()
     assert exchange.submit(["x"], torch.full((4,), 6e4, dtype=torch.float16), last=True).wait().isnan().all()
     after = exchange.state_dict()
-    residuals = [s["segments"]["x"]["sender"]["residual"] for s in (before, after)]
+    residuals = [segments_of(s)["x"]["sender"]["residual"] for s in (before, after)]
     assert torch.equal(*residuals)
     assert exchange.stats().skipped == 1
     exchange.close()

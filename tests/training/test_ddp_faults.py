@@ -195,7 +195,7 @@ def _refused(rank):
     frozen[0].weight.requires_grad_(False)
     state = laconic.ddp.CommState(feedback, model=frozen)
     frozen[0].weight.requires_grad_(True)
-    fails("was frozen, or not yet part", RuntimeError, backward, hooked(wrapped(frozen), state))
+    fails("was frozen when the ranks agreed", RuntimeError, backward, hooked(wrapped(frozen), state))
     frozen = network()
     state = laconic.ddp.CommState(feedback, model=frozen)
     frozen[0].weight.requires_grad_(False)

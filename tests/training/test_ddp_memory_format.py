@@ -6,6 +6,7 @@ import pytest
 import torch
 from ddp_runs import memories, same, start, weights
 from processes import run_ranks
+from states import segments_of
 from torch import nn
 
 import laconic
@@ -103,7 +104,7 @@ def test_memory_formats_do_not_matter_and_checkpoints_move_between_them(tmp_path
 def test_a_fresh_state_has_every_memory_in_the_parameters_dtype(dtype):
     model = Given().to(dtype)
     state = CommState(laconic.EF21(laconic.TopK(0.05)), model=model)
-    segments = state.state_dict()["exchange"]["segments"]
+    segments = segments_of(state.state_dict()["exchange"])
     state.close()
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     assert segments.keys() == dict(model.named_parameters()).keys()

@@ -35,5 +35,5 @@ def test_the_example_learns_and_goes_on_from_its_checkpoint(tmp_path):
     one, two = (torch.load(tmp_path / "saved" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert one["step"] == 60
     assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"])
-    moments = [saved["optimizer"]["state"][0]["exp_avg_sq"] for saved in (one, two)]
+    moments = [saved["optimizer"]["state"][0][f"rank{r}"]["exp_avg_sq"] for r, saved in enumerate((one, two))]
     assert not torch.equal(*moments)

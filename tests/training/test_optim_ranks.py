@@ -122,7 +122,6 @@ def _poisoned(rank, make_name, where, scaled):
             unchanged.append(
                 torch.equal(weights(model), before[0]) and same(after["state"], before[1]["state"])
             )
-            unchanged.append(step == 0 or same(after["exchange"], before[1]["exchange"]))
     skipped = optimizer.skipped
     optimizer.close()
     return weights(model), unchanged, skipped, scaler.get_scale() if scaled else None

@@ -20,7 +20,7 @@ METHODS: dict[str, Any] = {
 EXEMPT = 256
 """Numbers of an exempt segment."""
 MOST = 16
-"""Ranks of the largest exchange."""
+"""Largest number of ranks."""
 
 Progress = Callable[[str], None]
 """Called with a note before each piece of work."""

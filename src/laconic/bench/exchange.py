@@ -72,9 +72,11 @@ class Rank:
         self._receiver = feedback.receiver(layout, nodes)
         self.estimate = torch.empty(layout.d)
         self.phases: list[dict[str, float]] = []
+        self.message_bytes = 0
 
     def step(self, gradient: Tensor, peers: Sequence[Tensor] = ()) -> None:
-        """A whole step, whose result is then in ``estimate``; ``phases`` gets the seconds of each phase.
+        """A whole step, whose result is then in ``estimate``; ``phases`` gets the seconds of each phase, and
+        ``message_bytes`` is the length of this rank's message.
 
         Args:
             gradient: (d,) float32.
@@ -86,6 +88,7 @@ class Rank:
         marks.append(time.perf_counter())
         own = laconic.pack(message, expect=expect)
         marks.append(time.perf_counter())
+        self.message_bytes = own.numel()
         frames = (own, *peers) if peers else (own,) * self._nodes
         messages = [laconic.unpack(frame, expect=expect) for frame in frames]
         marks.append(time.perf_counter())

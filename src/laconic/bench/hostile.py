@@ -10,7 +10,7 @@ from torch import Tensor
 from laconic.bench.kernels import even, threads
 from laconic.bench.timing import Clock
 from laconic.compressors import BlockTopK, TopK
-from laconic.kernels import Cuts, _dispatch, select_segments
+from laconic.kernels import SelectionTable, _dispatch, select_segments
 from laconic.kernels.tables import Vectors
 
 _SEGMENTS = 640
@@ -80,31 +80,33 @@ def measure_hostile(name: str, d: int, goal: str, repeats: int) -> HostileRow:
     return HostileRow(name, **ratios, goal=goal, equal=equal)
 
 
-def _segments(total: int, count: int) -> Cuts:
+def _segments(total: int, count: int) -> SelectionTable:
     """Segments of about one length, of which each keeps 1 %."""
     segments = even(total, count).segments
     kept = [TopK(0.01).kept(s.numel) for s in segments]
-    return Cuts.of([s.offset for s in segments], [s.numel for s in segments], kept)
+    return SelectionTable.of([s.offset for s in segments], [s.numel for s in segments], kept)
 
 
-def _blocks(d: int) -> Cuts:
+def _blocks(d: int) -> SelectionTable:
     """One segment in blocks of 1024."""
     block = BlockTopK(0.01, 1024)
     length, count = block.cells(d)
-    return Cuts.of([0], [d], count, block=length, last=block.kept_of(d % length) if d % length else 0)
+    return SelectionTable.of(
+        [0], [d], count, block=length, last=block.kept_of(d % length) if d % length else 0
+    )
 
 
-def _select(x: Tensor, cuts: Cuts, salt: int = 0) -> tuple[Tensor, Tensor]:
+def _select(x: Tensor, cuts: SelectionTable, salt: int = 0) -> tuple[Tensor, Tensor]:
     found = select_segments(Vectors.flat(x, cuts.starts), None, cuts, salt=salt)
     return found.positions, found.values
 
 
 def _first_round(x: Tensor) -> None:
-    # Cuts hold what the round before left to guess from, so these are new.
+    # SelectionTable hold what the round before left to guess from, so these are new.
     _select(x, _segments(x.numel(), 1), _SALT)
 
 
-def _is_defined(x: Tensor, cuts: Cuts) -> bool:
+def _is_defined(x: Tensor, cuts: SelectionTable) -> bool:
     found = _select(x, cuts, _SALT)
     with _dispatch.force_reference():
         defined = _select(x, cuts)

@@ -15,6 +15,7 @@ COMMANDS = {
     "reproduce": "Run the papers' experiments and compare them with the papers.",
     "compressors": "Print the constants that each compressor declares.",
     "inspect": "Show what a packed message or a checkpoint holds.",
+    "plan": "Predict the step of each method on these machines, and pick one or none.",
     "warmup": "Compile the hot loops ahead.",
     "demo": "Train a small transformer on four nodes with 1 % of the bytes.",
 }

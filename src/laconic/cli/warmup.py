@@ -24,9 +24,9 @@ from laconic.layout import Layout
 _KERNELS = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16)}
 _CODING = "the wire"
 UNITS = [*_KERNELS, _CODING, *NAMES]
-"""What is compiled, in this order: those that take longest come first."""
+"""Units of compilation, the slowest first."""
 _MOST = 8
-"""Processes, each of which takes some 300 MB."""
+"""Largest number of processes; each takes some 300 MB."""
 
 
 @click.command(name="warmup")

@@ -1,4 +1,4 @@
-"""A step of the exchange: buckets staged one after another, then committed or rolled back together."""
+"""A step of the exchange: buckets staged one by one, then committed or rolled back together."""
 
 import torch
 from torch import Tensor

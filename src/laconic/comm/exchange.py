@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm._bucket_states import BucketStates
-from laconic.comm._checkpoint import checked_segments
+from laconic.comm._checkpoint import VERSION, OnMismatch, gather_on_first, memories_to_load
 from laconic.comm._checks import check_tensors, checked_buckets
 from laconic.comm._stats import Counter, Stats
 from laconic.comm._step import Step
@@ -25,7 +25,7 @@ from laconic.comm.topologies import (
     topology_of,
 )
 from laconic.comm.transport.collectives import Collectives
-from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after
+from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after, wait_for
 from laconic.comm.transport.worker import Worker
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
@@ -142,7 +142,7 @@ class Exchange:
         for number, names in enumerate(self._buckets):
             vector = [tensors[name] for name in names]
             future = self.submit(names, vector, last=number == len(self._buckets) - 1)
-        future.wait()
+        wait_for(future)
         return self._last_finite
 
     def submit(
@@ -253,29 +253,54 @@ class Exchange:
         """What this rank has sent, received and spent so far."""
         return self._counter.stats()
 
-    def state_dict(self) -> dict[str, Any]:
-        """What this rank remembers, by segment name; zeros of what has not been sent yet.
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
+        """What this rank remembers, by segment name, between steps; zeros of what has not been sent yet.
 
-        Call it between steps; every rank saves its own.
+        Args:
+            gather: whether rank 0 gets the memories of all ranks, for a file that all load; the others get
+                their own. All ranks call it together then. Without it every rank saves its own.
+
+        Raises:
+            ExchangeError: where another rank does not gather, too.
         """
-        return {**self._identity(), "segments": self._states.memories()}
+        memories = self._states.memories()
+        ranks = self.gather_states(memories) if gather else {str(self.rank): memories}
+        return {**self._identity(), "ranks": ranks}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what an exchange of the same method, topology, layout, rank and size remembered.
+    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """Take over what this rank of an exchange of the same method, topology, layout and size remembered.
+
+        Args:
+            state: of this rank, or gathered.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, topology,
+                rank or number of ranks, the memories of all ranks start anew, and a line of the log says so.
+                All ranks call it together then.
 
         Raises:
             ValueError: naming what differs.
         """
-        self._states.load(checked_segments(state, self._identity(), self.layout))
+        memories = memories_to_load(state, self._identity(), self.rank, self.layout, on_mismatch, self.gather)
+        self._states.load(memories)
+
+    def gather_states(self, own: object) -> dict[str, Any]:
+        """What every rank holds, by rank, on rank 0; its own on the others. All ranks call it together.
+
+        Args:
+            own: numbers, strings and tensors in dicts and lists.
+
+        Raises:
+            ExchangeError: where another rank died, hangs, or does something else.
+        """
+        self._require_going()
+        return self._worker.call(lambda: gather_on_first(own, self._collectives))
 
     def _identity(self) -> dict[str, Any]:
         """What must be alike in an exchange that loads this one's state."""
         return {
-            "version": 2,
+            "version": VERSION,
             "method": self.feedback.name,
             "topology": self._topology.name,
             "layout": self.layout.digest,
-            "rank": self.rank,
             "size": self.size,
         }
 
@@ -306,6 +331,8 @@ class Exchange:
 
     def close(self) -> None:
         """Finish what was submitted, end the thread, and give the process group back."""
+        if self._worker.forked:
+            return
         self._worker.close()
         self._collectives.close()
         self._failure = self._failure or ExchangeError("it was closed")

@@ -10,8 +10,8 @@ from laconic.compressors._job import Job, Undo, nothing_to_undo
 from laconic.compressors._not_finite import NotFiniteError, require_all_finite, require_finite
 from laconic.formats import GroupFormat, accumulation_dtype
 from laconic.kernels import (
-    Cuts,
     SegmentedInput,
+    SelectionTable,
     add_segments,
     all_finite,
     gather_segments,
@@ -86,7 +86,7 @@ def _starts_and_ends(one: GroupFormat) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.repeat(starts, one.table.kept_array)), one.end_of_column
 
 
-def select_largest(job: Job, cuts: Cuts, *, moves: bool = False) -> Selected | None:
+def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Selected | None:
     """The largest magnitudes of all segments.
 
     Args:
@@ -135,7 +135,7 @@ def select_largest(job: Job, cuts: Cuts, *, moves: bool = False) -> Selected | N
     return Selected(found.positions, found.values, undo=undo)
 
 
-def _select_on_device(job: Job, cuts: Cuts) -> Selected | None:
+def _select_on_device(job: Job, cuts: SelectionTable) -> Selected | None:
     flat, memory = job.target.flat, job.memory
     if flat is None or flat.dim() != 1 or not flat.is_contiguous() or job.update == "drain":
         return None

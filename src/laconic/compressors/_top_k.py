@@ -11,7 +11,7 @@ from laconic.compressors._joint_selection import Selected, select_largest
 from laconic.compressors._selection import Selection, check_k, resolve_k
 from laconic.compressors._sparsifier import Sparsifier
 from laconic.formats import GroupFormat, Kind, SegmentFormat
-from laconic.kernels import Cuts, Stream, top_k_positions
+from laconic.kernels import SelectionTable, Stream, top_k_positions
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TopK(Sparsifier):
     def select_together(self, job: Job, *, moves: bool = False) -> Selected | None:
         """The largest magnitudes of every segment."""
         one = job.format
-        cuts = one.made_once(("cuts", self), lambda: Cuts.of(one.starts, one.numels, one.kept))
+        cuts = one.made_once(("cuts", self), lambda: SelectionTable.of(one.starts, one.numels, one.kept))
         return select_largest(job, cuts, moves=moves)
 
     def projection(self, d: int) -> Constants:
@@ -129,7 +129,7 @@ class BlockTopK(Sparsifier):
 
     def select_together(self, job: Job, *, moves: bool = False) -> Selected | None:
         """The largest magnitudes of each block of every segment."""
-        cuts = job.format.made_once(("cuts", self), lambda: _block_cuts(self, job.format))
+        cuts = job.format.made_once(("cuts", self), lambda: _block_table(self, job.format))
         return select_largest(job, cuts, moves=moves)
 
     def projection(self, d: int) -> Constants:
@@ -149,10 +149,10 @@ class BlockTopK(Sparsifier):
         return SegmentFormat(d, self.kept(d), Kind(dtype, has_positions=True), cells=self.cells(d))
 
 
-def _block_cuts(top: BlockTopK, group: GroupFormat) -> Cuts:
+def _block_table(top: BlockTopK, group: GroupFormat) -> SelectionTable:
     cells = [top.cells(d) for d in group.numels]
     rests = [d % length for d, (length, _) in zip(group.numels, cells, strict=True)]
-    return Cuts.of(
+    return SelectionTable.of(
         group.starts,
         group.numels,
         [count for _, count in cells],

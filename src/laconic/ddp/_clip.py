@@ -1,5 +1,6 @@
 """Gradient clipping in the DDP hook: buckets are held until the global norm is known."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -66,10 +67,6 @@ def follow(inner: TensorFuture, outer: TensorFuture, value: Tensor) -> TensorFut
     return outer
 
 
-def wait_at_end_of_backward(future: TensorFuture) -> None:
-    """Wait for the future there, and raise its error as it is; DDP would make "Unable to cast" of it."""
-
-    def wait() -> None:
-        future.wait()
-
+def wait_at_end_of_backward(wait: Callable[[], None]) -> None:
+    """Wait there, and raise the error as it is; DDP would make "Unable to cast" of it."""
     torch.autograd.Variable._execution_engine.queue_callback(wait)

@@ -1,5 +1,6 @@
 """The model behind DDP: its trained parameters, gradients in DDP's buckets, and what is refused."""
 
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,10 @@ _PYTHON_REDUCER = (
     'torch._dynamo.config.optimize_ddp = "python_reducer" hands hooks (gradient, parameter) pairs of one '
     'parameter and ignores what they return; set it to True or "ddp_optimizer" before DDP is made'
 )
+_INTERRUPTED = (
+    "a backward pass was interrupted in the middle of a step, so the ranks are out of step: restart from the "
+    "last checkpoint"
+)
 
 
 class DDPModel:
@@ -29,7 +34,7 @@ class DDPModel:
         model: a module, or one wrapped by DDP or ``torch.compile``.
 
     Raises:
-        TypeError: for something else, or complex, sparse or integer parameters.
+        TypeError: for something else, a sharded model, or complex, sparse or integer parameters.
         ValueError: where nothing is trained.
         RuntimeError: where DDP uses dynamo's python_reducer.
     """
@@ -39,11 +44,17 @@ class DDPModel:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         inner, ddp = _unwrapped(model)
+        _refuse_fsdp(inner)
         if getattr(ddp, "_use_python_reducer", False):
             raise RuntimeError(_PYTHON_REDUCER)
         # A weak reference: DDP holds the state, so that the two would keep each other alive.
         self._ddp = None if ddp is None else weakref.ref(ddp)
-        ignored = set(getattr(inner, "_ddp_params_and_buffers_to_ignore", ()))
+        self._failed = False
+        # DDP's own set holds those whose all-reduce it delays, too: it averages these itself.
+        ignored = {
+            *getattr(inner, "_ddp_params_and_buffers_to_ignore", ()),
+            *getattr(ddp, "parameters_to_ignore", ()),
+        }
         self.parameters = TrainedParameters(
             (name, parameter) for name, parameter in inner.named_parameters() if name not in ignored
         )
@@ -51,7 +62,7 @@ class DDPModel:
     @property
     def process_group(self) -> dist.ProcessGroup | None:
         """DDP's, where DDP is known."""
-        ddp = None if self._ddp is None else self._ddp()
+        ddp = self._known_ddp()
         return None if ddp is None else ddp.process_group
 
     def require_all(self, sent: Sequence[str]) -> None:
@@ -64,14 +75,39 @@ class DDPModel:
             first = next(name for name in self.parameters.by_name if name in missing)
             raise RuntimeError(
                 f"DDP did not send the gradient of {first!r} (and of {len(missing) - 1} others): was it "
-                "frozen when DDP was made? Freeze and unfreeze first, then make DDP and CommState"
+                "frozen when DDP was made? Freeze and unfreeze first, then make DDP and CommState. Or does "
+                "DDP leave it out (delay_all_reduce_named_params)? Then give CommState model=ddp_model"
             )
 
     def refuse_join(self) -> None:
         """Refuse to go on inside ``join()``; RuntimeError. Only where DDP is known can this be seen."""
-        ddp = None if self._ddp is None else self._ddp()
+        ddp = self._known_ddp()
         if ddp is not None and ddp._join_config.enable:
             raise RuntimeError(_JOIN)
+
+    @property
+    def synchronises(self) -> bool:
+        """Whether DDP, where it is known, would call the hook in this backward pass."""
+        ddp = self._known_ddp()
+        return ddp is None or bool(ddp.require_backward_grad_sync)
+
+    def raise_from_now_on(self, error: BaseException) -> None:
+        """Let DDP's next forward pass raise the error; DDP would report a state of its own instead."""
+        if not isinstance(error, Exception):  # KeyboardInterrupt must not come from nowhere
+            error = RuntimeError(_INTERRUPTED)
+        ddp = self._known_ddp()
+        if ddp is None or self._failed:
+            return
+        self._failed = True
+
+        def fail(module: nn.Module, _: Any) -> None:
+            if torch.is_grad_enabled() and module.require_backward_grad_sync:
+                raise error
+
+        ddp.register_forward_pre_hook(fail)
+
+    def _known_ddp(self) -> DistributedDataParallel | None:
+        return None if self._ddp is None else self._ddp()
 
 
 def gradients_in(buffer: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -101,6 +137,15 @@ def check_bucket(bucket: Any) -> None:
     if isinstance(bucket, tuple):
         raise TypeError(_PYTHON_REDUCER)
     check_dense(bucket.buffer(), "a gradient")
+
+
+def _refuse_fsdp(model: nn.Module) -> None:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is not None and any(isinstance(m, fsdp.FullyShardedDataParallel) for m in model.modules()):
+        raise TypeError(
+            "the model is sharded by FullyShardedDataParallel, which never calls DDP's hook: use "
+            "DistributedDataParallel in its place"
+        )
 
 
 def _unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:

@@ -1,16 +1,18 @@
 """The DDP communication hook and its state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import Stats, TensorFuture, future_of
+from laconic.comm import OnMismatch, Stats, TensorFuture, future_of, wait_for
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, check_bucket, gradients_in
+from laconic.ddp._watch import HookCalls, UnusedGradients
 from laconic.feedback import Feedback
 from laconic.session import (
     Density,
@@ -76,11 +78,16 @@ class CommState:
         measure_error_every: measure the relative compression error in every so many iterations.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step.
+        optimizer: that trains the model, where a gradient that it never uses shall be noticed.
 
     Raises:
         ValueError: for settings that do not fit together, or that differ between ranks.
-        TypeError: for complex, integer or sparse parameters.
+        TypeError: for complex, integer, sparse or sharded parameters.
         RuntimeError: where DDP uses dynamo's python_reducer.
+
+    Warns:
+        UserWarning: once, where two backward passes come without a step of ``optimizer`` between them; and
+            in :meth:`stats`, :meth:`state_dict` or :meth:`close`, where DDP has never called the hook.
 
     Example:
         >>> import torch, laconic
@@ -91,6 +98,9 @@ class CommState:
         ...     model.register_comm_hook(state, laconic.ddp.hook)
         ...     return model
     """
+
+    gather_state = False
+    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
 
     def __init__(
         self,
@@ -110,6 +120,7 @@ class CommState:
         check_replicas_every: int = 0,
         measure_error_every: int = 0,
         adaptive: bool = False,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         """Check the settings; with a model, compare them with the other ranks'."""
         self._topology = topology_of(topology)
@@ -122,6 +133,8 @@ class CommState:
         self._scaler, self._clip = grad_scaler, clip
         self._check_every, self._measure_every = check_replicas_every, measure_error_every
         self._adaptive = adaptive
+        self._unused = None if optimizer is None else UnusedGradients(optimizer)
+        self._calls: HookCalls | None = None
         self._attached: tuple[DDPModel, Session] | None = None
         self._copied = False
         self._untraced: Any = None
@@ -129,6 +142,7 @@ class CommState:
         self._held: list[HeldBucket] = []
         self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale = False, 1.0
+        self._pausing, self._paused = False, False
         if model is not None:
             self.attach(model)
 
@@ -168,6 +182,7 @@ class CommState:
             check_replicas_every=self._check_every,
         )
         self._attached = ddp_model, session
+        self._calls = HookCalls(ddp_model)
         # Dynamo traces what runs inside a compiled training step.
         self._untraced = torch.compiler.disable(self._reduce)  # type: ignore[no-untyped-call]
         return self
@@ -188,7 +203,11 @@ class CommState:
         """
         check_bucket(bucket)
         model, session = self._require()
-        future: TensorFuture = self._untraced(bucket, model, session)
+        try:
+            future: TensorFuture = self._untraced(bucket, model, session)
+        except BaseException as error:
+            model.raise_from_now_on(error)
+            raise
         return future
 
     def _reduce(
@@ -210,7 +229,7 @@ class CommState:
         if last:
             model.require_all(self._sent)
             self._sent = []
-        if self._clip is None:
+        if self._clip is None or self._paused:
             end = session.exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
             future = end if plain else follow(end, future_of(flat), flat)
         else:
@@ -222,19 +241,60 @@ class CommState:
                     session.exchange, held, clip=self._clip, scale=self._scale, dense=self._dense
                 )
         if last:
-            wait_at_end_of_backward(end)
+            before = session.stats().steps
+            wait_at_end_of_backward(lambda: self._end_step(model, session, end, before))
         return future
+
+    def _end_step(self, model: DDPModel, session: Session, end: TensorFuture, before: int) -> None:
+        try:
+            wait_for(end)
+        except BaseException as error:
+            model.raise_from_now_on(error)
+            raise
+        committed = session.stats().steps - before
+        if self._paused:
+            session.leave_out(committed)
+        elif self._unused is not None:
+            self._unused.backward_ends(committed > 0)
 
     def _begin_step(self, model: DDPModel, session: Session) -> None:
         model.refuse_join()
+        model.parameters.refuse_unfrozen()
+        if self._calls is not None:
+            self._calls.called = True
         if self._sent:
             raise RuntimeError(
                 "the last backward pass ended in the middle of a step, so the ranks are out of step: restart "
                 "from the last checkpoint"
             )
         session.check_replicas_in_turn()
-        self._dense = session.begin_step()
+        self._paused = self._pausing
+        if not self._paused and self._unused is not None:
+            self._unused.backward_begins()
+        self._dense = self._paused or session.begin_step()
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Context manager for backward passes whose gradients of this model are not used; alike on all ranks.
+
+        Gradients are averaged whole, unclipped and past all memories, and the pass counts as no iteration. A
+        generator's loss, for example, runs backward through the discriminator, whose gradient is then thrown
+        away: error feedback would take it in. Unlike ``no_sync()`` it leaves no sum behind in ``.grad`` that
+        differs by rank.
+
+        Example:
+            >>> import laconic
+            >>> def train_generator(discriminator, state, optimizer, fake):
+            ...     with state.paused():
+            ...         (-discriminator(fake).mean()).backward()
+            ...     optimizer.step()
+        """
+        before, self._pausing = self._pausing, True
+        try:
+            yield
+        finally:
+            self._pausing = before
 
     @property
     def iteration(self) -> int:
@@ -251,6 +311,7 @@ class CommState:
 
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far, and how much of it backward hid."""
+        self._check_calls()
         return self._require()[1].stats()
 
     def log_to(self, writer: Writer, step: int) -> None:
@@ -267,32 +328,59 @@ class CommState:
         """Forget all memories, on all ranks together, between steps: they start anew at the next gradient."""
         self._require()[1].exchange.reset()
 
-    def state_dict(self) -> dict[str, Any]:
-        """What this rank remembers, by parameter name, between steps; every rank saves its own.
+    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+        """The iteration, and what this rank, or every rank, remembers by parameter name, between steps.
+
+        Args:
+            gather: whether rank 0 gets the memories of all ranks, for a file that all load; the others get
+                their own. All ranks call it together then. By default :attr:`gather_state`; without it every
+                rank saves its own.
 
         Returns:
             Numbers, strings and tensors in dicts, as ``torch.load(weights_only=True)`` reads them.
-        """
-        return self._require()[1].state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where this rank's saved state ended: bit for bit, with the same model and optimiser state.
 
         Raises:
-            ValueError: for the state of another rank, number of ranks, method or model.
+            ExchangeError: where another rank does not gather, too.
         """
-        if state.get("version") != 1 or "exchange" not in state:
-            raise ValueError("this is not the state_dict() of a CommState, version 1")
-        self._require()[1].load_state_dict(state)
+        self._check_calls()
+        return self._require()[1].state_dict(self.gather_state if gather is None else gather)
+
+    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """Go on where the saved state ended: bit for bit, with the same model and optimiser state.
+
+        Args:
+            state: of this rank, or gathered.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank or
+                number of ranks, the memories of all ranks start anew, the iteration is kept, and a line of
+                the log says so. All ranks call it together then.
+
+        Raises:
+            ValueError: for the state of another rank, number of ranks, method or model; or of something else,
+                such as a dense run: that has nothing to load here, only the model's parameters.
+        """
+        if state.get("version") != 1 or "exchange" not in state or "iteration" not in state:
+            raise ValueError(
+                "this is not the state_dict() of a CommState, version 1; a dense run's checkpoint has none: "
+                "load its model and optimiser, and let the memories start anew"
+            )
+        self._require()[1].load_state_dict(state, on_mismatch)
 
     def close(self) -> None:
         """End the exchange's thread and process group; the hook can make no more steps."""
         if self._attached is not None:
             self._attached[1].close()
+        self._check_calls()
+        for watch in (self._calls, self._unused):
+            if watch is not None:
+                watch.close()
+
+    def _check_calls(self) -> None:
+        if self._calls is not None:
+            self._calls.check()
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings: a copied or unpickled state has no model, no exchange and no process group."""
-        gone = ("_attached", "_process_group", "_scaler", "_untraced")
+        gone = ("_attached", "_process_group", "_scaler", "_untraced", "_calls", "_unused")
         return self.__dict__ | dict.fromkeys(gone) | {"_copied": True, "_held": [], "_sent": []}
 
     def _require(self) -> tuple[DDPModel, Session]:

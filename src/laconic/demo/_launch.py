@@ -11,7 +11,7 @@ from laconic.demo._worker import DemoSettings, Run, work
 OnStep = Callable[[str, int, float], None]
 """Called with a method's name, a step and the latest validation loss."""
 OnNote = Callable[[str], None]
-"""Called with what happens before the first step."""
+"""Called with notes on progress before the first step."""
 
 
 def run_all(

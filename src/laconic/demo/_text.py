@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 EVERY = 20
-"""Every so many files, in the order of their names, one is for validation."""
+"""One file in so many, in the order of their names, is for validation."""
 
 
 def read_corpus(folder: Path | None = None) -> tuple[Tensor, Tensor]:

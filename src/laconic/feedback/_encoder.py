@@ -25,7 +25,7 @@ from laconic.layout import Layout, Segment
 from laconic.messages import Group, Message, add_nodes_
 
 Content = Literal["compressed", "dense", "rounded", "silent"]
-"""What a message holds of a vector: its compressed segments, all numbers, all in bfloat16, or nothing."""
+"""Contents of a message: compressed segments, all numbers, all numbers in bfloat16, or none."""
 
 
 @dataclass(frozen=True)

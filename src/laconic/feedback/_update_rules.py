@@ -1,4 +1,4 @@
-"""Update rules of nodes: what a method sends in a round, and how its memories move on."""
+"""Update rules of nodes: the message of a round, and the update of the memories."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -7,8 +7,8 @@ arguments and dispatch to one of them.
 
 from laconic.kernels._compiling import compilation as compilation
 from laconic.kernels._compiling import say_with as say_with
-from laconic.kernels._cuts import Cuts as Cuts
 from laconic.kernels._dispatch import kernel_counts as kernel_counts
+from laconic.kernels._selection_table import SelectionTable as SelectionTable
 from laconic.kernels._warm import Arithmetic as Arithmetic
 from laconic.kernels._warm import compiled_folder as compiled_folder
 from laconic.kernels._warm import keeps_compiled as keeps_compiled

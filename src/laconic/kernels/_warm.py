@@ -10,7 +10,7 @@ import torch
 from laconic.kernels import _dispatch
 from laconic.kernels._code_dtypes import CODE_DTYPES
 from laconic.kernels._compiling import compilation
-from laconic.kernels._cuts import Cuts
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.cpu.threads import get_threads, using_threads
 from laconic.kernels.group_codes import code_bytes, get_codes, put_codes
 from laconic.kernels.group_positions import get_adaptive, get_positions, put_adaptive, put_positions
@@ -53,7 +53,7 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
 
 
 def _select_in_every_way(length: int, dtype: torch.dtype) -> None:
-    cuts = Cuts.of([0], [length], 2)
+    cuts = SelectionTable.of([0], [length], 2)
     wide = torch.zeros(length, dtype=accumulation_dtype(dtype))
     x, memory, out = (Vectors.flat(each, cuts.starts) for each in (wide.to(dtype), wide, wide.clone()))
     for salt in range(2):  # the second begins with a guess

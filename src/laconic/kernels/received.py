@@ -1,4 +1,4 @@
-"""The columns of one node's group, as they are received."""
+"""Received columns of one node's group."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

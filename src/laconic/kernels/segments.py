@@ -16,7 +16,7 @@ _WORTH = 1 << 16
 """Numbers a thread."""
 _REALS = (torch.float32, torch.float64)
 _COMPILED = ((torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16))
-"""Unlike dtypes that are worth a loop of their own."""
+"""Pairs of unlike dtypes that have a compiled loop."""
 
 
 def add_segments(out: Vectors, x: Vectors, y: Vectors, numels: Integers) -> None:

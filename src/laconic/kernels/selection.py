@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.kernels._cuts import Cuts
 from laconic.kernels._dispatch import dispatch
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.cpu.threads import get_threads
 from laconic.kernels.reference.selection import (
     select_segments_reference,
@@ -50,7 +50,7 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
 
     def compiled(cpu: Any) -> Tensor:
         rows = x.detach().reshape(-1)
-        cuts = _cuts_of_rows(rows.numel(), k, d)
+        cuts = _table_of_rows(rows.numel(), k, d)
         found = _compiled(cpu, _flat(rows, cuts), None, None, cuts, 0, "none").positions
         if x.dim() == 1:
             return found
@@ -67,8 +67,8 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _cuts_of_rows(numel: int, k: int, d: int) -> Cuts:
-    return Cuts.of([0], [numel], k, block=d)
+def _table_of_rows(numel: int, k: int, d: int) -> SelectionTable:
+    return SelectionTable.of([0], [numel], k, block=d)
 
 
 class Selected(NamedTuple):
@@ -89,7 +89,7 @@ class Selected(NamedTuple):
 def select_segments(
     x: Vectors | Computed | None,
     memory: Vectors | None,
-    cuts: Cuts,
+    cuts: SelectionTable,
     *,
     salt: int = 0,
     move: Move = "none",
@@ -128,7 +128,7 @@ def select_segments(
 
     Example:
         >>> g, h = [torch.tensor([1.0, -3.0, 3.0])], [torch.ones(3)]
-        >>> cuts = Cuts.of([0], [3], 1)
+        >>> cuts = SelectionTable.of([0], [3], 1)
         >>> select_segments(Vectors.of(g), Vectors.of(h), cuts, move="track")
         Selected(positions=tensor([1]), values=tensor([-4.]), before=tensor([1.]))
         >>> h
@@ -167,7 +167,9 @@ def _written(computed: Computed) -> Vectors:
     return numbers
 
 
-def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 0) -> tuple[Tensor, Tensor]:
+def top_k_segments(
+    x: Tensor, memory: Tensor | None, cuts: SelectionTable, *, salt: int = 0
+) -> tuple[Tensor, Tensor]:
     """Top-k of x - memory, or of x, in each segment of a flat vector; neither is changed.
 
     As :func:`select_segments`, of vectors on any device, whose segments begin at ``cuts.starts``.
@@ -187,7 +189,7 @@ def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 
 
     Example:
         >>> x = torch.tensor([1.0, -3.0, 3.0, 2.0, 0.5])
-        >>> top_k_segments(x, torch.ones(5), Cuts.of([0, 3], [3, 2], [2, 1]))
+        >>> top_k_segments(x, torch.ones(5), SelectionTable.of([0, 3], [3, 2], [2, 1]))
         (tensor([1, 2, 0]), tensor([-4.,  2.,  1.]))
     """
     _check(x, memory, cuts)
@@ -205,7 +207,7 @@ def top_k_segments(x: Tensor, memory: Tensor | None, cuts: Cuts, *, salt: int = 
     return positions, values
 
 
-def _check(x: Tensor, memory: Tensor | None, cuts: Cuts) -> None:
+def _check(x: Tensor, memory: Tensor | None, cuts: SelectionTable) -> None:
     if x.dim() != 1 or x.dtype not in _DTYPES or not x.is_contiguous():
         raise ValueError(
             f"x must be a contiguous vector of {', '.join(map(str, _DTYPES))}, got {tuple(x.shape)} {x.dtype}"
@@ -229,11 +231,11 @@ _OPERANDS = {
     "track": ((True, True, False),),
     "drain": ((False, True, False), (True, True, True)),
 }
-"""Which of x, memory and out each way of moving takes."""
+"""Operands (x, memory, out) that each kind of memory update accepts, as present or not."""
 
 
 def _check_operands(
-    x: Vectors | None, memory: Vectors | None, out: Vectors | None, cuts: Cuts, move: str
+    x: Vectors | None, memory: Vectors | None, out: Vectors | None, cuts: SelectionTable, move: str
 ) -> None:
     given = tuple(each is not None for each in (x, memory, out))
     if given not in _OPERANDS.get(move, ()):
@@ -250,7 +252,7 @@ def _check_operands(
             raise ValueError(f"{name} must be {' or '.join(map(str, dtypes))}, got {vectors.dtype}")
         if vectors.starts.shape != cuts.lengths.shape:
             raise ValueError(
-                f"{name} has {vectors.starts.size} segments, but the cuts have {cuts.lengths.size}"
+                f"{name} has {vectors.starts.size} segments, but the selection table has {cuts.lengths.size}"
             )
         ends = vectors.starts + cuts.lengths
         if ends.size and (vectors.starts.min() < 0 or ends.max() > vectors.array.size):
@@ -281,7 +283,7 @@ def _addresses(vectors: Vectors) -> Integers:
     return address + vectors.starts * vectors.array.itemsize
 
 
-def _flat(vector: Tensor, cuts: Cuts) -> _Located:
+def _flat(vector: Tensor, cuts: SelectionTable) -> _Located:
     return _Located(vector.data_ptr() + cuts.starts * vector.itemsize, vector.dtype, vector)
 
 
@@ -295,7 +297,7 @@ def _compiled(
     x: _Located | None,
     memory: _Located | None,
     out: _Located | None,
-    cuts: Cuts,
+    cuts: SelectionTable,
     salt: int,
     move: Move,
     update: AdamWUpdate | None = None,

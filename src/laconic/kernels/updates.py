@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 
 from laconic.kernels.optimizer import Settings, adamw_advance, adamw_update
-from laconic.kernels.segments import copy_segments
 from laconic.kernels.tables import Integers, Vectors, accumulation_dtype
 
 
@@ -87,8 +86,7 @@ class AdamWUpdate:
             self.at(missing.tolist())._advance()
 
     def _advance(self) -> None:
-        copy_segments(self.after, self.moment, self.numels)
-        adamw_advance(self.after, self.after, self.gradient, self.settings, self.numels)
+        adamw_advance(self.moment, self.moment, self.gradient, self.settings, self.numels, self.after)
         self.note()
 
     def note(self) -> None:

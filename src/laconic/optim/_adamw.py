@@ -7,14 +7,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Source, Topology, Vector
+from laconic.comm import OnMismatch, Source, Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import AdamWUpdate, Arithmetic, adamw_advance, adamw_update
 from laconic.kernels.reference.optimizer import normalized
 from laconic.kernels.tables import SegmentedVector, Vectors
-from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._arithmetic import State
+from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_positive, check_setting, vectors_and_small
@@ -91,8 +92,9 @@ class CompressedAdamW(CompressedOptimizer):
     understood: pass the optimiser to ``scaler.step``. Moments and memories are in unscaled units, so the
     ranks' scales may differ.
 
-    Moments and memories differ by rank: every rank saves its own :meth:`state_dict`. Moments are float32
-    (float64 for float64 parameters), also for bfloat16 parameters.
+    Moments and memories differ by rank: every rank saves its own :meth:`state_dict`, or rank 0 those of all,
+    ``state_dict(gather=True)``. Moments are float32 (float64 for float64 parameters), also for bfloat16
+    parameters.
 
     Example:
         >>> import torch, laconic
@@ -164,8 +166,12 @@ class CompressedAdamW(CompressedOptimizer):
     def new_state(self, parameter: Tensor) -> State:
         """A second moment of zeros, and the count of steps, which all parameters share."""
         count = self.__dict__.setdefault("_count", torch.tensor(0.0))
-        zeros = torch.zeros_like(parameter, dtype=accumulation_dtype(parameter.dtype))
-        return {"step": count, "exp_avg_sq": zeros}
+        dtype = accumulation_dtype(parameter.dtype)
+        state = {"step": count, "exp_avg_sq": torch.zeros_like(parameter, dtype=dtype)}
+        if self.param_groups[self._group_of[parameter]]["betas"][0] > 0:
+            # A checkpoint that fills the tensors of a new optimiser needs all of them.
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=dtype)
+        return state
 
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
         """The normalised update that the moments would make of this gradient; they stay as they are."""
@@ -261,13 +267,9 @@ class CompressedAdamW(CompressedOptimizer):
         (count,) = counts.values()
         return Vectors.of(first), Vectors.of(second), float(count) + 1.0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what this rank saved; parameters are the model's to restore, on every rank.
-
-        Raises:
-            ValueError: for the state of another rank, method, model or optimiser.
-        """
-        super().load_state_dict(state_dict)
+    def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """As :meth:`CompressedOptimizer.load_state_dict`; a count that is alike is shared again."""
+        super().load_state_dict(state_dict, on_mismatch)
         self._pending.clear()
         self._after.clear()
         counts = [state["step"] for state in self.state.values()]

@@ -1,36 +1,32 @@
-"""The abstract compressed optimiser: arithmetic left open; exchange, clipping and checkpoints shared."""
+"""The base class of compressed optimisers: exchange, steps, clipping and checkpoints."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.optim import Optimizer
 
-from laconic.comm import Source, Stats, Topology, Vector
+from laconic.comm import OnMismatch, Stats, Topology
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
-from laconic.kernels import Arithmetic, apply_steps, warm_up_optimizer
-from laconic.kernels.tables import Vectors
-from laconic.optim._buckets import BackwardOverlap, ParameterBucket, UpdateBuckets
-from laconic.optim._gradients import apply_, gradient_factors, local_gradient, loss_scale
+from laconic.kernels import warm_up_optimizer
+from laconic.optim._arithmetic import UpdateArithmetic
+from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
+from laconic.optim._checkpoint import adopted, merged, saved_state, with_memories
+from laconic.optim._gradients import gradient_factors, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
 from laconic.session import (
     Exempt,
     Session,
     TrainedParameters,
     check_positive,
-    check_setting,
     make_schedule,
     vectors_and_small,
 )
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-State = dict[str, Any]
-"""What an optimiser remembers of one parameter."""
 
 
 _COPIED = (
@@ -39,7 +35,7 @@ _COPIED = (
 )
 
 
-class CompressedOptimizer(Optimizer, ABC):
+class CompressedOptimizer(UpdateArithmetic):
     """An optimiser that compresses what it sends, in the place of DDP and the optimiser behind it.
 
     A subclass says what a node sends of a parameter (:meth:`update`), and how the state of that parameter
@@ -80,6 +76,9 @@ class CompressedOptimizer(Optimizer, ABC):
 
     _step_supports_amp_scaling = True
     """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
+
+    gather_state = False
+    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
 
     def __init__(
         self,
@@ -136,48 +135,11 @@ class CompressedOptimizer(Optimizer, ABC):
                 self._buckets, session, lambda bucket: self.source_of(bucket, ones), self._rates
             )
         for parameter in session.parameters.name_of:
-            if state := self.new_state(parameter):
-                self.state[parameter] = state
+            # Also where it is empty: torch.distributed.checkpoint would make a step to fill an empty dict.
+            self.state[parameter] = self.new_state(parameter)
         self._session = session
         # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
         self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
-
-    @abstractmethod
-    def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
-        """What a node sends of a parameter, without the learning rate.
-
-        Args:
-            state: of the parameter; it must not change here, for the step may be void.
-            group: the parameter's settings.
-            gradient: of this node, clipped and unscaled, in the accumulation dtype: float64 for float64
-                parameters, else float32.
-
-        Returns:
-            The gradient's shape and dtype: a new tensor, or the gradient itself. A NaN makes the step void.
-        """
-
-    @abstractmethod
-    def advance(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> None:
-        """Move the state of a parameter on, once the step stands; arguments as for :meth:`update`."""
-
-    def new_state(self, parameter: Tensor) -> State:  # noqa: ARG002
-        """The state of a parameter before the first step; empty by default."""
-        return {}
-
-    def arithmetic(self) -> Arithmetic:
-        """Which loops :meth:`updates_of` runs, to be compiled when the optimiser is made."""
-        return "scale"
-
-    def check_group(self, group: Mapping[str, Any]) -> None:
-        """Refuse settings out of their range.
-
-        Raises:
-            ValueError: naming the setting.
-        """
-        check_setting("lr", group["lr"], 0.0)
-        check_setting("weight_decay", group["weight_decay"], 0.0)
-        if group["clip"] is not None:
-            check_positive("clip", group["clip"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, while the optimiser is made; later it is refused.
@@ -265,87 +227,6 @@ class CompressedOptimizer(Optimizer, ABC):
         """For each group what its gradients are multiplied by: unscaling and clipping."""
         return gradient_factors(self.param_groups, self.session.parameters, loss_scale(self))
 
-    @property
-    def parameter_buckets(self) -> Sequence[ParameterBucket]:
-        """The parameters in the buckets in which their updates are exchanged."""
-        return self._buckets.buckets
-
-    def updates(self, factors: list[float]) -> dict[Tensor, Tensor]:
-        """What this node sends of each parameter, new tensors; nothing changes."""
-        return {
-            parameter: update.clone()
-            for bucket in self._buckets.buckets
-            for parameter, update in zip(
-                bucket.parameters, bucket.split(self.updates_of(bucket, factors)), strict=True
-            )
-        }
-
-    def updates_of(self, bucket: ParameterBucket, factors: list[float]) -> Vector:
-        """What this node sends of a bucket's parameters; nothing changes. For speed, in one call for all.
-
-        Args:
-            bucket: the parameters.
-            factors: of the gradients, by group.
-
-        Returns:
-            In the accumulation dtype: flat (d,), or a tensor for each parameter. Overwritten by the estimate.
-        """
-        return [self._update_of(parameter, factors) for parameter in bucket.parameters]
-
-    def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
-        """As :meth:`updates_of`; or what computes them while the compressor reads them.
-
-        The state after the step may be computed in the same reading; :meth:`advance_bucket` takes it over.
-        """
-        return self.updates_of(bucket, factors)
-
-    def advance_all(self, factors: list[float]) -> None:
-        """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""
-        for bucket in self._buckets.buckets:
-            self.advance_bucket(bucket, factors)
-
-    def advance_bucket(self, bucket: ParameterBucket, factors: list[float]) -> None:
-        """Move the state of a bucket's parameters on. For speed, in one call for all."""
-        for parameter in bucket.parameters:
-            if parameter.requires_grad:
-                number = self._group_of[parameter]
-                state = self.state.get(parameter, {})
-                self.advance(state, self.param_groups[number], local_gradient(parameter, factors[number]))
-                if state:
-                    self.state[parameter] = state
-
-    def apply_all(self, estimates: Sequence[Vector]) -> None:
-        """Subtract each bucket's estimates from the parameters, and decay these."""
-        by_group = [self._decay_and_rate(group) for group in self.param_groups]
-        for bucket, estimate in zip(self._buckets.buckets, estimates, strict=True):
-            if bucket.compiled and bucket.is_trained():
-                steps = bucket.vectors(estimate)
-                parameters = Vectors.of(bucket.parameters)
-                apply_steps(parameters, steps, bucket.rows(by_group), bucket.numels)
-                torch.autograd.graph.increment_version(bucket.parameters)
-                continue
-            for parameter, step in zip(bucket.parameters, bucket.split(estimate), strict=True):
-                if parameter.requires_grad:
-                    decay, rate = by_group[self._group_of[parameter]]
-                    apply_(parameter, step * rate, decay)
-
-    def _decay_and_rate(self, group: Mapping[str, Any]) -> tuple[float, float]:
-        lr = float(group["lr"])
-        return 1.0 - lr * group["weight_decay"], 1.0 if self._inside else lr
-
-    def rate_inside(self, group: Mapping[str, Any]) -> float:
-        """What a group's updates are multiplied by before they are sent."""
-        return float(group["lr"]) if self._inside else 1.0
-
-    def _update_of(self, parameter: Tensor, factors: list[float]) -> Tensor:
-        number = self._group_of[parameter]
-        group = self.param_groups[number]
-        gradient = local_gradient(parameter, factors[number])
-        if not parameter.requires_grad:
-            return torch.zeros_like(gradient)
-        update = self.update(self.state.get(parameter, {}), group, gradient)
-        return update * self.rate_inside(group) if self._inside else update
-
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.param_groups]
 
@@ -369,24 +250,56 @@ class CompressedOptimizer(Optimizer, ABC):
         """What this rank has sent, received and spent so far."""
         return self.session.stats()
 
-    def state_dict(self) -> dict[str, Any]:
-        """This rank's settings, state and, under "exchange", memories; every rank saves its own."""
-        return super().state_dict() | {"exchange": self.session.exchange.state_dict()}
+    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+        """Settings, and of each parameter the moments and memories of this rank, or of all.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        What differs by rank lies under a key by rank, so that it survives tools that keep one of several
+        equal keys, or "state" and "param_groups" alone.
+
+        Args:
+            gather: whether rank 0 gets the state of all ranks, for a file that all load; the others get their
+                own. All ranks call it together then. By default :attr:`gather_state`.
+
+        Raises:
+            laconic.ExchangeError: where another rank does not gather, too.
+        """
+        exchange, numbers = self.session.exchange, self._names()
+        names = {number: name for number, name in enumerate(numbers) if name is not None}
+        own = with_memories(super().state_dict(), names, exchange.state_dict(), exchange.rank)
+        if not (self.gather_state if gather is None else gather):
+            return own
+        return merged(own, exchange.gather_states(own["state"]))
+
+    def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
+
+        The state of a dense optimiser with the same moments is adopted: settings stay as they are here, the
+        memories are new, and a line of the log says so.
+
+        Args:
+            state_dict: of this rank, or gathered, or of a dense optimiser.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank or
+                number of ranks, the memories of all ranks start anew, moments are kept, those of another rank
+                where there are none of this one's, and a line of the log says so. All ranks call it together
+                then.
 
         Raises:
             ValueError: for the state of another rank, method, model or optimiser.
         """
-        if "exchange" not in state_dict:
-            raise ValueError(
-                "the state has no 'exchange': it was saved by another optimiser, or by a tool that keeps "
-                "only 'state' and 'param_groups'; save this optimiser's own state_dict(), one file a rank"
-            )
-        self.session.exchange.load_state_dict(state_dict["exchange"])
-        super().load_state_dict(state_dict)
-        restore_dtypes(self, state_dict)
+        exchange = self.session.exchange
+        saved = saved_state(state_dict, self._names(), exchange.rank)
+        plain = saved.plain
+        if saved.exchange is None:
+            plain = adopted(plain, super().state_dict(), exchange.rank)
+            exchange.reset()
+        else:
+            exchange.load_state_dict(saved.exchange, on_mismatch)
+        super().load_state_dict(plain)
+        restore_dtypes(self, plain)
+
+    def _names(self) -> list[str | None]:
+        names = self.session.parameters.name_of
+        return [names.get(parameter) for group in self.param_groups for parameter in group["params"]]
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""

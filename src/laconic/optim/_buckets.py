@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from laconic.comm import Source, TensorFuture, Vector
+from laconic.comm import Source, TensorFuture, Vector, wait_for
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import Integers, SegmentedVector, Vectors
 from laconic.optim._gradients import dense
@@ -149,7 +149,7 @@ class UpdateBuckets:
             self.submit_next(update)
         submitted, self._submitted = self._submitted, []
         assert self._end is not None
-        self._end.wait()
+        wait_for(self._end)
         # Whether a step stands is counted, not read off the estimates: sums of finite numbers may overflow.
         before, self._skipped = self._skipped, self._session.stats().skipped
         return None if self._skipped > before else submitted

@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
+from laconic.formats import accumulation_dtype
 from laconic.kernels import Arithmetic, momentum_update, scale_segments
 from laconic.kernels.tables import Vectors
-from laconic.optim._base import CompressedOptimizer, Parameters, State
+from laconic.optim._arithmetic import State
+from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import Exempt, check_setting, vectors_and_small
@@ -133,6 +136,13 @@ class CompressedSGD(CompressedOptimizer):
         """Refuse settings out of their range with a ValueError that names the first."""
         super().check_group(group)
         check_setting("momentum", group["momentum"], 0.0, 1.0)
+
+    def new_state(self, parameter: Tensor) -> State:
+        """A momentum of negative zeros, to which a gradient is added without a change, zeros included."""
+        if self.param_groups[self._group_of[parameter]]["momentum"] == 0:
+            return {}
+        dtype = accumulation_dtype(parameter.dtype)
+        return {"momentum_buffer": torch.full_like(parameter, -0.0, dtype=dtype)}
 
     def arithmetic(self) -> Arithmetic:
         """Momentum's, or a product."""

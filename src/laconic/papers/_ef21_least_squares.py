@@ -29,7 +29,7 @@ LEGENDS: dict[str, dict[str, float]] = {
 """The multiples in the paper's legends; k = 1 throughout."""
 
 SHARES = (1.0, 0.25, 0.0625)
-"""The multiples that run, as shares of the legend's: what a smaller stepsize would have done."""
+"""Multiples that run, as shares of the legend's."""
 
 
 def report(settings: Settings, rounds: int = 20000, data_sets: tuple[str, ...] = tuple(LEGENDS)) -> Report:

@@ -1,5 +1,6 @@
 """The trained parameters of a model by name: which ones count, which are exempt, and their layout."""
 
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 
@@ -30,14 +31,16 @@ def vectors_and_small(name: str, parameter: Tensor) -> bool:  # noqa: ARG001
 
 
 class TrainedParameters:
-    """Parameters by name; frozen ones and those without a number are left out.
+    """Parameters by name: which ones the DDP hook and the optimisers send, and which they refuse.
+
+    Those that are frozen, of whatever type, and those without a number are left out.
 
     Args:
         named: names and parameters; ``torch.compile``'s additions to the names are removed.
 
     Raises:
-        TypeError: for complex, integer or sparse parameters.
-        ValueError: where nothing is trained.
+        TypeError: for trained parameters that are complex, sparse, integers, or sharded over ranks.
+        ValueError: where nothing is trained, two parameters have one name, or one has no values yet.
 
     Example:
         >>> import torch
@@ -50,14 +53,40 @@ class TrainedParameters:
     def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
         """Check the parameters."""
         self.by_name: dict[str, Tensor] = {}
-        for name, parameter in named:
-            if parameter.requires_grad:
-                check_dense(parameter, f"the parameter {name!r}")
-                if parameter.numel() > 0:
-                    self.by_name[plain_name(name)] = parameter
+        self.name_of: dict[Tensor, str] = {}
+        self._frozen: dict[str, Tensor] = {}
+        for name, parameter in ((plain_name(name), parameter) for name, parameter in named):
+            if not parameter.requires_grad:
+                self._frozen[name] = parameter
+                continue
+            check_parameter(parameter, name)
+            if parameter.numel() == 0 or parameter in self.name_of:
+                continue
+            if name in self.by_name:
+                raise ValueError(
+                    f"two parameters have the name {name!r}, as where one optimiser is given two models, and "
+                    "memories are kept by name: put each model's name before it, as in [(f'decoder.{name}', "
+                    "p) for name, p in decoder.named_parameters()]"
+                )
+            self.by_name[name] = parameter
+            self.name_of[parameter] = name
         if not self.by_name:
             raise ValueError("no parameter requires a gradient; there is nothing to train")
-        self.name_of: dict[Tensor, str] = {parameter: name for name, parameter in self.by_name.items()}
+
+    def refuse_unfrozen(self) -> None:
+        """Refuse to go on once a parameter is trained that was frozen when the ranks agreed.
+
+        Raises:
+            RuntimeError: naming the first.
+        """
+        # A list: a generator would be resumed for every parameter.
+        if any([parameter.requires_grad for parameter in self._frozen.values()]):  # noqa: C419
+            name = next(name for name, parameter in self._frozen.items() if parameter.requires_grad)
+            raise RuntimeError(
+                f"{name!r} was frozen when the ranks agreed on the parameters and requires a gradient now: "
+                "DDP would not send its gradient, and the replicas would drift apart. Unfreeze first, then "
+                "make DDP and CommState anew"
+            )
 
     def names(self, parameters: Sequence[Tensor]) -> tuple[str, ...]:
         """The names of some parameters.
@@ -113,6 +142,39 @@ class TrainedParameters:
     def fingerprints(self) -> Tensor:
         """A checksum of each parameter's bits: int64 (parameters,) on the CPU."""
         return torch.tensor([_checksum(parameter) for parameter in self.by_name.values()])
+
+
+def check_parameter(parameter: Tensor, name: str) -> None:
+    """Refuse a trained parameter that is not a whole, dense, real tensor with values.
+
+    Raises:
+        TypeError: for complex, sparse, integer and sharded parameters.
+        ValueError: for one without values yet.
+    """
+    if torch.nn.parameter.is_lazy(parameter):
+        raise ValueError(
+            f"the parameter {name!r} has no shape yet, as those of lazy modules: run the model once on a "
+            "batch first"
+        )
+    if is_sharded(parameter):
+        raise TypeError(
+            f"the parameter {name!r} belongs to a sharded model (fully_shard, FSDP or tensor parallelism), "
+            "and laconic compresses what replicas of a whole model send each other. Use "
+            "DistributedDataParallel with laconic.ddp, or a laconic.optim optimiser without either"
+        )
+    check_dense(parameter, f"the parameter {name!r}")
+    if parameter.is_meta:
+        raise ValueError(
+            f"the parameter {name!r} is on the meta device and has no values: load the weights first"
+        )
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether it is a DTensor, or FSDP's flat parameter."""
+    # Nobody has made one where its module has not been imported, which takes long.
+    known = (("torch.distributed.tensor", "DTensor"), ("torch.distributed.fsdp", "FlatParameter"))
+    kinds = [getattr(sys.modules[module], name) for module, name in known if module in sys.modules]
+    return isinstance(parameter, tuple(kinds))
 
 
 def check_dense(tensor: Tensor, what: str) -> None:

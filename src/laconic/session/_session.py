@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from laconic.comm import Exchange, ExchangeError, Stats, Topology
+from laconic.comm import Exchange, ExchangeError, OnMismatch, Stats, Topology
 from laconic.comm.topologies import topology_of
 from laconic.kernels import warm_up_norms
 from laconic.layout import Layout
@@ -95,6 +95,10 @@ class Session:
             self.exchange.switch(method)
         return method is None
 
+    def leave_out(self, steps: int) -> None:
+        """Do not count the last steps among the iterations."""
+        self._base -= steps
+
     def broadcast_parameters(self) -> None:
         """Replace every rank's parameters by those of rank 0."""
         if self.exchange.size == 1:
@@ -132,19 +136,31 @@ class Session:
         """What this rank has sent, received and spent so far."""
         return self.exchange.stats()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The memories of this rank, by parameter name, and the iteration."""
-        return {"version": 1, "iteration": self.iteration, "exchange": self.exchange.state_dict()}
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
+        """Memories by parameter name, of this rank or gathered, and the iteration."""
+        return {"version": 1, "iteration": self.iteration, "exchange": self.exchange.state_dict(gather)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over memories and iteration.
+
+        Args:
+            state: as it was saved, by this rank or gathered.
+            on_mismatch: as for the exchange; the iteration is kept.
 
         Raises:
             ValueError: for the state of another rank, number of ranks, method or model.
         """
-        self.exchange.load_state_dict(state["exchange"])
-        self._base = int(state["iteration"]) - self.exchange.stats().steps
-        self._checked = int(state["iteration"])
+        self.exchange.load_state_dict(state["exchange"], on_mismatch)
+        iteration = int(state["iteration"])
+        if on_mismatch == "resync":
+            found = self.exchange.gather(torch.tensor([iteration]), "the iterations of the saved states")
+            if len({int(each) for each in found}) > 1:
+                raise ValueError(
+                    f"the ranks have loaded states of different iterations {[int(each) for each in found]}: "
+                    "load those of one checkpoint"
+                )
+        self._base = iteration - self.exchange.stats().steps
+        self._checked = iteration
 
     def close(self) -> None:
         """End the exchange's thread and process group."""

@@ -1,4 +1,4 @@
-"""Tests of a compressor against what it declares, for those who write their own."""
+"""Tests of a compressor against its declared constants, for authors of compressors."""
 
 from laconic.testing._check import check_compressor as check_compressor
 from laconic.testing._report import CompressorError as CompressorError

@@ -1,4 +1,4 @@
-"""check_compressor: a compressor against everything that it declares."""
+"""check_compressor: tests of a compressor's declared constants and contracts."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

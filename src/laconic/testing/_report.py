@@ -1,4 +1,4 @@
-"""The result of check_compressor: a report, or the error of a broken promise."""
+"""The result of check_compressor: a report, or an error."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Unpacking: bytes to messages, everything checked before it is used."""
+"""Unpacking: bytes to messages, validated before use."""
 
 import numpy as np
 import torch

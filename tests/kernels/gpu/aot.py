@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from laconic.kernels import Purpose, Stream, gpu
-from laconic.kernels._cuts import Cuts
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.levels import Levels
 
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32)}
@@ -43,7 +43,7 @@ def calls():
     """Every function, in the dtypes and forms that a training run uses."""
     x = torch.linspace(-1, 1, 12000)
     memory, short, double = x.flip(0).contiguous(), x.bfloat16(), x.double()
-    long, blocks = Cuts.of([0], [12000], [120]), Cuts.of([0], [12000], [3], block=100)
+    long, blocks = SelectionTable.of([0], [12000], [120]), SelectionTable.of([0], [12000], [3], block=100)
     for target, kept in ((x, None), (short, memory), (double, None)):
         if target is not double:  # only reads and compares other bits
             gpu.top_k_segments(target, kept, long)

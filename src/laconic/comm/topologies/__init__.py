@@ -1,4 +1,4 @@
-"""Topologies: who sends what to whom, and what each rank remembers of it."""
+"""Topologies: who sends what to whom, and the state that each rank keeps."""
 
 from laconic.comm.topologies._protocol import BucketContext as BucketContext
 from laconic.comm.topologies._protocol import BucketExchange as BucketExchange

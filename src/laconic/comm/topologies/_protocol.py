@@ -1,4 +1,4 @@
-"""The interface of topologies: who sends what to whom in the exchange of a bucket.
+"""The interface of topologies: the exchange of one bucket's messages between ranks.
 
 A topology has one method, which makes the exchange of one bucket; :class:`laconic.Exchange` knows no more of
 it than :class:`BucketExchange`. All-gather and dense are in their modules. Two that are not written yet fit
@@ -47,7 +47,7 @@ from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.layout import Layout
 
 SegmentStates = dict[str, dict[str, Any]]
-"""What is remembered, by name of the segment: what for, and state."""
+"""State of senders and receivers: by name of the segment, then by name of the state."""
 
 
 @dataclass(frozen=True)

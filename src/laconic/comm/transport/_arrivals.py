@@ -1,4 +1,4 @@
-"""Waiting times in collectives: for which rank, and how long."""
+"""Waiting times in collectives, by the rank that arrived last."""
 
 import time
 from collections.abc import Sequence

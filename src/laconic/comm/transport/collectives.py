@@ -1,7 +1,7 @@
-"""Collectives on tensors in main memory, with errors that say what was waited for."""
+"""Collectives on tensors in main memory, with errors that name the collective."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import chain
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from laconic.comm._stats import Counter
 from laconic.comm.errors import ExchangeError
 from laconic.comm.transport._arrivals import TAIL_BYTES, Arrivals
+from laconic.comm.transport._processes import RECORD_BYTES, ended, own_record
 from laconic.comm.transport.staging import HostStaging, staging_for
 
 
@@ -62,6 +63,10 @@ class Collectives:
                 use_local_synchronization=not self._whole,
             )
         self._arrivals = Arrivals(self.rank, self.size, counter)
+        self._processes: list[Tensor] = []
+        if self._group is not None:
+            self._processes = self.all_gather(own_record(), f"records of {RECORD_BYTES} bytes")
+            counter.bytes_sent = counter.bytes_received = 0
 
     def all_gather(self, numbers: Tensor, what: str) -> list[Tensor]:
         """Every rank's bytes or numbers, in the order of ranks, where all have as many.
@@ -129,7 +134,9 @@ class Collectives:
     def close(self) -> None:
         """Give the group back."""
         if self._group is not None and self._whole and dist.is_initialized():
-            dist.destroy_process_group(self._group)
+            # Unknown after destroy_process_group() of all groups and a new init_process_group().
+            with suppress(ValueError):
+                dist.destroy_process_group(self._group)
         self._group = None
 
     def _received(self, rows: Sequence[Tensor], dtype: torch.dtype, sent: int) -> list[Tensor]:
@@ -148,9 +155,15 @@ class Collectives:
         except RuntimeError as error:
             raise ExchangeError(
                 f"rank {self.rank} waited for {what}, {name}, and it failed (timeout "
-                f"{self._timeout_s:g} s): another rank died, hangs, or left its step. Restart from the last "
-                f"checkpoint. The backend says: {_first_line(error)}"
+                f"{self._timeout_s:g} s): {self._cause()}. Restart from the last checkpoint. The backend "
+                f"says: {_first_line(error)}"
             ) from error
+
+    def _cause(self) -> str:
+        dead = ended(self._processes)
+        if not dead:
+            return "another rank died, hangs, or left its step"
+        return f"the process of rank {', '.join(map(str, dead))} has ended"
 
 
 def _first_line(error: BaseException) -> str:

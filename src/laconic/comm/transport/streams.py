@@ -1,5 +1,6 @@
-"""Side streams on a GPU: the exchange works on one, after what made its source; on a CPU there is none."""
+"""Side streams of the exchange on a GPU, ordered after the stream that made its input."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -13,6 +14,15 @@ TensorFuture = torch.futures.Future[Tensor]
 def future_of(tensor: Tensor) -> TensorFuture:
     """A future that may hold the tensor. On a GPU, who waits for it also waits for the side stream."""
     return torch.futures.Future(devices=[tensor.device] if tensor.is_cuda else None)
+
+
+def wait_for(future: TensorFuture) -> Tensor:
+    """As ``future.wait()``, but the main thread hears signals, such as Ctrl-C, while it waits."""
+    if not future.done():
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        done.wait()
+    return future.wait()
 
 
 def side_stream_after(source: Tensor) -> Callable[[], AbstractContextManager[None]]:

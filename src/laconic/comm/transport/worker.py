@@ -1,10 +1,13 @@
 """The communication thread of a rank, which makes its collectives in order."""
 
+import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
+
+from laconic.comm.errors import ExchangeError
 
 T = TypeVar("T")
 
@@ -19,12 +22,27 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         """Start the thread; it ends with the process."""
+        self._pid = os.getpid()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that made the worker, and has not its thread."""
+        return os.getpid() != self._pid
+
     def submit(self, job: Callable[[], None]) -> None:
-        """Run the job after all before it."""
+        """Run the job after all before it.
+
+        Raises:
+            ExchangeError: in a forked process, where it would wait forever.
+        """
+        if self.forked:
+            raise ExchangeError(
+                f"this process was forked from process {self._pid}, which made the exchange and has its "
+                "thread and connections: exchange there only, or start this one by 'spawn' or torchrun"
+            )
         self._jobs.put(job)
 
     def call(self, function: Callable[[], T]) -> T:

@@ -19,7 +19,7 @@ LANES = 64
 _AHEAD = 4096
 """Bytes by which reading runs ahead of a loop."""
 _ASKS = not get_host_cpu_name().startswith("znver")
-"""Whether asking helps: an Intel Xeon reads 1.5 times as fast with it, an AMD EPYC 1.3 times without."""
+"""Whether to prefetch: an Intel Xeon reads 1.5 times as fast with it, an AMD EPYC 1.3 times without."""
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 

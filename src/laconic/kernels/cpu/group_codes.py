@@ -16,7 +16,7 @@ from laconic.kernels.cpu._words import larger, load_word, put_tail, smaller, sto
 U = np.uint64
 N = np.int32
 TILE = 3840
-"""Symbols of a tile: a multiple of 8 and of how many may share a byte, 3 or 5."""
+"""Symbols of a tile: a multiple of 8, and of 3 and 5, the numbers of symbols that may share a byte."""
 _LARGEST = 1 << 29
 """No magnitude is that large; the least that makes a symbol too large without an overflow of int32."""
 

@@ -1,4 +1,4 @@
-"""Codes into the array of their width, compiled by numba at its first use.
+"""Signed codes in the narrowest integers, compiled by numba at its first use.
 
 The loops that make codes are long, and would take long to be compiled for each width. They work on int32
 pieces in the cache, which are copied where they belong with the signs added.

@@ -1,4 +1,4 @@
-"""Reading arrays and doing nothing: the floor under every loop that must see all numbers."""
+"""Reading arrays alone: the lower bound on the time of loops that read all numbers."""
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.kernels._cuts import Cuts
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.cpu import topk, topk_bounds, topk_shared
 from laconic.kernels.cpu._simd import LANES
 from laconic.kernels.cpu.threads import in_threads
@@ -230,7 +230,7 @@ def _scratch(name, patterns, room):
     return found
 
 
-def _plan(cuts: Cuts, threads: int) -> _Plan:
+def _plan(cuts: SelectionTable, threads: int) -> _Plan:
     plan = cuts.plans.get(threads)
     if plan is None:
         if len(cuts.plans) >= _PLANS:
@@ -239,7 +239,7 @@ def _plan(cuts: Cuts, threads: int) -> _Plan:
     return plan
 
 
-def _planned(cuts: Cuts, threads: int) -> _Plan:
+def _planned(cuts: SelectionTable, threads: int) -> _Plan:
     numbers, zeros = np.arange(cuts.lengths.size), np.zeros_like(cuts.lengths)
     columns = (numbers, zeros, cuts.lengths, cuts.blocks, cuts.counts, cuts.lasts, cuts.offsets[:-1])
     rows = np.ascontiguousarray(np.stack(columns, axis=1))  # as topk.Row
@@ -273,7 +273,7 @@ def _planned(cuts: Cuts, threads: int) -> _Plan:
     return _Plan.of(shares, list(shared.values()), cuts.most)
 
 
-def _snapped(cuts: Cuts, ends: np.ndarray, border: int) -> int:
+def _snapped(cuts: SelectionTable, ends: np.ndarray, border: int) -> int:
     """A border between threads, moved to where its segment may be cut."""
     segment = int(np.searchsorted(ends, border, "right"))
     if segment == ends.size:

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 import torch
 
 _MOST = 16
-"""By default no more: the loops wait for memory long before that."""
+"""Largest default: memory bandwidth is used up long before that."""
 
 
 class _Job:

@@ -1,4 +1,4 @@
-"""Exact Top-k by magnitude on a CPU: how it works, and the loop over segments and blocks.
+"""Exact Top-k by magnitude on a CPU: the algorithm, and the loop over segments and blocks.
 
 **Numbers and magnitudes.** Numbers are compared as bit patterns, int32 for float32, int64 for float64.
 Without the sign such a pattern is a non-negative integer, in the order of magnitudes, with infinity and

@@ -1,4 +1,4 @@
-"""Top-k of a long segment that several threads read: what each of them calls."""
+"""Top-k of a long segment on several threads: the loops that each of them calls."""
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
 

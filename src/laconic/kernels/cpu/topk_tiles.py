@@ -16,7 +16,7 @@ from laconic.kernels.cpu._jit import inner_loop
 from laconic.kernels.cpu._simd import LANES, always_inlined, load, load_16, never_inlined, pattern, store
 
 X, DIFFERENCE, SUM, NARROW, ADAMW = 0, 1, 2, 3, 6
-"""What is selected among: x; fl(x - memory); fl(memory + x), which is also written to out.
+"""Operands of the selection: x; fl(x - memory); fl(memory + x), which is also written to out.
 
 Where x has 16 bits, which become the upper half of 32, ``NARROW`` is added. With ``ADAMW``, it is what
 ``topk_updates.produce`` has written to out: the memory plus the update that AdamW makes of the gradient x.
@@ -76,7 +76,7 @@ def _reader(lanes):
 
 
 line, one = _reader(LANES), _reader(1)
-"""``function(source, i, like)``: what is selected among, 64 numbers from i on, or one."""
+"""``function(source, i, like)``: the operand's 64 numbers from i on, or one."""
 
 
 @inner_loop

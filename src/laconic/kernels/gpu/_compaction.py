@@ -1,4 +1,4 @@
-"""Top-k of long stretches, second half: what is kept, in order.
+"""Top-k of long stretches, second half: compaction of the kept numbers, in order.
 
 ``selection`` says how the kernels work together.
 """

@@ -1,4 +1,4 @@
-"""Tables for Top-k of a layout on the device, made once for a ``Cuts``.
+"""Tables for Top-k of a layout on the device, made once for a ``SelectionTable``.
 
 Blocks, and segments that are not cut, of up to 4096 numbers are *short*: a program holds them whole. All
 others are *long*, each cut into tiles.

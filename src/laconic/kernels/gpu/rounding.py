@@ -23,7 +23,7 @@ from laconic.kernels.tables import accumulation_dtype
 _TILE = 1024
 _NEAREST, _RANDOM, _SIGNS = 0, 1, 2
 _ALL_POWERS = {torch.float32: 277, torch.float64: 2098}
-"""How many powers of two there are, subnormal ones included."""
+"""Number of powers of two of a dtype, subnormal ones included."""
 
 
 def round_to_levels(x, levels, draw=None, *, base=None, scale=None):

@@ -1,4 +1,4 @@
-"""Addition of what nodes kept to a vector, nodes in ascending order.
+"""Addition of kept numbers to a vector, nodes in ascending order.
 
 No sum depends on the order of programs. There is one launch a node, and launches on a stream follow each
 other; within a node the positions are distinct, so no two programs touch one number.

@@ -26,7 +26,7 @@ from functools import lru_cache
 
 import torch
 
-from laconic.kernels._cuts import Cuts
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.gpu._candidates import bound, collect, histogram, narrow
 from laconic.kernels.gpu._compaction import count, scan, write
 from laconic.kernels.gpu._launch import LARGEST_TILE, MAGNITUDE_BITS, launch
@@ -98,7 +98,7 @@ def top_k_positions(x, k):
 
 @lru_cache(maxsize=64)
 def _rows(rows, d, k):
-    return Cuts.of(range(0, rows * d, d), [d] * rows, k)
+    return SelectionTable.of(range(0, rows * d, d), [d] * rows, k)
 
 
 def _top_k_long(x, memory, long, positions, kept, difference, tile, samples):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from laconic.kernels._cuts import Cuts
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.tables import Vectors
 
 
@@ -33,7 +33,7 @@ def _magnitude_bits(x: Tensor) -> Tensor:
     return x.contiguous().view(torch.int16) & 0x7FFF
 
 
-def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tuple[Tensor, Tensor]:
+def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: SelectionTable) -> tuple[Tensor, Tensor]:
     """The definition of :func:`laconic.kernels.top_k_segments`."""
     x = x.detach()
     difference = x if memory is None else x.to(memory.dtype) - memory.detach()
@@ -48,7 +48,11 @@ def top_k_segments_reference(x: Tensor, memory: Tensor | None, cuts: Cuts) -> tu
 
 
 def select_segments_reference(
-    x: Vectors | None, memory: Vectors | None, cuts: Cuts, move: str = "none", out: Vectors | None = None
+    x: Vectors | None,
+    memory: Vectors | None,
+    cuts: SelectionTable,
+    move: str = "none",
+    out: Vectors | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The definition of :func:`laconic.kernels.select_segments`."""
     positions, values, before = [], [], []
@@ -82,7 +86,7 @@ def _numbers(x: Tensor | None, memory: Tensor | None, move: str) -> Tensor:
     return memory + x if move == "drain" else x.to(memory.dtype) - memory
 
 
-def _blocks(cuts: Cuts, segment: int) -> Iterator[tuple[int, int, int]]:
+def _blocks(cuts: SelectionTable, segment: int) -> Iterator[tuple[int, int, int]]:
     """The blocks [lo, hi) of a segment, and how many numbers each keeps."""
     columns = (cuts.lengths, cuts.blocks, cuts.counts, cuts.lasts)
     length, block, count, last = (int(column[segment]) for column in columns)

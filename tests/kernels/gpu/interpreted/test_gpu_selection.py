@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from same import same
 
 from laconic.kernels import gpu
-from laconic.kernels._cuts import Cuts
+from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.reference.selection import top_k_positions_reference, top_k_segments_reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
@@ -30,7 +30,7 @@ def test_long_and_short_segments(dtype, tracks):
     x = torch.randn(700, generator=generator, dtype=torch.float64).to(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     memory = torch.randn(700, generator=generator, dtype=torch.float64).to(wide) if tracks else None
-    cuts = Cuts.of([0, 7, 100, 401], [7, 64, 300, 299], [3, 1, 20, 299])
+    cuts = SelectionTable.of([0, 7, 100, 401], [7, 64, 300, 299], [3, 1, 20, 299])
     check(x, memory, cuts, tile=64, samples=128, short=16)
 
 
@@ -38,26 +38,26 @@ def test_long_and_short_segments(dtype, tracks):
 def test_at_the_borders_of_tiles_and_samples(length):
     x = torch.randn(length + 3, generator=torch.Generator().manual_seed(length))
     for count in sorted({1, (length + 1) // 2}):
-        check(x, None, Cuts.of([3], [length], [count]), tile=64, samples=128, short=0)
+        check(x, None, SelectionTable.of([3], [length], [count]), tile=64, samples=128, short=0)
 
 
 @pytest.mark.parametrize("value", [-0.0, 1.5, math.nan])
 def test_ties_of_all_mislead_the_sample_and_go_to_the_lowest(value):
     x = torch.full((1400,), value)
-    check(x, None, Cuts.of([0], [1400], [10]), tile=128, samples=64, short=0)
+    check(x, None, SelectionTable.of([0], [1400], [10]), tile=128, samples=64, short=0)
 
 
 def test_a_sample_that_sees_nothing():
     x = torch.zeros(2000)
     x[torch.randperm(2000, generator=torch.Generator().manual_seed(0))[:40]] = torch.randn(40)
-    check(x, x.flip(0).contiguous(), Cuts.of([0], [2000], [60]), tile=256, samples=16, short=0)
+    check(x, x.flip(0).contiguous(), SelectionTable.of([0], [2000], [60]), tile=256, samples=16, short=0)
 
 
 def test_candidates_that_do_not_fit_are_not_written_past_their_room():
     # The sample's places are fixed, so small numbers there make the bound too low for the room.
     x = torch.linspace(1, 2, 6000)
     x[:3000] = 3.0
-    check(x, None, Cuts.of([0, 3000], [3000, 3000], [5, 5]), tile=512, samples=32, short=0)
+    check(x, None, SelectionTable.of([0, 3000], [3000, 3000], [5, 5]), tile=512, samples=32, short=0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -70,7 +70,7 @@ def test_special_numbers_anywhere(dtype, data):
     choice = torch.randint(len(pool), (length,), generator=torch.Generator().manual_seed(seed))
     cut = data.draw(st.integers(1, length - 1))
     counts = [data.draw(st.integers(1, n)) for n in (cut, length - cut)]
-    cuts = Cuts.of([0, cut], [cut, length - cut], counts)
+    cuts = SelectionTable.of([0, cut], [cut, length - cut], counts)
     check(pool[choice].to(dtype), None, cuts, tile=64, samples=64, short=data.draw(st.sampled_from([0, 32])))
 
 
@@ -78,7 +78,7 @@ def test_special_numbers_anywhere(dtype, data):
 def test_blocks(block):
     x = torch.randn(1000, generator=torch.Generator().manual_seed(block)).round(decimals=1)
     rest = 990 % block
-    cuts = Cuts.of([10], [990], [max(1, block // 5)], block=block, last=min(rest, 2))
+    cuts = SelectionTable.of([10], [990], [max(1, block // 5)], block=block, last=min(rest, 2))
     check(x, None, cuts, tile=64, samples=64, short=64)
     check(x, x.roll(1), cuts, tile=64, samples=64)
 
@@ -90,7 +90,7 @@ def test_rows():
 
 
 def test_the_same_tables_serve_again():
-    cuts = Cuts.of([0], [300], [4])
+    cuts = SelectionTable.of([0], [300], [4])
     for seed in range(2):
         x = torch.randn(300, generator=torch.Generator().manual_seed(seed))
         check(x, None, cuts, tile=64, samples=64, short=0)
@@ -98,7 +98,7 @@ def test_the_same_tables_serve_again():
 
 
 def test_what_does_not_fit_is_refused():
-    x, cuts = torch.zeros(10), Cuts.of([0], [10], [2])
+    x, cuts = torch.zeros(10), SelectionTable.of([0], [10], [2])
     with pytest.raises(ValueError, match="contiguous vector"):
         gpu.top_k_segments(x.expand(2, 10), None, cuts)
     with pytest.raises(ValueError, match="memory must be contiguous"):

@@ -14,7 +14,7 @@ Wish = int | Sequence[int] | Integers | Any
 
 
 @dataclass(frozen=True, eq=False)
-class Cuts:
+class SelectionTable:
     """Segments of a flat vector, checked once; of each, the largest magnitudes are kept.
 
     Make it with :meth:`of` and keep it: arrays and plans are made once.
@@ -46,7 +46,9 @@ class Cuts:
     plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, starts: Wish, lengths: Wish, counts: Wish, *, block: Wish = 0, last: Wish = 0) -> "Cuts":
+    def of(
+        cls, starts: Wish, lengths: Wish, counts: Wish, *, block: Wish = 0, last: Wish = 0
+    ) -> "SelectionTable":
         """Segments that keep ``counts`` of their numbers, or of every ``block`` of them.
 
         Args:
@@ -60,9 +62,9 @@ class Cuts:
             ValueError: naming the segment and what does not fit.
 
         Example:
-            >>> Cuts.of([0, 10], [10, 5], [3, 2]).total
+            >>> SelectionTable.of([0, 10], [10, 5], [3, 2]).total
             5
-            >>> Cuts.of([0], [10], 2, block=4, last=1).total
+            >>> SelectionTable.of([0], [10], 2, block=4, last=1).total
             5
         """
         first = _integers("starts", starts, None)

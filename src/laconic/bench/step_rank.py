@@ -1,0 +1,208 @@
+"""One rank of ``laconic bench step``: trains with all methods in turns and reports rows."""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from laconic import kernels
+from laconic.bench.network import DEVICE, Traffic, die_with_parent
+from laconic.bench.step_methods import COMPUTE, METHODS, Method, Prepared, prepared
+from laconic.bench.step_models import WORKLOADS, Batch
+
+WARM_UP_TURNS = 1
+PARTS = ("forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class RankSettings:
+    """What a rank needs to know.
+
+    Args:
+        model: name in :data:`WORKLOADS`.
+        methods: names in :data:`METHODS`.
+        nodes: ranks.
+        turns: how often each method has its turn, besides the first, which does not count.
+        steps: steps in a turn.
+        threads: of PyTorch and of the library's loops, a rank.
+        meeting: file through which the ranks find each other.
+        device: network device whose traffic counts.
+    """
+
+    model: str
+    methods: tuple[str, ...]
+    nodes: int
+    turns: int
+    steps: int
+    threads: int
+    meeting: str
+    device: str = DEVICE
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A method on one link: milliseconds and bytes of a step.
+
+    Args:
+        method: its name.
+        title: in words.
+        step_ms: median over turns of the turn's mean step; a step lasts until the slowest rank has ended it.
+        spread_ms: largest less smallest of the turns.
+        compute_ms: the same of training without averaging, with the same optimiser, in the same turns.
+        ratio: median over turns of step over compute.
+        over_compute_ms: median over turns of step less compute.
+        cpu_ms: processor time of all threads of rank 0 in a step, less that of compute: codec and transport.
+        tx_bytes: that rank 0's interface sent in a step, with all headers.
+        payload_bytes: without the headers of Ethernet, IP and TCP, and without the benchmark's own barriers.
+        counted_bytes: what the library says that it sent; None for other methods.
+        parts_ms: rank 0's forward, backward, optimizer, and of the library's methods the phases of its
+            exchange, some of which pass during backward.
+        loss: of rank 0 in the last step.
+    """
+
+    method: str
+    title: str
+    step_ms: float
+    spread_ms: float
+    compute_ms: float
+    ratio: float
+    over_compute_ms: float
+    cpu_ms: float
+    tx_bytes: float
+    payload_bytes: float
+    counted_bytes: float | None
+    parts_ms: dict[str, float]
+    loss: float
+
+
+@dataclass
+class Record:
+    """Measurements of one method on one rank."""
+
+    turns: list[list[float]] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=lambda: Traffic(0, 0))
+    parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    exchange: dict[str, float] = field(default_factory=dict)
+    counted: int | None = None
+    steps: int = 0
+
+
+def measure(settings: RankSettings, note: Callable[[str], None]) -> list[StepRow]:
+    """Train in turns; the rows on rank 0, nothing elsewhere."""
+    workload = WORKLOADS[settings.model]
+    named = [METHODS[name] for name in settings.methods]
+    kinds = dict.fromkeys(method.optimizer for method in named)
+    methods = [*(COMPUTE[kind] for kind in kinds), *named]
+    batches = workload.batches(dist.get_rank(), settings.nodes)
+    note("compiling and building")
+    with prepared(methods, workload) as ready:
+        records = {method.name: Record() for method in methods}
+        for turn in range(WARM_UP_TURNS + settings.turns):
+            # Back and forth, so that what changes steadily over time favours nobody.
+            for method in methods if turn % 2 else methods[::-1]:
+                note(method.title)
+                record = records[method.name] if turn >= WARM_UP_TURNS else Record()
+                _take_turn(settings, ready[method.name], batches, record)
+        losses = {name: each.step.loss for name, each in ready.items()}
+    turns = _slowest({name: record.turns for name, record in records.items()}, settings)
+    if dist.get_rank():
+        return []
+    return [_row(method, records, turns, losses[method.name]) for method in named]
+
+
+def _take_turn(settings: RankSettings, method: Prepared, batches: Iterator[Batch], record: Record) -> None:
+    before = method.stats() if method.stats else None
+    record.turns.append([])
+    dist.barrier()
+    sent = Traffic.sent(settings.device)
+    for _ in range(settings.steps):
+        batch = next(batches)
+        dist.barrier()
+        cpu, marks = time.process_time(), [time.perf_counter()]
+        method.step(batch, lambda marks=marks: marks.append(time.perf_counter()))  # type: ignore[misc]
+        record.cpu.append(time.process_time() - cpu)
+        record.turns[-1].append(marks[-1] - marks[0])
+        for part, start, end in zip(PARTS, marks, marks[1:], strict=False):
+            record.parts[part] += end - start
+    dist.barrier()
+    record.traffic += Traffic.sent(settings.device) - sent
+    record.steps += settings.steps
+    if before is not None and method.stats is not None:
+        after = method.stats()
+        record.counted = (record.counted or 0) + after.bytes_sent - before.bytes_sent
+        spent = {name: after.seconds[name] - before.seconds[name] for name in after.seconds}
+        spent["waited"] = after.waited - before.waited
+        for name, seconds in spent.items():
+            record.exchange[name] = record.exchange.get(name, 0.0) + seconds
+
+
+def _slowest(turns: dict[str, list[list[float]]], settings: RankSettings) -> dict[str, list[float]]:
+    """For each method the turns' mean step, each step as long as on its slowest rank."""
+    everyone: list[Any] = [None] * settings.nodes
+    dist.all_gather_object(everyone, turns)
+    means = {}
+    for name in turns:
+        steps = torch.tensor([rank[name] for rank in everyone])
+        means[name] = steps.amax(0).mean(-1).tolist()
+    return means
+
+
+def _row(method: Method, records: dict[str, Record], turns: dict[str, list[float]], loss: float) -> StepRow:
+    record, compute = records[method.name], records[COMPUTE[method.optimizer].name]
+    own, alone = turns[method.name], turns[COMPUTE[method.optimizer].name]
+    parts = record.parts | record.exchange
+    return StepRow(
+        method=method.name,
+        title=method.title,
+        step_ms=1e3 * statistics.median(own),
+        spread_ms=1e3 * (max(own) - min(own)),
+        compute_ms=1e3 * statistics.median(alone),
+        ratio=statistics.median(a / b for a, b in zip(own, alone, strict=True)),
+        over_compute_ms=1e3 * statistics.median(a - b for a, b in zip(own, alone, strict=True)),
+        cpu_ms=1e3 * (statistics.median(record.cpu) - statistics.median(compute.cpu)),
+        tx_bytes=record.traffic.bytes / record.steps,
+        payload_bytes=record.traffic.payload / record.steps - compute.traffic.payload / compute.steps,
+        counted_bytes=None if record.counted is None else record.counted / record.steps,
+        parts_ms={name: 1e3 * seconds / record.steps for name, seconds in parts.items()},
+        loss=loss,
+    )
+
+
+def main() -> None:
+    """Run the rank that the arguments describe: its number, and the settings as JSON."""
+    die_with_parent()
+    rank, chosen = int(sys.argv[1]), json.loads(sys.argv[2])
+    settings = RankSettings(**chosen | {"methods": tuple(chosen["methods"])})
+    torch.set_num_threads(settings.threads)
+    kernels.set_threads(settings.threads)
+
+    def put(report: dict[str, Any]) -> None:
+        if rank == 0:
+            sys.stdout.write(json.dumps(report) + "\n")
+            sys.stdout.flush()
+
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{settings.meeting}",
+        rank=rank,
+        world_size=settings.nodes,
+        timeout=timedelta(seconds=300),
+    )
+    rows = measure(settings, lambda text: put({"note": text}))
+    put({"rows": [asdict(row) for row in rows]})
+    dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # exchanges of closed groups may keep threads
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""``laconic bench step``: training steps of four ranks on a shaped network, against dense averaging."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from laconic._nearest import look_up
+from laconic.bench import step as bench
+from laconic.bench.machine import describe_machine
+from laconic.bench.network import Link, parse_rate
+from laconic.bench.step_methods import METHODS
+from laconic.bench.step_models import WORKLOADS
+from laconic.cli._output import finite, print_json, progress, quantity, table_like
+
+
+def _links(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float | None, ...]:
+    """Rates separated by commas."""
+    try:
+        return tuple(parse_rate(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+@click.command(name="step")
+@click.option("--model", type=click.Choice(list(WORKLOADS)), default="mlp-10m", show_default=True)
+@click.option(
+    "--rates",
+    callback=_links,
+    default="100mbit,1gbit,none",
+    show_default=True,
+    help="Each rank's link, both ways; none is unshaped.",
+)
+@click.option(
+    "--delay-ms",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="From rank to rank, one way.",
+)
+@click.option("--nodes", type=click.IntRange(2, 16), default=4, show_default=True, help="Ranks.")
+@click.option(
+    "--methods",
+    default=",".join(METHODS),
+    show_default="all",
+    metavar="NAMES",
+    help=f"Of {', '.join(METHODS)}.",
+)
+@click.option(
+    "--turns", type=click.IntRange(min=1), default=5, show_default=True, help="Of each method, that count."
+)
+@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="In a turn.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of each rank.")
+@click.option(
+    "--json",
+    "out",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write JSON here as well; - prints it instead of the table.",
+)
+def command(
+    model: str,
+    rates: tuple[float | None, ...],
+    delay_ms: float,
+    nodes: int,
+    methods: str,
+    turns: int,
+    steps: int,
+    threads: int,
+    out: Path | None,
+) -> None:
+    """Measure whole training steps of several ranks on a shaped network.
+
+    Each rank runs in a network namespace of its own on this machine; tc tbf limits each link both ways, and
+    netem or a switch in user space delays it. It needs Linux with iproute2, and root or unprivileged user
+    namespaces; otherwise the ranks talk over the loopback device, and the table says so. Nothing of the
+    machine's own network is changed.
+
+    All methods train the same model from the same weights on the same batches, in turns in one run, and so
+    does "compute alone": the same training without averaging, with the same optimiser.
+
+    \b
+    step     milliseconds, median over turns; a step ends with its slowest rank
+    spread   the slowest turn less the fastest
+    compute  compute alone; ratio is the median of step over compute
+    codec    processor time of a rank in a step, less that of compute alone
+    sent     bytes that a rank's interface sends in a step, without headers
+    counted  the same by the library's own count
+
+    \b
+    Example:
+      laconic bench step
+      laconic bench step --model transformer-10m --rates 100mbit
+      laconic bench step --rates 1gbit --delay-ms 5 --methods bf16,recommended
+    """
+    names = tuple(look_up("method", name.strip(), METHODS).name for name in methods.split(","))
+    links = tuple(Link(rate, delay_ms) for rate in rates)
+    settings = bench.StepSettings(model, links, nodes, names, turns, steps, threads)
+    with progress(Console(stderr=True)) as (bar, task):
+        bar.update(task, total=bench.count_notes(settings), description="step", note="starting")
+
+        def advance(note: str) -> None:
+            bar.update(task, note=note)
+            bar.advance(task)
+
+        found = bench.measure(settings, advance)
+    record = {"machine": describe_machine() | {"threads": str(threads)}, **found}
+    if out == Path("-"):
+        print_json(record)
+        return
+    if out is not None:
+        out.write_text(json.dumps(finite(record), indent=2) + "\n")
+    console = Console(highlight=False)
+    console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
+    console.print(f"{model}, {nodes} ranks; network: {found['network']}")
+    for link in dict.fromkeys(row["link"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["link"] == link]
+        console.print(f"{link}: milliseconds and bytes a step")
+        console.print(_table(rows))
+        console.print(_sentence(rows))
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = table_like()
+    table.add_column("method", no_wrap=True)
+    for name in ("step", "spread", "compute", "ratio", "codec", "sent", "counted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        counted = row["counted_bytes"]
+        table.add_row(
+            row["method"],
+            f"{row['step_ms']:.0f}",
+            f"{row['spread_ms']:.0f}",
+            f"{row['compute_ms']:.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['cpu_ms']:.1f}",
+            quantity(row["payload_bytes"]),
+            "" if counted is None else quantity(counted),
+        )
+    return table
+
+
+def _sentence(rows: list[dict[str, Any]]) -> str:
+    """Which method's step is shortest, and what the recommended ones are against bf16."""
+    best = min(rows, key=lambda row: row["ratio"])
+    words = f"Shortest step relative to compute: {best['method']}, {best['ratio']:.2f} times."
+    by_name = {row["method"]: row for row in rows}
+    for name, dense in (("recommended-hook", "bf16"), ("recommended", "bf16-adamw")):
+        if name in by_name and dense in by_name:
+            gain = by_name[dense]["step_ms"] / by_name[name]["step_ms"]
+            faster = f"{gain:.1f} times as fast as" if gain >= 1 else f"{1 / gain:.1f} times slower than"
+            words += f" {name} is {faster} {dense}."
+    return words

@@ -1,0 +1,222 @@
+"""``laconic plan``: the prediction's formulas, its advice, the probe on two ranks, the command."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import run_ranks
+
+from laconic.cli._group import laconic as cli
+from laconic.plan import (
+    Compute,
+    LinkCosts,
+    Method,
+    advice,
+    load_workload,
+    measure_compute,
+    measure_methods,
+    predict,
+    workload_of_size,
+)
+
+SLOW = LinkCosts(latency=1e-4, all_gather=1.25e7, all_reduce=1.25e7, all_reduce_bf16=1.25e7)
+FAST = LinkCosts(latency=1e-5, all_gather=1e10, all_reduce=1e10, all_reduce_bf16=1e10)
+METHODS = [
+    Method("fp32", "fp32", 40_000_000, loss_gap=0.0),
+    Method("bf16", "bf16", 20_000_000, own=0.01, loss_gap=0.0),
+    Method("close", "messages", 120_000, own=0.04, each=0.001, loss_gap=0.1),
+    Method("unknown", "messages", 60_000, own=0.03, each=0.001),
+    Method("lossy", "messages", 10_000, own=0.01, each=0.001, loss_gap=4.6),
+]
+COMPUTE = Compute(forward=0.05, backward=0.1, optimizer=0.01)
+
+
+def predictions(link, compute=COMPUTE, nodes=4):
+    return [predict(method, link, compute, nodes) for method in METHODS]
+
+
+def test_a_ring_sends_2_n_minus_1_over_n_vectors_and_hides_behind_backward():
+    found = predict(Method("x", "fp32", 2 * 25 * 2**20), SLOW, COMPUTE, 4)
+    assert found.sent == pytest.approx(1.5 * 2 * 25 * 2**20)
+    assert found.communicate == pytest.approx(found.sent / 1.25e7 + 2 * 6 * 1e-4)
+    assert found.step == pytest.approx(COMPUTE.step + found.communicate - 0.1 / 2)
+    hidden = predict(Method("x", "fp32", 2 * 25 * 2**20), FAST, Compute(backward=100.0), 4)
+    assert hidden.step == pytest.approx(100.0 + hidden.communicate / 2)
+
+
+def test_a_message_goes_to_every_other_rank_after_backward():
+    found = predict(METHODS[2], SLOW, COMPUTE, 5)
+    assert found.sent == 4 * 120_000
+    assert found.codec == pytest.approx(0.04 + 4 * 0.001)
+    assert found.step == pytest.approx(COMPUTE.step + found.codec + found.sent / 1.25e7 + 4e-4)
+
+
+def test_local_steps_share_one_exchange():
+    one = predict(METHODS[2], SLOW, COMPUTE, 4)
+    four = predict(Method("x", "messages", 120_000, own=0.04, each=0.001, every=4), SLOW, COMPUTE, 4)
+    assert four.step - COMPUTE.step == pytest.approx((one.step - COMPUTE.step) / 4)
+
+
+@given(
+    st.sampled_from(METHODS),
+    st.integers(2, 1023),
+    st.floats(1e5, 1e10),
+    st.floats(0, 1e-1),
+    st.floats(1e-3, 10),
+)
+def test_more_ranks_and_slower_links_never_make_a_step_shorter(method, nodes, rate, latency, backward):
+    link, compute = LinkCosts(latency, rate, rate, rate), Compute(0.01, backward, 0.01)
+    step = predict(method, link, compute, nodes).step
+    assert step >= compute.step
+    assert predict(method, link, compute, nodes + 1).step >= step
+    half = LinkCosts(2 * latency, rate / 2, rate / 2, rate / 2)
+    assert predict(method, half, compute, nodes).step >= step
+
+
+def test_advice_names_what_keeps_the_loss_and_what_is_faster():
+    words = advice(predictions(SLOW), ("fp32", "bf16"), COMPUTE)
+    assert words.startswith("Use close:")
+    assert "Faster, but its loss was 4.6 % worse: lossy" in words
+
+
+def test_advice_is_not_to_compress_where_the_link_is_fast():
+    words = advice(predictions(FAST), ("fp32", "bf16"), COMPUTE)
+    assert words.startswith("Do not compress: fp32 takes ")
+    assert "close would take" in words
+
+
+def test_a_sample_is_a_share_of_the_model():
+    workload = workload_of_size(5_000_000)
+    assert 5_000_000 <= workload.numel < 5_010_000
+    layout, share = workload.sample(2_000_000)
+    assert 0.9 * 2_000_000 <= layout.d <= 2_000_000
+    assert share == layout.d / workload.numel
+    whole, one = workload.sample(10**9)
+    assert (whole.d, one) == (workload.numel, 1.0)
+
+
+MODEL = """
+import torch
+def build():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 32))
+    return model, lambda model: model(torch.ones(4, 64)).square().mean()
+def module_only():
+    return build()[0]
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    name = f"planned_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("laconic.plan._probe.REPEATS", 2)
+    return name
+
+
+def test_a_model_is_measured_with_its_loss(module):
+    workload = load_workload(f"{module}:build")
+    assert workload.numel == 64 * 64 + 64 + 64 * 32 + 32
+    assert workload.numel_exempt == 64 + 32
+    before = [parameter.clone() for parameter in workload.model.parameters()]
+    compute = measure_compute(workload, lambda note: None)
+    assert min(compute.forward, compute.backward, compute.optimizer) > 0
+    assert all(map(torch.equal, workload.model.parameters(), before))  # the probe does not train
+    assert measure_compute(load_workload(f"{module}:module_only"), lambda note: None) == Compute()
+
+
+def test_methods_are_measured_on_the_model(module):
+    methods = {
+        each.name: each for each in measure_methods(load_workload(f"{module}:build"), lambda note: None)
+    }
+    assert methods["fp32"].message_bytes == 4 * 6240
+    assert methods["bf16"].message_bytes == 2 * 6240
+    message = methods["EF14, 1 %, 1 bit"].message_bytes
+    assert 2 * 96 < message < 2 * 96 + 6144 // 8 + 200
+    assert all(each.own >= 0 and each.each >= 0 for each in methods.values())
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("train", "module:function"),
+        ("no_such_module:build", "no_such_module"),
+        ("{}:no_such_function", "no_such_function"),
+        ("{}:nothing", "returned int"),
+    ],
+)
+def test_other_models_are_refused(module, target, words):
+    with pytest.raises(ValueError, match=words):
+        load_workload(target.format(module))
+
+
+def _probe(rank):
+    from laconic.plan import measure_link
+
+    return measure_link(lambda note: None)
+
+
+def test_two_ranks_agree_on_the_costs_of_their_link(tmp_path):
+    first, second = run_ranks(_probe, 2, tmp_path)
+    assert first.costs == second.costs
+    assert min(first.costs.latency, first.costs.all_gather, first.costs.all_reduce, first.up, first.down) > 0
+    assert (first.up, first.down) == (second.down, second.up)
+    assert first.interface == second.interface
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--model or --parameters"),
+        (["--parameters", "1e6", "--model", "a:b"], "--model or --parameters"),
+        (["--parameters", "1e6"], "give --link and --nodes"),
+        (["--parameters", "many", "--nodes", "4", "--link", "1gbit"], "125e6"),
+        (["--parameters", "1e6", "--nodes", "4", "--link", "fast"], "100mbit or 1gbit"),
+        (["--model", "nowhere", "--nodes", "4", "--link", "1gbit"], "module:function"),
+    ],
+)
+def test_the_command_says_what_it_needs(arguments, words):
+    done = CliRunner().invoke(cli, ["plan", *arguments])
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_the_command_fits_80_columns_and_writes_json(module):
+    command = ["plan", "--parameters", "2e5", "--nodes", "4", "--link", "10mbit", "--compute-ms", "5"]
+    done = CliRunner().invoke(cli, command, env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+    assert done.output.rstrip().splitlines()[-2].startswith("Use ") or "Use " in done.output
+    record = json.loads(CliRunner().invoke(cli, [*command, "--json"]).output)
+    assert record["compute"]["forward"] + record["compute"]["backward"] == pytest.approx(5e-3)
+    assert record["link"]["all_gather"] == pytest.approx(10e6 / 8)
+    assert {each["method"] for each in record["predictions"]} == {each["name"] for each in record["methods"]}
+    steps = [each["step"] for each in record["predictions"]]
+    assert steps == sorted(steps)
+    assert set(record["by_nodes"]) >= {"2", "4", "1024"}
+
+
+@pytest.mark.slow
+def test_under_torchrun_the_link_is_probed(module, tmp_path):
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*run, "-m", "laconic", "plan", "--model", f"{module}:build"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "COLUMNS": "80"},
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "link: lo, up" in done.stdout
+    assert "2 ranks: milliseconds a step" in done.stdout
+    assert "computation: " in done.stdout
