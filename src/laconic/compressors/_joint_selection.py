@@ -104,6 +104,7 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
     """
     salt = job.draw.round
     x: Vectors | Computed
+    memory: Vectors | None
     if (computed := job.computed()) is not None:
         assert job.memory is not None
         x, memory = computed, job.at(job.memory)

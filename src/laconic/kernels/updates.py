@@ -59,10 +59,11 @@ class AdamWUpdate:
     def at(self, places: Sequence[int]) -> "AdamWUpdate":
         """The update of some segments."""
         own = np.array(places, np.int64)
-        vectors = (
+        gradient, moment, after = (
             replace(each, starts=each.starts[own]) for each in (self.gradient, self.moment, self.after)
         )
-        return AdamWUpdate(*vectors, self.settings[own], self.numels[own], self.numbers[own], self.made)
+        rows, numbers = self.settings[own], self.numbers[own]
+        return AdamWUpdate(gradient, moment, after, rows, self.numels[own], numbers, self.made)
 
     @property
     def dtype(self) -> torch.dtype:
