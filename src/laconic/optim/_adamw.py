@@ -8,13 +8,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic._arguments import check_number, check_positive
-from laconic.comm import OnMismatch, Topology, Vector
+from laconic.comm import OnMismatch, Source, Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.formats import accumulation_dtype
-from laconic.kernels import Arithmetic, adamw_advance, adamw_update
+from laconic.kernels import AdamWUpdate, Arithmetic, adamw_advance, adamw_update
 from laconic.kernels.reference.optimizer import normalized
-from laconic.kernels.tables import Vectors
+from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
@@ -145,6 +145,8 @@ class CompressedAdamW(CompressedOptimizer):
         dense_lr: bool = False,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
+        self._pending: dict[ParameterBucket, AdamWUpdate] = {}
+        self._after: dict[ParameterBucket, list[Tensor]] = {}
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "clip": clip}
         super().__init__(
             params,
@@ -219,8 +221,37 @@ class CompressedAdamW(CompressedOptimizer):
         adamw_update(out, gradients, first, second, bucket.rows(by_group), bucket.numels)
         return bucket.room
 
+    def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
+        """What computes the updates in the pass that compresses them, and the second moments after the step.
+
+        These go to a second buffer, which :meth:`advance_bucket` swaps: a void step has nothing to undo, and
+        no pass computes the moments again.
+        """
+        self._pending.pop(bucket, None)
+        gradients, moments = bucket.gradients(), self._moments(bucket)
+        if gradients is None or moments is None or any(group["betas"][0] > 0 for group in self.param_groups):
+            return self.updates_of(bucket, factors)
+        _, second, count = moments
+        by_group = [
+            _row(group, factor, count, self.rate_inside(group))
+            for group, factor in zip(self.param_groups, factors, strict=True)
+        ]
+        if bucket not in self._after:
+            self._after[bucket] = [torch.empty_like(moment) for moment in second.owners]
+        after = Vectors.of(self._after[bucket])
+        update = AdamWUpdate.of(gradients, second, after, bucket.rows(by_group), bucket.numels)
+        self._pending[bucket] = update
+        return SegmentedVector(bucket.room, computed=update)
+
     def advance_bucket(self, bucket: ParameterBucket, factors: list[float]) -> None:
         """As :meth:`advance`, of a whole bucket in one call."""
+        update = self._pending.pop(bucket, None)
+        if update is not None:
+            update.finish()
+            for parameter, moment in zip(bucket.parameters, self._after[bucket], strict=True):
+                self.state[parameter]["exp_avg_sq"] = moment
+            self._after[bucket] = list(update.moment.owners)
+            return
         gradients, moments = bucket.gradients(), self._moments(bucket)
         if gradients is None or moments is None:
             super().advance_bucket(bucket, factors)
@@ -257,6 +288,8 @@ class CompressedAdamW(CompressedOptimizer):
     def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """As :meth:`CompressedOptimizer.load_state_dict`; a count that is alike is shared again."""
         super().load_state_dict(state_dict, on_mismatch)
+        self._pending.clear()
+        self._after.clear()
         counts = [state["step"] for state in self.state.values()]
         if all(float(count) == float(counts[0]) for count in counts):
             for state in self.state.values():

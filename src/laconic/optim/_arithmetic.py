@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic._arguments import check_number, check_positive
-from laconic.comm import Vector
+from laconic.comm import Source, Vector
 from laconic.kernels import Arithmetic, apply_steps
 from laconic.kernels.tables import Vectors
 from laconic.optim._buckets import ParameterBucket, UpdateBuckets
@@ -100,6 +100,13 @@ class UpdateArithmetic(Optimizer, ABC):
             In the accumulation dtype: flat (d,), or a tensor for each parameter. Overwritten by the estimate.
         """
         return [self._update_of(parameter, factors) for parameter in bucket.parameters]
+
+    def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
+        """As :meth:`updates_of`; or what computes them while the compressor reads them.
+
+        The state after the step may be computed in the same reading; :meth:`advance_bucket` takes it over.
+        """
+        return self.updates_of(bucket, factors)
 
     def advance_all(self, factors: list[float]) -> None:
         """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""

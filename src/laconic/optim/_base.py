@@ -146,7 +146,7 @@ class CompressedOptimizer(UpdateArithmetic):
         if overlap:
             ones = [1.0] * len(groups)
             self._overlap = BackwardOverlap(
-                self._buckets, session, lambda bucket: self.updates_of(bucket, ones), self._rates
+                self._buckets, session, lambda bucket: self.source_of(bucket, ones), self._rates
             )
         for parameter in session.parameters.name_of:
             # Also where it is empty: torch.distributed.checkpoint would make a step to fill an empty dict.
@@ -247,7 +247,7 @@ class CompressedOptimizer(UpdateArithmetic):
                 )
             self._overlap.end_step()
         factors = self.gradient_factors()
-        estimates = self._buckets.finish(lambda bucket: self.updates_of(bucket, factors))
+        estimates = self._buckets.finish(lambda bucket: self.source_of(bucket, factors))
         if estimates is not None:
             self.advance_all(factors)
             self.apply_all(estimates)
