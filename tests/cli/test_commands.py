@@ -1,13 +1,20 @@
 """The command line as a user meets it: a process of its own, its output, its files, its exit code."""
 
+import io
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from rich.console import Console
 
+from laconic import TopK, pack
+from laconic.cli import _output
 from laconic.cli._group import COMMANDS, laconic
 from laconic.cli._output import quantity
 
@@ -129,7 +136,7 @@ MISTAKES = {
     "command": (["comparee"], "did you mean 'compare'"),
     "option": (["compare", "--bogus"], "No such option '--bogus'"),
     "value": (["compare", "--nodes", "abc"], "'abc' is not a valid integer"),
-    "tolerance": (["compare", "--stop", "-1"], "tolerance must be at least 0"),
+    "tolerance": (["compare", "--stop", "-1"], "--stop must be at least 0"),
     "specs": (["compressors", "qsgd"], "unknown compressor 'qsgd'"),
 }
 
@@ -147,6 +154,45 @@ def test_mistakes_are_one_line_and_exit_code_two(name, tmp_path, monkeypatch):
     assert expected in error
     assert error.startswith("laconic: ")
     assert "\n" not in error
+
+
+def test_remedies_name_the_options(tmp_path):
+    result = invoke("compare", "--nodes", "1000", "--out", str(tmp_path))
+    assert "pass --nodes 569 or fewer" in result.stderr
+
+
+def test_output_that_is_not_utf8(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "laconic", "compare", *SMALL, "--methods", "gd,ef21"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, env=environment, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"|grad f|^2 <= 1e-07" in done.stdout
+
+
+def test_a_packed_message_is_written_to_a_file_as_documented(tmp_path):
+    packed = pack(TopK(1).compress(torch.tensor([3.0, -4.0])))
+    with (tmp_path / "message.bin").open("wb") as file:
+        file.write(packed.cpu().numpy().tobytes())
+    result = invoke("inspect", str(tmp_path / "message.bin"))
+    assert result.exit_code == 0
+    assert "1 of 2 coordinates" in result.output
+
+
+def test_without_a_terminal_progress_is_plain_lines(monkeypatch, capsys):
+    monkeypatch.setattr(_output, "_LINE_EVERY_S", 0.01)
+    with _output.progress(Console(file=io.StringIO())) as (bar, task):
+        bar.update(task, total=4, completed=1, description="ef21", note="round 1")
+        found = ""
+        while "ef21" not in found:
+            time.sleep(0.01)
+            found += capsys.readouterr().err
+    assert "ef21  25 %  round 1" in found
+
+
+def test_help_fits_80_columns():
+    assert max(map(len, invoke("compare", "--help").output.splitlines())) <= 80
 
 
 def test_a_mistake_in_a_real_process_shows_no_traceback(tmp_path):

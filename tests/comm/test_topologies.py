@@ -198,7 +198,7 @@ def test_the_dense_topology_is_the_mean_and_remembers_nothing(tmp_path):
             assert (stats.steps, stats.skipped) == (1, 1)
             # All-to-all of shares, then all-gather of their means; 8 bytes each beside them.
             share = LAYOUT.d // 3 * dtype.itemsize
-            assert stats.bytes_sent == stats.bytes_received == 2 * 2 * 2 * (share + 8)
+            assert stats.bytes_sent == stats.bytes_received == (2 * 2 + 1) * 2 * (share + 8)
 
 
 def test_a_state_belongs_to_its_topology():

@@ -61,13 +61,13 @@ def test_a_rank_that_sleeps_is_named_and_waited_for(tmp_path):
     ],
 )
 def test_waiting_follows_from_how_long_each_rank_worked(worked, left, expected, monkeypatch):
-    clock = iter([0, 400, left])
+    clock = iter([0, 400_000, 1000 * left])
     monkeypatch.setattr(_arrivals.time, "perf_counter_ns", lambda: next(clock))
     counter = Counter()
     arrivals = _arrivals.Arrivals(0, 3, counter)
-    assert arrivals.enter().view(torch.int64).tolist() == [400]
+    assert arrivals.enter(7).view(torch.int32).tolist() == [400, 7]
     arrivals.leave(worked)
-    assert counter.waited_for == pytest.approx([1e-9 * ns for ns in expected])
+    assert counter.waited_for == pytest.approx([1e-6 * us for us in expected])
 
 
 def test_a_single_process_waits_for_nobody():

@@ -3,6 +3,8 @@
 import bz2
 import gzip
 import itertools
+import lzma
+import warnings
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.lab._data import DataError, as_rows, as_signs, as_targets, load_libsvm, split_bounds
+from laconic.lab._data import DataError, as_rows, as_signs, as_targets, split_bounds
 from laconic.lab._least_squares import LeastSquares
+from laconic.lab._libsvm import load_libsvm
 from laconic.lab._logistic import LogisticRegression
+from laconic.lab._scale import scale_features
+from laconic.lab.datasets import load_problem
 
 GOOD = "-1 1:0.5 3:2\n# a comment\n+1 2:1e-3  # another\n\n+1 1:4\n-1\n"
 DENSE = np.array([[0.5, 0, 2], [0, 1e-3, 0], [4, 0, 0], [0, 0, 0]])
@@ -32,13 +37,56 @@ def one_line(info):
 
 
 @pytest.mark.parametrize(
-    ("name", "encode"), [("a.txt", bytes), ("a.gz", gzip.compress), ("a.bz2", bz2.compress)]
+    ("name", "encode"),
+    [
+        ("a.txt", bytes),
+        ("a.gz", gzip.compress),
+        ("a.txt", gzip.compress),
+        ("a.gz", bytes),
+        ("a", bz2.compress),
+        ("a.xz", lzma.compress),
+        ("a.txt", lambda text: b"\xef\xbb\xbf" + text),
+        ("a.txt", lambda text: gzip.compress(b"\xef\xbb\xbf" + text)),
+    ],
 )
 def test_libsvm_plain_and_compressed(tmp_path, name, encode):
     X, y = load_libsvm(write(tmp_path, encode(GOOD.encode()), name))
     assert X.dtype == np.float64
     np.testing.assert_array_equal(X.toarray(), DENSE)
     np.testing.assert_array_equal(y, [-1, 1, 1, -1])
+
+
+def test_utf16_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"data\.txt is UTF-16 text; save it as UTF-8") as info:
+        load_libsvm(write(tmp_path, GOOD.encode("utf-16")))
+    one_line(info)
+
+
+def test_an_index_that_would_take_gigabytes_is_refused_with_its_size(tmp_path):
+    with pytest.raises(DataError, match=r"uses index 2000000000: .* take 16 GB"):
+        load_libsvm(write(tmp_path, "1 1:1\n2 2000000000:1\n"))
+
+
+SCALES = "".join(f"{i % 2} 1:{i + 1} 2:{i + 1}e4\n" for i in range(8))
+
+
+def test_features_of_very_different_scales_are_named(tmp_path):
+    path = write(tmp_path, SCALES)
+    with pytest.warns(UserWarning, match=r"8 in column 0 and 8e\+04 in column 1 .*scale='maxabs'"):
+        load_problem(path, nodes=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for scale in ("maxabs", "standard"):
+            load_problem(path, nodes=2, scale=scale)
+        load_problem(write(tmp_path, SCALES.replace("e4", "e1")), nodes=2)
+
+
+def test_scaling_keeps_zeros_and_divides_each_feature():
+    X = as_rows(DENSE)
+    np.testing.assert_allclose(scale_features(X, "maxabs").toarray(), DENSE / abs(DENSE).max(axis=0))
+    np.testing.assert_allclose(scale_features(X, "standard").toarray(), DENSE / DENSE.std(axis=0))
+    with pytest.raises(ValueError, match="scale must be one of none, maxabs, standard"):
+        scale_features(X, "both")
 
 
 def test_libsvm_counted_from_zero(tmp_path):
@@ -92,7 +140,7 @@ def test_empty_file(tmp_path, text):
 
 def test_damaged_archive(tmp_path):
     whole = gzip.compress(GOOD.encode() * 100)
-    for content in (whole[:-30], b"not an archive", whole[:20] + b"\0\0\0" + whole[23:]):
+    for content in (whole[:-30], whole[:20] + b"\0\0\0" + whole[23:]):
         with pytest.raises(DataError, match=r"cannot be read .*fetch it again") as info:
             load_libsvm(write(tmp_path, content, "d.gz"))
         one_line(info)

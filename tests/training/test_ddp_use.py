@@ -206,3 +206,35 @@ def test_parameters_that_ddp_averages_itself_unfrozen_and_frozen_later(tmp_path)
     first, second = run_ranks(_left_out, 2, tmp_path)
     assert all(map(torch.equal, first, second))
     assert all(bool(g.any()) for g in first)
+
+
+def _averaged(rank):
+    """What optimisers of a model inside DDP, or of ranks with the same batch, say at the first step."""
+    found = {}
+    for kind in ("alone", "views", "copies", "same batch", "zeros"):
+        model = network()
+        if kind in ("views", "copies"):
+            model = wrapped(model, gradient_as_bucket_view=kind == "views")
+        optimizer = laconic.optim.CompressedAdamW(model.parameters(), 0.01, timeout_s=30)
+        loss = loss_of(model, 0, 0 if kind == "same batch" else rank)
+        (loss * (0.0 if kind == "zeros" else 1.0)).backward()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                optimizer.step()
+                optimizer.step()
+                found[kind] = [str(w.message) for w in caught]
+            except RuntimeError as error:
+                found[kind] = str(error)
+        optimizer.close()
+    return found
+
+
+def test_an_optimiser_notices_gradients_that_are_averaged_already(tmp_path):
+    for found in run_ranks(_averaged, 2, tmp_path):
+        assert found["alone"] == found["zeros"] == []
+        assert "bit for bit the same on every rank" in found["views"]
+        assert "Give the optimiser the model itself, not put into DDP" in found["views"]
+        for kind in ("copies", "same batch"):
+            (message,) = found[kind]
+            assert "Are they averaged already?" in message

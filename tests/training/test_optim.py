@@ -153,6 +153,42 @@ def test_uncompressed_adamw_is_torch_adamw():
     mine.close()
 
 
+@pytest.mark.parametrize("make", [laconic.DCGD, laconic.EF14, laconic.EF21])
+def test_weight_decay_is_that_of_torch_adamw(make):
+    """The decay alone bit for bit; with gradients to rounding, for torch divides in another order."""
+    for zeros in (True, False):
+        model, twin = network(), network()
+
+        def groups(of):
+            return [
+                {"params": list(of[0].parameters()), "weight_decay": 0.3},
+                {"params": list(of[2].parameters()), "weight_decay": 0.0, "lr": 0.05},
+            ]
+
+        settings = {"lr": 0.02, "betas": (0.0, 0.99), "weight_decay": 0.1}
+        mine = CompressedAdamW(
+            groups(model), feedback=make(laconic.Identity()), clip=None, exact=True, **settings
+        )
+        theirs = torch.optim.AdamW(groups(twin), **settings)
+        for step in range(20):
+            for net, optimizer in ((model, mine), (twin, theirs)):
+                for group in optimizer.param_groups:
+                    group["lr"] *= 0.9
+                optimizer.zero_grad()
+                if zeros:
+                    for p in net.parameters():
+                        p.grad = torch.zeros_like(p)
+                else:
+                    (net(batch(step)) - 1).square().mean().backward()
+                optimizer.step()
+        mine.close()
+        if zeros:
+            assert torch.equal(weights(model), weights(twin))
+            assert not torch.equal(weights(model), weights(network()))
+        else:
+            torch.testing.assert_close(weights(model), weights(twin), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_uncompressed_sgd_is_torch_sgd(momentum):
     model, twin = network(), network()

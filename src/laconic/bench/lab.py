@@ -15,7 +15,8 @@ import laconic
 from laconic.bench.machine import describe_machine
 from laconic.bench.timing import Times
 from laconic.lab import LogisticRegression, base_stepsize, run
-from laconic.lab._data import as_signs, load_libsvm, split_bounds
+from laconic.lab._data import as_signs, split_bounds
+from laconic.lab._libsvm import load_libsvm
 from laconic.lab._types import Array
 
 Gradient = Callable[[Array, Array, Array], Array]

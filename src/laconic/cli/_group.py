@@ -1,5 +1,6 @@
 """The ``laconic`` command group: lazy subcommands, and errors in one line."""
 
+import re
 import warnings
 from importlib import import_module
 from typing import Any
@@ -19,6 +20,10 @@ COMMANDS = {
     "warmup": "Compile the hot loops ahead.",
     "demo": "Train a small transformer on four nodes with 1 % of the bytes.",
 }
+
+
+_ARGUMENTS = "nodes|rounds|multiples|regularizer|scale|seed"
+"""Of functions of the library that are options of a command too."""
 
 
 class CommandGroup(click.Group):
@@ -49,8 +54,7 @@ class CommandGroup(click.Group):
             path = (error.ctx or ctx).command_path
             raise _Refused(f"{error.format_message()} See '{path} --help'.") from error
         except (ValueError, OSError) as error:
-            message = " ".join(str(error).split())
-            raise _Refused(message) from error
+            raise _Refused(_in_options(" ".join(str(error).split()))) from error
         except ModuleNotFoundError as error:
             if error.name not in ("sklearn", "scipy", "matplotlib", "threadpoolctl"):
                 raise
@@ -59,7 +63,16 @@ class CommandGroup(click.Group):
 
 def _show(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line on standard error."""
-    click.echo(f"laconic: warning: {message}", err=True)
+    click.echo(f"laconic: warning: {_in_options(str(message))}", err=True)
+
+
+def _in_options(message: str) -> str:
+    """The message with the command's options in the place of Python's arguments."""
+    message = re.sub(rf"\b({_ARGUMENTS})='?([\w.]+)'?", r"--\1 \2", message)
+    message = re.sub(rf"\b({_ARGUMENTS}) must\b", r"--\1 must", message)
+    return message.replace("the tolerance must", "--stop must").replace(
+        "use LeastSquares,", "use --problem least-squares,"
+    )
 
 
 class _Refused(click.ClickException):

@@ -5,12 +5,15 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+_LINE_EVERY_S = 10.0
 
 
 def print_json(value: Any) -> None:
@@ -30,7 +33,11 @@ def finite(value: Any) -> Any:
 
 @contextmanager
 def progress(console: Console) -> Iterator[tuple[Progress, TaskID]]:
-    """A live progress bar with one task."""
+    """A live progress bar with one task; without a terminal, plain lines every ten seconds."""
+    if not console.is_terminal:
+        with _progress_lines() as (lines, task):
+            yield lines, task
+        return
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=30),
@@ -40,6 +47,30 @@ def progress(console: Console) -> Iterator[tuple[Progress, TaskID]]:
     )
     with Progress(*columns, console=console, transient=True, refresh_per_second=5) as bar:
         yield bar, bar.add_task("", note="")
+
+
+@contextmanager
+def _progress_lines() -> Iterator[tuple[Progress, TaskID]]:
+    """The tasks of a bar as lines on standard error, for logs."""
+    err = Console(stderr=True, highlight=False, markup=False)
+    bar = Progress(console=err, disable=True)
+    ended = Event()
+
+    def print_lines() -> None:
+        while not ended.wait(_LINE_EVERY_S):
+            for task in bar.tasks:
+                share = f"{task.percentage:.0f} %" if task.total else ""
+                words = (task.description.strip(), share, str(task.fields["note"]))
+                err.print("  ".join(word for word in words if word), soft_wrap=True)
+
+    thread = Thread(target=print_lines, name="progress-lines", daemon=True)
+    task = bar.add_task("", note="")
+    thread.start()
+    try:
+        yield bar, task
+    finally:
+        ended.set()
+        thread.join()
 
 
 def table_like() -> Table:

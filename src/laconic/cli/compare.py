@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 from click.core import ParameterSource
@@ -23,6 +24,13 @@ from laconic.feedback import make_feedback
 )
 @click.option(
     "--regularizer", default=0.1, show_default=True, help="Weight of the nonconvex regulariser (logistic)."
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["none", "maxabs", "standard"]),
+    default="none",
+    show_default=True,
+    help="How the features of FILE are scaled.",
 )
 @click.option(
     "--methods", default="gd,dcgd,ef14,ef21,ef21+", show_default=True, help="Names, separated by commas."
@@ -52,6 +60,7 @@ def command(
     nodes: int,
     problem: str,
     regularizer: float,
+    scale: Literal["none", "maxabs", "standard"],
     methods: str,
     compressor: str,
     multiples: str,
@@ -64,16 +73,18 @@ def command(
 ) -> None:
     """Compare methods on a data set, each at its best stepsize.
 
-    FILE is in LibSVM format, plain or compressed. Without one, the breast cancer data that come with
-    scikit-learn are used. Every method starts at the same point and runs at the same multiples of one
-    stepsize, EF21's theoretical one. The state of the runs is saved in the folder checkpoints of the output
-    every five seconds, until the comparison is complete.
+    FILE is in LibSVM format, plain or compressed (gzip, bzip2, xz). Without one, the breast cancer data that
+    come with scikit-learn are used. Every method starts at the same point and runs at the same multiples of
+    one stepsize, EF21's theoretical one. The state of the runs is saved in the folder checkpoints of the
+    output every five seconds, until the comparison is complete.
 
     \b
     Example:
       laconic compare
-      laconic compare a9a.txt --nodes 20 --compressor top-k:1 --multiples 1,4,16,64 --out a9a
-      laconic compare a9a.txt --nodes 20 --compressor top-k:1 --multiples 1,4,16,64 --out a9a --resume
+      laconic compare a9a.txt --compressor top-k:1 --multiples 1,4,16 --out a9a
+      laconic compare a9a.txt --compressor top-k:1 --multiples 1,4,16 --out a9a \\
+        --resume
+      laconic compare australian --scale standard
     """
     from laconic.lab import compare, plots
     from laconic.lab.datasets import load_problem
@@ -87,7 +98,7 @@ def command(
     for name in names:
         make_feedback(name, chosen)
     steps = _numbers(multiples)
-    loaded = load_problem(file, problem, nodes, regularizer)
+    loaded = load_problem(file, problem, nodes, regularizer, scale)
     out.mkdir(parents=True, exist_ok=True)
     checkpoints = out / "checkpoints"
     if not resume:
@@ -97,12 +108,15 @@ def command(
     console.print(f"{loaded.title}: {nodes} nodes, d = {loaded.problem.d}, compressor {compressor}")
     try:
         with progress(console) as (bar, task):
-            bar.update(task, total=len(names) * rounds)
+            ended = dict.fromkeys(names, 0)
 
             def on_round(name: str, t: int, smallest: float) -> None:
-                done = names.index(name) * rounds + t
+                # Methods that have stopped early no longer count with all their rounds.
+                ended[name] = t
+                done, left = sum(ended.values()), len(names) - names.index(name) - 1
                 note = f"round {t:>5}  |∇f|² {smallest:.1e}"
-                bar.update(task, completed=done, description=name, note=note)
+                total = done - t + (1 + left) * rounds
+                bar.update(task, completed=done, total=total, description=name, note=note)
 
             comparison = compare(
                 loaded.problem,
@@ -128,6 +142,7 @@ def command(
         "L": loaded.problem.L,
         "L_tilde": loaded.problem.L_tilde,
         "regularizer": regularizer,
+        "scale": scale,
         "compressor": compressor,
         "multiples": steps,
         "rounds": rounds,

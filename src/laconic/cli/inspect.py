@@ -15,8 +15,8 @@ from laconic.wire import MessageReport, inspect_checkpoint, inspect_message, is_
 def command(file: Path, as_json: bool) -> None:
     """Show what FILE holds: a packed message, or a checkpoint that torch.save wrote.
 
-    A message is what laconic.pack(message, layout=layout) makes, written to a file as it is. No code in the
-    file is run.
+    A message is what packed = laconic.pack(message, layout=layout) makes, written to a file by
+    file.write(packed.cpu().numpy().tobytes()). No code in the file is run.
 
     \b
     Example:

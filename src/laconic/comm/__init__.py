@@ -1,8 +1,10 @@
 """The exchange of messages over ``torch.distributed``."""
 
+from laconic.comm._agreement import Alike as Alike
 from laconic.comm._checkpoint import OnMismatch as OnMismatch
 from laconic.comm._stats import Stats as Stats
 from laconic.comm.errors import ExchangeError as ExchangeError
+from laconic.comm.errors import RanksDifferError as RanksDifferError
 from laconic.comm.exchange import Exchange as Exchange
 from laconic.comm.topologies import Topology as Topology
 from laconic.comm.topologies import Vector as Vector

@@ -1,14 +1,16 @@
 """The buckets of an exchange, and the memories of segments that no bucket holds."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
+from laconic.comm._agreement import Fields, Operation, checksum
 from laconic.comm.topologies import (
     BucketContext,
     BucketExchange,
     Dense,
+    RemembersAlike,
     SegmentStates,
     Topology,
     Vector,
@@ -18,6 +20,24 @@ from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
 
 Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BucketOperation(Operation):
+    """The exchange of a bucket.
+
+    Args:
+        found: the bucket, or why there is none on this rank.
+    """
+
+    found: BucketExchange | ValueError
+
+    @property
+    def bucket(self) -> BucketExchange:
+        """The bucket; raises the ValueError where there is none."""
+        if isinstance(self.found, ValueError):
+            raise self.found
+        return self.found
 
 
 class BucketStates:
@@ -43,6 +63,37 @@ class BucketStates:
     def feedback(self) -> Feedback:
         """The method."""
         return self._whole.feedback
+
+    def operation(self, names: Names, vector: Vector, *, dense: bool, last: bool) -> BucketOperation:
+        """The exchange of a bucket, as the ranks have to agree on it."""
+        dtype = SegmentedVector.of(vector).like.dtype
+        found: BucketExchange | ValueError
+        try:
+            found = self.dense(names, vector) if dense else self.get(names, vector)
+        except ValueError as error:  # to be told to all ranks: the others wait in the collective
+            found = error
+
+        def fields() -> Fields:
+            own: dict[str, object] = {
+                "operation": f"exchange of a {'dense ' if dense else ''}bucket of {len(names)} segments "
+                + f"from {names[0]!r} on{', the last' if last else ''}",
+                "segments of the bucket": names,
+                "dtype": dtype,
+                "refusal": str(found) if isinstance(found, ValueError) else "none",
+                "feedback": self.feedback,
+            }
+            if isinstance(found, ValueError) or not isinstance(found, RemembersAlike):
+                return own
+            shared = found.alike_memories()
+            return own | {
+                "rounds since the memories are new": shared.pop("round"),
+                "memory of the receiver": checksum(shared),
+            }
+
+        if isinstance(found, ValueError):
+            return BucketOperation(found, False, fields, found)
+        steady = not isinstance(found, RemembersAlike) or found.steady
+        return BucketOperation((names, dense, last, dtype), steady, fields, found)
 
     def dense(self, names: Names, vector: Vector) -> BucketExchange:
         """A bucket that is averaged whole, past all memories.

@@ -22,7 +22,8 @@ class Stats:
         steps: steps that were committed.
         skipped: steps that were rolled back because some rank's numbers were not finite.
         bytes_sent: bytes handed to collectives for the other ranks: n - 1 copies of each message, and of 8
-            bytes for ``waited_for``; where sizes vary, of these too.
+            bytes for ``waited_for`` and the ranks' agreement; where sizes vary, of these too. The 16 bytes by
+            which ranks compare settings now and then are not counted.
         bytes_received: bytes that came from the other ranks.
         bytes_bf16: what a ring all-reduce of the same numbers in bfloat16 sends, 2 (n - 1) / n * 2 d a step.
         seconds: by phase: select (feedback and compressor), pack, communicate, unpack, apply. Waiting for

@@ -34,6 +34,10 @@ class Step:
         self._staged.append(bucket)
         self.finite = bucket.stage(source, out, scale)
 
+    def take_back(self) -> None:
+        """The last bucket was not exchanged after all."""
+        self._staged.pop().roll_back()
+
     def settle(self) -> None:
         """Commit all buckets, or roll them back."""
         for bucket in self._staged:
@@ -52,7 +56,9 @@ class Step:
             future.set_result(tensors[0])
 
     def fail(self, error: BaseException) -> None:
-        """Let all futures raise the error."""
+        """Roll all buckets back, and let all futures raise the error."""
+        for bucket in self._staged:
+            bucket.roll_back()
         for future, _ in self._waiting:
             # The stub types the argument as the future's value.
             future.set_exception(error)  # type: ignore[arg-type]

@@ -8,9 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_count, check_flag, check_instance, check_positive
+from laconic.comm._agreement import NOTHING, Agreement, Alike, Fields
 from laconic.comm._bucket_states import BucketStates
 from laconic.comm._checkpoint import VERSION, OnMismatch, gather_on_first, memories_to_load
-from laconic.comm._checks import check_tensors, checked_buckets
+from laconic.comm._checks import check_group, check_tensors, checked_buckets, settings_of
 from laconic.comm._stats import Counter, Stats
 from laconic.comm._step import Step
 from laconic.comm._warm import warm_up
@@ -55,6 +57,7 @@ class Exchange:
 
     Raises:
         ValueError: where the settings do not fit the layout, or a bucket or topology is unknown.
+        RanksDifferError: an ExchangeError and ValueError, where the ranks have different settings.
 
     Example:
         >>> import torch, laconic
@@ -84,6 +87,13 @@ class Exchange:
         dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         """Check the settings, and make a process group with the other ranks."""
+        check_instance("layout", layout, Layout, "Layout.of(dict(model.named_parameters()))")
+        check_instance("feedback", feedback, Feedback, "EF21(TopK(0.01))")
+        check_group(process_group)
+        check_count("seed", seed)
+        check_positive("timeout_s", timeout_s)
+        check_count("measure_error_every", measure_error_every)
+        check_flag("adaptive", adaptive)
         self.layout = layout
         self._topology = topology_of(topology)
         self._buckets = checked_buckets(layout, buckets)
@@ -96,10 +106,13 @@ class Exchange:
             layout, feedback, torch.empty(0), seed, self._collectives, self._counter, adaptive
         )
         self._states = BucketStates(whole, self._topology, dtypes)
+        self._agreement = Agreement(self._collectives)
         self._worker = Worker("laconic-exchange")
         self._step = Step()
         self._last_finite = True
         self._failure: BaseException | None = None
+        settings = {"operation": "construction", **settings_of(layout, feedback, self._topology, dtypes)}
+        self.compare({**settings, "buckets": self._buckets, "seed": seed, "adaptive": adaptive})
 
     @property
     def feedback(self) -> Feedback:
@@ -146,6 +159,7 @@ class Exchange:
         out: Vector | None = None,
         scale: float = 1.0,
         dense: bool = False,
+        alike: Alike = NOTHING,
     ) -> TensorFuture:
         """Begin to exchange one bucket of the current step; does not wait.
 
@@ -181,7 +195,7 @@ class Exchange:
 
         def job() -> None:
             with on_side_stream():
-                self._run(key, source, destination, scale, last, dense, future)
+                self._run(key, source, destination, scale, last, dense, alike, future)
             if last:
                 self._counter.exposed += time.perf_counter() - arrival
 
@@ -196,6 +210,7 @@ class Exchange:
         scale: float,
         last: bool,
         dense: bool,
+        alike: Alike,
         future: TensorFuture,
     ) -> None:
         if self._step.empty:
@@ -205,8 +220,13 @@ class Exchange:
             self._require_going()
             with torch.no_grad():
                 if self._step.finite:
-                    find = self._states.dense if dense else self._states.get
-                    self._step.stage(find(names, source), source, out, scale)
+                    operation = self._states.operation(names, source, dense=dense, last=last)
+                    self._agreement.run(
+                        operation,
+                        alike,
+                        lambda: self._step.stage(operation.bucket, source, out, scale),
+                        self._step.take_back,
+                    )
                     self._counter.add_bf16(numel(source), self.size)
                 if last:
                     self._end_step()
@@ -219,11 +239,11 @@ class Exchange:
 
     def _require_going(self) -> None:
         if self._failure is not None:
-            raise ExchangeError(
-                f"the exchange has failed before or was closed: {self._failure}"
-            ) from self._failure
+            kind = type(self._failure) if isinstance(self._failure, ExchangeError) else ExchangeError
+            raise kind(f"the exchange has failed before or was closed: {self._failure}") from self._failure
 
     def _end_step(self) -> None:
+        self._agreement.end_step()
         self._step.settle()
         step, self._step = self._step, Step()
         self._last_finite = step.finite
@@ -265,6 +285,7 @@ class Exchange:
         """
         memories = memories_to_load(state, self._identity(), self.rank, self.layout, on_mismatch, self.gather)
         self._states.load(memories)
+        self._agreement.change()
 
     def gather_states(self, own: object) -> dict[str, Any]:
         """What every rank holds, by rank, on rank 0; its own on the others. All ranks call it together.
@@ -276,7 +297,11 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        return self._worker.call(lambda: gather_on_first(own, self._collectives))
+        return self._worker.call(
+            lambda: self._agreement.call(
+                "gathering of memories for a checkpoint", lambda: gather_on_first(own, self._collectives)
+            )
+        )
 
     def _identity(self) -> dict[str, Any]:
         """What must be alike in an exchange that loads this one's state."""
@@ -295,10 +320,12 @@ class Exchange:
             ValueError: where more than the compressor differs, or it does not suit the method.
         """
         self._states.switch(feedback)
+        self._agreement.change()
 
     def reset(self) -> None:
         """Forget all memories, on every rank, between steps: the next step is a first one."""
         self._states.load({})
+        self._agreement.change()
 
     def gather(self, numbers: Tensor, what: str) -> list[Tensor]:
         """Every rank's numbers, after all that was submitted; waits.
@@ -311,7 +338,29 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        return self._worker.call(lambda: self._collectives.all_gather(numbers, what))
+        return self._worker.call(
+            lambda: self._agreement.call(
+                f"comparison of {len(numbers)} numbers, {what}",
+                lambda: self._collectives.all_gather(numbers, what),
+            )
+        )
+
+    def compare(self, fields: Fields) -> None:
+        """Compare settings with those of all ranks, which call it together before the first step; waits.
+
+        Args:
+            fields: what must be alike, by name; compared by what ``repr`` says of them.
+
+        Raises:
+            RanksDifferError: naming the ranks and the first setting that differs. The exchange is closed.
+            ExchangeError: where another rank died or hangs.
+        """
+        self._require_going()
+        try:
+            self._worker.call(lambda: self._agreement.compare(fields))
+        except ExchangeError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Finish what was submitted, end the thread, and give the process group back."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.comm import Exchange, TensorFuture, Vector
+from laconic.comm import Alike, Exchange, TensorFuture, Vector
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import SegmentedVector
 from laconic.session import clip_factor, squared_norms_of
@@ -30,7 +30,7 @@ class HeldBucket:
 
 
 def submit_clipped(
-    exchange: Exchange, held: list[HeldBucket], *, clip: float, scale: float, dense: bool
+    exchange: Exchange, held: list[HeldBucket], *, clip: float, scale: float, dense: bool, alike: Alike
 ) -> TensorFuture:
     """Clip the buckets of a whole step, submit them, and let their futures follow; the last one's."""
     factor = clip_factor(_squares(exchange, held), clip, scale)
@@ -40,7 +40,9 @@ def submit_clipped(
             numbers = SegmentedVector.of(source).flattened()
             source = numbers.to(accumulation_dtype(numbers.dtype)) * factor
         last = number == len(held) - 1
-        end = exchange.submit(bucket.names, source, last=last, out=bucket.vector, scale=scale, dense=dense)
+        end = exchange.submit(
+            bucket.names, source, last=last, out=bucket.vector, scale=scale, dense=dense, alike=alike
+        )
         follow(end, bucket.future, bucket.buffer)
     return end
 

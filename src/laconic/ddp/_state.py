@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from laconic.comm import OnMismatch, Stats, TensorFuture, future_of, wait_for
+from laconic._arguments import check_positive
+from laconic.comm import Alike, OnMismatch, Stats, TensorFuture, future_of, wait_for
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, check_bucket, gradients_in
@@ -18,7 +19,7 @@ from laconic.session import (
     Density,
     Exempt,
     Session,
-    check_positive,
+    group_settings,
     make_schedule,
     vectors_and_small,
 )
@@ -78,7 +79,8 @@ class CommState:
         measure_error_every: measure the relative compression error in every so many iterations.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step.
-        optimizer: that trains the model, where a gradient that it never uses shall be noticed.
+        optimizer: that trains the model, where a gradient that it never uses, or learning rates and other
+            settings that differ by rank, shall be noticed.
 
     Raises:
         ValueError: for settings that do not fit together, or that differ between ranks.
@@ -133,6 +135,7 @@ class CommState:
         self._scaler, self._clip = grad_scaler, clip
         self._check_every, self._measure_every = check_replicas_every, measure_error_every
         self._adaptive = adaptive
+        self._optimizer = optimizer
         self._unused = None if optimizer is None else UnusedGradients(optimizer)
         self._calls: HookCalls | None = None
         self._attached: tuple[DDPModel, Session] | None = None
@@ -142,6 +145,7 @@ class CommState:
         self._held: list[HeldBucket] = []
         self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale = False, 1.0
+        self._alike = Alike({})
         self._pausing, self._paused = False, False
         if model is not None:
             self.attach(model)
@@ -174,7 +178,7 @@ class CommState:
             process_group=self._process_group or ddp_model.process_group,
             topology=self._topology,
             clips=self._clip is not None,
-            settings=f"clip {self._clip}",
+            settings={"clip": self._clip},
             seed=self._seed,
             timeout_s=self._timeout_s,
             adaptive=self._adaptive,
@@ -230,7 +234,9 @@ class CommState:
             model.require_all(self._sent)
             self._sent = []
         if self._clip is None or self._paused:
-            end = session.exchange.submit(names, vector, last=last, scale=self._scale, dense=self._dense)
+            end = session.exchange.submit(
+                names, vector, last=last, scale=self._scale, dense=self._dense, alike=self._alike
+            )
             future = end if plain else follow(end, future_of(flat), flat)
         else:
             future = future_of(flat)
@@ -238,7 +244,12 @@ class CommState:
             if last:
                 held, self._held = self._held, []
                 end = submit_clipped(
-                    session.exchange, held, clip=self._clip, scale=self._scale, dense=self._dense
+                    session.exchange,
+                    held,
+                    clip=self._clip,
+                    scale=self._scale,
+                    dense=self._dense,
+                    alike=self._alike,
                 )
         if last:
             before = session.stats().steps
@@ -273,6 +284,8 @@ class CommState:
             self._unused.backward_begins()
         self._dense = self._paused or session.begin_step()
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+        groups = [] if self._optimizer is None else self._optimizer.param_groups
+        self._alike = session.agree({"loss scale": self._scale, **group_settings(groups)})
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -380,7 +393,7 @@ class CommState:
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings: a copied or unpickled state has no model, no exchange and no process group."""
-        gone = ("_attached", "_process_group", "_scaler", "_untraced", "_calls", "_unused")
+        gone = ("_attached", "_process_group", "_scaler", "_optimizer", "_untraced", "_calls", "_unused")
         return self.__dict__ | dict.fromkeys(gone) | {"_copied": True, "_held": [], "_sent": []}
 
     def _require(self) -> tuple[DDPModel, Session]:

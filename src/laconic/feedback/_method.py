@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from laconic.compressors import Compressor
+from laconic.compressors import Compressor, parse_compressor
 from laconic.feedback._encoder import Content, Encoder, content_format, require_contractive
 from laconic.feedback._estimators import Estimator
 from laconic.feedback._protocol import Estimates, Plan, Receiver, Sender
@@ -30,7 +30,7 @@ class Feedback(ABC):
     ``docs/your-own-method.md`` has an example.
 
     Args:
-        compressor: what is kept.
+        compressor: what is kept; a name with arguments, as "top-k:0.01", stands for the compressor.
     """
 
     compressor: Compressor
@@ -49,6 +49,16 @@ class Feedback(ABC):
 
     replace_flags: ClassVar[bool] = False
     """Whether messages have a flag for each segment that says whether it replaces the memory (EF21+)."""
+
+    def __post_init__(self) -> None:
+        """Read a compressor that is given by name."""
+        if isinstance(self.compressor, str):
+            object.__setattr__(self, "compressor", parse_compressor(self.compressor))
+        elif not isinstance(self.compressor, Compressor):
+            raise TypeError(
+                f"{type(self).__name__} needs a compressor, as TopK(0.01) or 'top-k:0.01', "
+                f"got {self.compressor!r}"
+            )
 
     @abstractmethod
     def stage(self, inputs: RoundInputs) -> PendingUpdate:

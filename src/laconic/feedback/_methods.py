@@ -156,6 +156,7 @@ class EF21(Feedback):
 
     def __post_init__(self) -> None:
         """Check init."""
+        super().__post_init__()
         _check_init(self.init)
 
     def content(self, round: int) -> Content:
@@ -200,6 +201,7 @@ class EF21Plus(Feedback):
 
     def __post_init__(self) -> None:
         """Check init."""
+        super().__post_init__()
         _check_init(self.init)
 
     def content(self, round: int) -> Content:
@@ -252,6 +254,7 @@ class EF21SGDM(Feedback):
 
     def __post_init__(self) -> None:
         """Check eta and init."""
+        super().__post_init__()
         Momentum(self.eta)
         _check_init(self.init)
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import scipy.linalg
 import torch
 
-from laconic.lab._data import Matrix, as_rows, as_targets, load_libsvm, naming
+from laconic.lab._data import Matrix, as_rows, as_targets, naming
 from laconic.lab._finite_sum import FiniteSum
+from laconic.lab._libsvm import load_libsvm
 from laconic.lab._rows import SplitRows
 from laconic.lab._smoothness import DENSE_LIMIT, Smoothness, blas_on_one_thread
 from laconic.lab._sparse import times
@@ -70,7 +71,7 @@ class LeastSquares(FiniteSum):
 
     @classmethod
     def from_libsvm(cls, path: str | os.PathLike[str], nodes: int = 20) -> Self:
-        """Read a LibSVM text file (``.gz`` and ``.bz2`` too); otherwise as ``from_arrays``.
+        """Read a LibSVM text file (compressed by gzip, bzip2 or xz too); otherwise as ``from_arrays``.
 
         Raises:
             DataError: the file is missing or malformed (the line is named), or unfit as in ``from_arrays``.

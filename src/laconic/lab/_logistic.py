@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from laconic.lab._data import DataError, Matrix, as_rows, as_signs, as_targets, load_libsvm, naming
+from laconic.lab._data import DataError, Matrix, as_rows, as_signs, as_targets, naming
 from laconic.lab._finite_sum import FiniteSum
+from laconic.lab._libsvm import load_libsvm
 from laconic.lab._rows import SplitRows
 from laconic.lab._smoothness import Smoothness
 from laconic.lab._sparse import spread, times, with_values
@@ -80,7 +81,7 @@ class LogisticRegression(FiniteSum):
 
     @classmethod
     def from_libsvm(cls, path: str | os.PathLike[str], nodes: int = 20, regularizer: float = 0.1) -> Self:
-        """Read a LibSVM text file (``.gz`` and ``.bz2`` too); otherwise as ``from_arrays``.
+        """Read a LibSVM text file (compressed by gzip, bzip2 or xz too); otherwise as ``from_arrays``.
 
         Raises:
             DataError: the file is missing or malformed (the line is named), or unfit as in ``from_arrays``.

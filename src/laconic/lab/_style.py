@@ -1,9 +1,13 @@
 """Style of the figures: colours, axes, legends."""
 
-from typing import Any
+from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -27,6 +31,8 @@ GRADIENT = r"$\Vert\nabla f(x)\Vert^2$"
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
     """A figure, and its axes as an array (rows, columns); width and height are inches of each of them."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for place in axes.flat:

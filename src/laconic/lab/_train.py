@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from laconic._arguments import check_count, check_positive
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.lab._nodes import SimulatedNodes
@@ -18,7 +19,6 @@ from laconic.optim import CompressedOptimizer, LocalSteps
 from laconic.session import (
     Exempt,
     TrainedParameters,
-    check_positive,
     clip_factor,
     make_schedule,
     squared_norms_of,
@@ -63,8 +63,7 @@ class TrainingSimulation:
         seed: int = 0,
     ) -> None:
         """Make the nodes' senders and their receiver."""
-        if nodes < 1:
-            raise ValueError(f"nodes must be at least 1, got {nodes}")
+        check_count("nodes", nodes, 1)
         if isinstance(optimizer, LocalSteps):
             raise ValueError(
                 "LocalSteps has parameters of its own on each node between outer steps, and the simulation "
@@ -273,6 +272,7 @@ def train(
         (True, 0)
         >>> optimizer.close()
     """
+    check_count("steps", steps)
     simulation = TrainingSimulation(model, optimizer, nodes, **settings)
     losses, bits = np.empty(steps), np.empty(steps)
 

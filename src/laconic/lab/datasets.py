@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from laconic.lab._data import Matrix, naming
 from laconic.lab._least_squares import LeastSquares
+from laconic.lab._libsvm import load_libsvm
 from laconic.lab._logistic import LogisticRegression
 from laconic.lab._problem import Problem
+from laconic.lab._scale import Scale, scale_features, warn_of_scales
+from laconic.lab._types import Array
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,11 @@ class LoadedProblem:
 
 
 def load_problem(
-    file: Path | None, kind: str = "logistic", nodes: int = 20, regularizer: float = 0.1
+    file: Path | None,
+    kind: str = "logistic",
+    nodes: int = 20,
+    regularizer: float = 0.1,
+    scale: Scale = "none",
 ) -> LoadedProblem:
     """A problem from a LibSVM file, or from scikit-learn's breast cancer data where there is none.
 
@@ -30,6 +38,9 @@ def load_problem(
         kind: "logistic" or "least-squares".
         nodes: how many nodes share the rows.
         regularizer: weight of the nonconvex regulariser; for "logistic" only.
+        scale: how the features of a file are scaled: "maxabs" or "standard" (without centring), as
+            scikit-learn's scalers do, or "none". Where their scales then differ by more than a factor of
+            1,000, a warning names them.
 
     Raises:
         DataError: where the data or the settings are unfit.
@@ -39,16 +50,20 @@ def load_problem(
         30
     """
     if file is not None:
-        title = file.name
-        if kind == "least-squares":
-            return LoadedProblem(LeastSquares.from_libsvm(file, nodes), title)
-        return LoadedProblem(LogisticRegression.from_libsvm(file, nodes, regularizer), title)
+        X, y = load_libsvm(file)
+        X = scale_features(X, scale)
+        warn_of_scales(X, file.name)
+        with naming(file):
+            return LoadedProblem(_problem(kind, X, y, nodes, regularizer), file.name)
     from sklearn.datasets import load_breast_cancer
 
     features, labels = load_breast_cancer(return_X_y=True)
     features = (features - features.mean(axis=0)) / features.std(axis=0)
     labels = labels.astype(np.float64)
-    title = "breast cancer"
+    return LoadedProblem(_problem(kind, features, labels, nodes, regularizer), "breast cancer")
+
+
+def _problem(kind: str, X: Matrix, y: Array, nodes: int, regularizer: float) -> Problem:
     if kind == "least-squares":
-        return LoadedProblem(LeastSquares.from_arrays(features, labels, nodes), title)
-    return LoadedProblem(LogisticRegression.from_arrays(features, labels, nodes, regularizer), title)
+        return LeastSquares.from_arrays(X, y, nodes)
+    return LogisticRegression.from_arrays(X, y, nodes, regularizer)

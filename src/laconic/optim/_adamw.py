@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_number, check_positive
 from laconic.comm import OnMismatch, Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
@@ -17,8 +18,7 @@ from laconic.kernels.tables import Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
-from laconic.optim._momentum import warn_of_momentum
-from laconic.session import Density, Exempt, check_positive, check_setting, vectors_and_small
+from laconic.session import Density, Exempt, vectors_and_small
 
 
 class CompressedAdamW(CompressedOptimizer):
@@ -96,7 +96,8 @@ class CompressedAdamW(CompressedOptimizer):
         TypeError: for complex, integer or sparse parameters.
 
     Warns:
-        UserWarning: where beta_1 > 0 and the feedback keeps less than 5 % of the coordinates.
+        UserWarning: where beta_1 > 0 and the feedback keeps less than 5 % of the coordinates; where a
+            scheduler sets it, at that step.
 
     A step is *void* where a gradient was not finite on any rank: parameters, moments, step counts and
     memories stay as they were, bit for bit, on every rank, and :attr:`skipped` counts it. ``GradScaler`` is
@@ -162,15 +163,17 @@ class CompressedAdamW(CompressedOptimizer):
             density=density,
             dense_lr=dense_lr,
         )
-        if any(group["betas"][0] > 0 for group in self.param_groups):
-            warn_of_momentum("beta_1 > 0", feedback, self.session.layout, stacklevel=2)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range with a ValueError that names the first."""
         super().check_group(group)
         check_positive("eps", group["eps"])
         for number, beta in enumerate(group["betas"]):
-            check_setting(f"betas[{number}]", beta, 0.0, 1.0)
+            check_number(f"betas[{number}]", beta, 0.0, 1.0)
+
+    def momentum_setting(self) -> str | None:
+        """Where it is positive in any group."""
+        return "beta_1 > 0" if any(group["betas"][0] > 0 for group in self.param_groups) else None
 
     def arithmetic(self) -> Arithmetic:
         """AdamW's."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic._arguments import check_number, check_positive
 from laconic.comm import Vector
 from laconic.kernels import Arithmetic, apply_steps
 from laconic.kernels.tables import Vectors
 from laconic.optim._buckets import ParameterBucket, UpdateBuckets
 from laconic.optim._gradients import apply_, local_gradient
-from laconic.session import check_positive, check_setting
 
 State = dict[str, Any]
 """What an optimiser remembers of one parameter."""
@@ -65,8 +65,8 @@ class UpdateArithmetic(Optimizer, ABC):
         Raises:
             ValueError: naming the setting.
         """
-        check_setting("lr", group["lr"], 0.0)
-        check_setting("weight_decay", group["weight_decay"], 0.0)
+        check_number("lr", group["lr"], 0.0)
+        check_number("weight_decay", group["weight_decay"], 0.0)
         if group["clip"] is not None:
             check_positive("clip", group["clip"])
 

@@ -9,21 +9,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_positive
 from laconic.comm import OnMismatch, Stats, Topology
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import warm_up_optimizer
 from laconic.optim._arithmetic import UpdateArithmetic
+from laconic.optim._averaged import refuse_averaged_gradients
 from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
 from laconic.optim._checkpoint import adopted, merged, saved_state, with_memories
 from laconic.optim._gradients import gradient_factors, loss_scale
-from laconic.optim._groups import named_parameters, restore_dtypes, settings_in_words
+from laconic.optim._groups import named_parameters, restore_dtypes
+from laconic.optim._momentum import warn_of_momentum
 from laconic.session import (
     Density,
     Exempt,
     Session,
     TrainedParameters,
-    check_positive,
+    group_settings,
     make_schedule,
     vectors_and_small,
 )
@@ -104,6 +107,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
+        self._feedback, self._warned, self._compared = feedback, False, False
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -121,7 +125,7 @@ class CompressedOptimizer(UpdateArithmetic):
             topology=topology,
             clips=any(group["clip"] is not None for group in groups),
             dtypes={name: accumulation_dtype(dtype) for name, dtype in parameters.dtypes.items()},
-            settings=f"bucket_cap_mb {bucket_cap_mb}, dense_lr {dense_lr}, {settings_in_words(groups)}",
+            settings={"bucket_cap_mb": bucket_cap_mb, "dense_lr": dense_lr, **group_settings(groups)},
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -134,7 +138,13 @@ class CompressedOptimizer(UpdateArithmetic):
         self.set_nodes(session.exchange.size)
         # Groups by number, because load_state_dict makes them anew.
         self._group_of = {p: number for number, group in enumerate(groups) for p in group["params"]}
-        self._buckets = UpdateBuckets(session, max(1, int(bucket_cap_mb * 2**20 / 4)), self._group_of)
+        self._buckets = UpdateBuckets(
+            session,
+            max(1, int(bucket_cap_mb * 2**20 / 4)),
+            self._group_of,
+            # Groups are looked up anew, because load_state_dict makes them anew.
+            lambda: group_settings(self.param_groups),
+        )
         if overlap:
             ones = [1.0] * len(groups)
             self._overlap = BackwardOverlap(
@@ -146,6 +156,16 @@ class CompressedOptimizer(UpdateArithmetic):
         self._session = session
         # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
         self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
+        self._warn_of_momentum(stacklevel=3)
+
+    def momentum_setting(self) -> str | None:
+        """Which setting averages gradients over steps now, as "momentum > 0"; None where none does."""
+        return None
+
+    def _warn_of_momentum(self, stacklevel: int) -> None:
+        if not self._warned and (what := self.momentum_setting()) is not None:
+            self._warned = True
+            warn_of_momentum(what, self._feedback, self.session.layout, stacklevel + 1)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, while the optimiser is made; later it is refused.
@@ -203,7 +223,8 @@ class CompressedOptimizer(UpdateArithmetic):
             The closure's loss, or None.
 
         Raises:
-            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made.
+            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made; at the
+                first step, for gradients that DDP has averaged.
             laconic.ExchangeError: where another rank died or hangs.
         """
         if "_untraced_step" not in self.__dict__:
@@ -219,6 +240,7 @@ class CompressedOptimizer(UpdateArithmetic):
             with torch.enable_grad():
                 loss = closure()
         self._refuse_unknown(session)
+        self._warn_of_momentum(stacklevel=5)
         if self._overlap is not None:
             if getattr(self, "found_inf", None) is not None:
                 raise RuntimeError(
@@ -231,6 +253,9 @@ class CompressedOptimizer(UpdateArithmetic):
             self.advance_all(factors)
             self.apply_all(estimates)
         session.check_replicas_in_turn()
+        if not self._compared:
+            self._compared = True
+            refuse_averaged_gradients(session)
         return loss
 
     def gradient_factors(self) -> list[float]:
@@ -307,6 +332,7 @@ class CompressedOptimizer(UpdateArithmetic):
             exchange.load_state_dict(saved.exchange, on_mismatch)
             if "iteration" in saved.exchange:
                 self.session.resume_at(int(saved.exchange["iteration"]))
+        self.session.compare_replicas_at_next_step()
         super().load_state_dict(plain)
         restore_dtypes(self, plain)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from laconic.comm import TensorFuture, Vector, wait_for
+from laconic.comm import Alike, TensorFuture, Vector, wait_for
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import Integers, Vectors
 from laconic.optim._gradients import dense
@@ -101,11 +101,20 @@ class UpdateBuckets:
         session: whose exchange is used.
         numel: numbers a bucket, about.
         group_of: the number of each parameter's group.
+        settings: what must be alike on all ranks in a step, by name; asked when its first bucket is sent.
     """
 
-    def __init__(self, session: Session, numel: int, group_of: Mapping[Tensor, int]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        numel: int,
+        group_of: Mapping[Tensor, int],
+        settings: Callable[[], Mapping[str, object]],
+    ) -> None:
         """Cut the parameters into buckets."""
         self._session = session
+        self._settings = settings
+        self._alike = Alike({})
         self.buckets = [
             ParameterBucket.of(bucket, session.parameters.names(bucket), [group_of[p] for p in bucket])
             for bucket in session.parameters.buckets(numel)
@@ -134,12 +143,15 @@ class UpdateBuckets:
         """
         bucket = self.next
         assert bucket is not None
-        if not self._submitted:
+        if not self.started:
+            self._alike = self._session.agree(self._settings())
             self._dense = self._session.begin_step()
         updates = update(bucket)
         self._submitted.append(updates)
         last = len(self._submitted) == len(self.buckets)
-        self._end = self._session.exchange.submit(bucket.names, updates, last=last, dense=self._dense)
+        self._end = self._session.exchange.submit(
+            bucket.names, updates, last=last, dense=self._dense, alike=self._alike
+        )
 
     def finish(self, update: Update) -> list[Vector] | None:
         """Submit what is left, and wait: each bucket's estimates; None where the step is void.

@@ -31,14 +31,6 @@ def named_parameters(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str,
             index += 1
 
 
-def settings_in_words(groups: Iterable[Mapping[str, Any]]) -> str:
-    """The groups' settings, which all ranks must share: they act on every replica."""
-    own = ("params", "param_names")
-    return "; ".join(
-        ", ".join(f"{k}={v}" for k, v in sorted(group.items()) if k not in own) for group in groups
-    )
-
-
 def restore_dtypes(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     """Copy the saved state in the dtype that it was saved in.
 

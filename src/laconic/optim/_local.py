@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.comm import Stats, Topology
+from laconic._arguments import check_count, check_flag, check_number, check_positive
+from laconic.comm import Alike, Stats, Topology
 from laconic.compressors import BlockQuantizer, BlockTopK, Identity
 from laconic.feedback import DCGD, EF14, Feedback
 from laconic.optim._base import COPIED, CompressedOptimizer
@@ -20,8 +21,6 @@ from laconic.session import (
     Exempt,
     Session,
     TrainedParameters,
-    check_positive,
-    check_setting,
     make_schedule,
     vectors_and_small,
 )
@@ -126,10 +125,10 @@ class LocalSteps(Optimizer):
                 f"{type(optimizer).__name__} exchanges every step itself; give LocalSteps an ordinary "
                 "optimiser, such as torch.optim.AdamW"
             )
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be an int >= 1, got {every!r}")
+        check_count("every", every, 1)
         check_positive("lr", lr)
-        check_setting("momentum", momentum, 0.0, 1.0)
+        check_number("momentum", momentum, 0.0, 1.0)
+        check_flag("nesterov", nesterov)
         if nesterov and momentum == 0.0:
             raise ValueError("nesterov needs a momentum")
         self._session: Session | None = None
@@ -153,7 +152,7 @@ class LocalSteps(Optimizer):
             process_group=process_group,
             topology=topology,
             clips=False,
-            settings=f"every {every}, lr {lr}, momentum {momentum}, nesterov {nesterov}",
+            settings={"every": every, "lr": lr, "momentum": momentum, "nesterov": nesterov},
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -248,13 +247,15 @@ class LocalSteps(Optimizer):
         session = self.session
         buckets = session.parameters.buckets(_BUCKET)
         skipped = session.stats().skipped
+        # Not session.agree(), which compares parameters: they differ until the outer step is done.
+        alike = Alike({"outer step": session.iteration, "lr": self.lr, "momentum": self.momentum})
         dense = session.begin_step()
         means: dict[str, Tensor] = {}
         for number, bucket in enumerate(buckets):
             names = session.parameters.names(bucket)
             differences = [self._common[n] - p for n, p in zip(names, bucket, strict=True)]
             last = number == len(buckets) - 1
-            end = session.exchange.submit(names, differences, last=last, dense=dense)
+            end = session.exchange.submit(names, differences, last=last, dense=dense, alike=alike)
             means.update(zip(names, differences, strict=True))
         end.wait()
         stands = session.stats().skipped == skipped

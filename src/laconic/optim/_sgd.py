@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_number
 from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
@@ -16,8 +17,7 @@ from laconic.kernels.tables import Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
-from laconic.optim._momentum import warn_of_momentum
-from laconic.session import Density, Exempt, check_setting, vectors_and_small
+from laconic.session import Density, Exempt, vectors_and_small
 
 
 class CompressedSGD(CompressedOptimizer):
@@ -75,7 +75,8 @@ class CompressedSGD(CompressedOptimizer):
         TypeError: for complex, integer or sparse parameters.
 
     Warns:
-        UserWarning: where momentum > 0 and the feedback keeps less than 5 % of the coordinates.
+        UserWarning: where momentum > 0 and the feedback keeps less than 5 % of the coordinates; where a
+            scheduler sets it, at that step.
 
     Void steps, ``GradScaler`` and checkpoints are as for :class:`CompressedAdamW`.
 
@@ -132,13 +133,15 @@ class CompressedSGD(CompressedOptimizer):
             check_replicas_every=check_replicas_every,
             density=density,
         )
-        if any(group["momentum"] > 0 for group in self.param_groups):
-            warn_of_momentum("momentum > 0", feedback, self.session.layout, stacklevel=2)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range with a ValueError that names the first."""
         super().check_group(group)
-        check_setting("momentum", group["momentum"], 0.0, 1.0)
+        check_number("momentum", group["momentum"], 0.0, 1.0)
+
+    def momentum_setting(self) -> str | None:
+        """Where it is positive in any group."""
+        return "momentum > 0" if any(group["momentum"] > 0 for group in self.param_groups) else None
 
     def new_state(self, parameter: Tensor) -> State:
         """A momentum of negative zeros, to which a gradient is added without a change, zeros included."""

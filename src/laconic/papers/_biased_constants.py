@@ -1,12 +1,13 @@
 """Table 3: the declared constants of the twelve compressors against the worst found."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from laconic.compressors import Compressor, NaturalDithering, TopK
@@ -15,6 +16,9 @@ from laconic.lab._style import BLUE, ORANGE
 from laconic.papers._biased_rows import TableRow, rows, vectors
 from laconic.papers._experiment import BIASED_PAPER, Experiment, Report, Settings, Verdict, verdict
 from laconic.papers._figures import label, panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CHANCE: Final = 5.0  # standard errors
 

@@ -1,20 +1,24 @@
 """Table 4: expected savings of Top-k and Rand-k on random vectors, by closed forms and Monte Carlo."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from scipy import integrate, special
 
 from laconic.compressors import TopK
 from laconic.lab._style import BLUE, GREEN, ORANGE, PINK, RED, SKY
 from laconic.papers._experiment import BIASED_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
 from laconic.papers._figures import label, panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PRINTED: Final = {
     ("N(0,1)", 3): (18.65, 31.10, 43.98, 57.08),

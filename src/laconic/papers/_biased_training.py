@@ -1,10 +1,10 @@
 """Figures 4 and 5: training on four nodes with error feedback, and with Top-k followed by dithering."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping
-from typing import Final
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Final
 
 from laconic.compressors import Identity, NaturalDithering, RandK, TopK
 from laconic.feedback import DCGD, EF14, Feedback
@@ -15,6 +15,9 @@ from laconic.papers._figures import label, panels
 from laconic.papers._images import IMAGES, load_images
 from laconic.papers._networks import FlatNetwork, vgg
 from laconic.papers._training import Training, TrainingCurve, train_cached
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _QUICK: Final = {"width": 8, "rounds": 200, "evaluated": 10}
 _STEPSIZE: Final = 0.05

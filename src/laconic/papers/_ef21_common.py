@@ -1,11 +1,12 @@
 """Problems, methods, resumable runs, rows and curves shared by the experiments of EF21."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 
 from laconic.compressors import TopK
 from laconic.feedback import make_feedback
@@ -18,6 +19,9 @@ from laconic.lab._style import GRADIENT
 from laconic.lab._types import Array
 from laconic.papers._experiment import Cell, Settings
 from laconic.papers._figures import label, thinned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DATA_SETS = ("phishing", "mushrooms", "a9a", "w8a")
 TOLERANCE = 1e-7

@@ -1,12 +1,14 @@
 """Counterexamples to compression without feedback, equivalence of EF and EF21, and EF21's noise floor."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 
 from laconic.compressors import Compressor, Constants, TopK
 from laconic.feedback import DCGD, EF14, EF21
@@ -20,6 +22,9 @@ from laconic.papers._experiment import EF21_PAPER, Cell, Experiment, Report, Set
 from laconic.papers._figures import label, listed, panels, thinned
 from laconic.papers._follow import follow, iterates
 from laconic.theory import ef21_pl_factor, ef21_pl_lyapunov, ef21_pl_stepsize
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Two small networks trained over five nodes with one global Top-k (EF21, Figures 13 to 15)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import nn
 
 from laconic.compressors import Identity, TopK
@@ -18,6 +20,9 @@ from laconic.papers._figures import label, panels
 from laconic.papers._images import IMAGES, load_images
 from laconic.papers._networks import FlatNetwork, plain_network, residual_network
 from laconic.papers._training import CHANCE, Training, TrainingCurve, train_cached
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NODES, DENSITY, WIDTH, SIDE = 5, 0.05, 8, 8
 METHODS: dict[str, Feedback] = {

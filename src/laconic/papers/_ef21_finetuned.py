@@ -1,13 +1,14 @@
 """Runs with the paper's tuned k and stepsizes (EF21, Figure 2)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
 from laconic.lab._style import COLOURS
@@ -25,6 +26,9 @@ from laconic.papers._ef21_common import (
 from laconic.papers._experiment import EF21_PAPER, Cell, Experiment, Report, Settings, Verdict, verdict
 from laconic.papers._figures import listed, panels, thinned
 from laconic.papers._fits import floor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Tuned(NamedTuple):
@@ -83,7 +87,7 @@ class StartRuns:
     reached: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, result: Result) -> "StartRuns":
+    def of(cls, result: Result) -> StartRuns:
         """The runs of a result of one stepsize and one seed a start."""
         starts = len(result.seeds)
         norms, bits = (each.reshape(starts, -1) for each in (result.grad_norm2, result.bits("values")))

@@ -1,9 +1,11 @@
 """Least squares, where the PL condition holds (EF21, Figures 7 and 8 of the appendix)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
 from laconic.lab._style import COLOURS
@@ -21,6 +23,9 @@ from laconic.papers._ef21_common import (
 from laconic.papers._experiment import EF21_PAPER, Experiment, Report, Settings, Verdict, verdict
 from laconic.papers._figures import panels
 from laconic.papers._fits import floor, half_lives
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEGENDS: dict[str, dict[str, float]] = {
     "a9a": {"EF21": 4096, "EF14": 4096, "EF21+": 4096, "GD": 1},

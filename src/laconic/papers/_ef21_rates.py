@@ -1,10 +1,11 @@
 """EF21's two theorems and the tight rate of error feedback: measured rates beside their bounds."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 
 from laconic.compressors import TopK
 from laconic.feedback import EF21, EF21Plus, Feedback
@@ -27,6 +28,9 @@ from laconic.theory import (
     ef21_stepsize,
     tight_rate,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 METHODS: dict[str, Feedback] = {"EF21": EF21(TopK(1)), "EF21+": EF21Plus(TopK(1))}
 ROUNDING = 1e-12

@@ -1,10 +1,12 @@
 """Stepsize tolerance of each method (EF21, Figure 1 and Figures 3 to 6 of the appendix)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from laconic.lab._result import Result
 from laconic.lab._style import COLOURS, GRADIENT, SERIES
@@ -24,6 +26,9 @@ from laconic.papers._ef21_common import (
 from laconic.papers._experiment import EF21_PAPER, Experiment, Report, Settings, Verdict, verdict
 from laconic.papers._figures import listed, panels
 from laconic.papers._fits import floor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = ("EF14", "EF21", "EF21+", "DCGD")
 

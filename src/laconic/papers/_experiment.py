@@ -1,13 +1,17 @@
 """Experiments of a paper: settings, report, verdicts, and grids of runs with progress and checkpoints."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 Outcome = Literal["agrees", "erratum", "disagrees"]
 Cell = str | int | float

@@ -1,6 +1,5 @@
 """Create the Exchange of a model after verifying that all ranks agree on parameters and settings."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from laconic.comm import Exchange, Topology
 from laconic.comm._warm import warm_up
-from laconic.comm.topologies import topology_of
 from laconic.layout import Layout
 from laconic.session._schedule import Schedule
 
@@ -21,7 +19,7 @@ def create_exchange(
     topology: str | Topology,
     *,
     dtypes: Mapping[str, torch.dtype],
-    settings: str,
+    settings: Mapping[str, object],
     seed: int,
     timeout_s: float,
     adaptive: bool,
@@ -34,11 +32,12 @@ def create_exchange(
         schedule: every method in it must suit the layout.
         process_group: the ranks; None is all of them.
         dtypes: of what is sent of each parameter, by name.
-        settings: whatever else must be alike on all ranks, in words.
+        settings: whatever else must be alike on all ranks, by name.
         topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
-        ValueError: where a method does not suit the layout, or the ranks differ.
+        ValueError: where a method does not suit the layout.
+        RanksDifferError: an ExchangeError and ValueError, where the ranks differ.
     """
     for method in schedule.methods:
         method.sender(layout, seed=seed)
@@ -55,23 +54,8 @@ def create_exchange(
         adaptive=adaptive,
         dtypes=dtypes,
     )
-    settings = (
-        f"{schedule}, topology {topology_of(topology).name}, seed {seed}, adaptive {adaptive}, {settings}"
-    )
-    own = torch.tensor([layout.digest, zlib.crc32(settings.encode())])
-    mismatch = first_mismatch(exchange.gather(own, "the digests of parameters and settings"))
-    if mismatch is None:
-        return exchange
-    exchange.close()
-    place, rank = mismatch
-    if place == 0:
-        raise ValueError(
-            f"rank {rank} has other parameters than rank 0 (their names, shapes or exemptions): build the "
-            "same model on every rank"
-        )
-    raise ValueError(
-        f"rank {rank} has other settings than rank 0; here they are {settings}: give every rank the same"
-    )
+    exchange.compare({"operation": "construction of optimiser or hook", "schedule": schedule, **settings})
+    return exchange
 
 
 def first_mismatch(found: Sequence[Tensor]) -> tuple[int, int] | None:

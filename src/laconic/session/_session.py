@@ -6,7 +6,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from laconic.comm import Exchange, ExchangeError, OnMismatch, Stats, Topology
+from laconic._arguments import check_callable, check_count, check_flag
+from laconic.comm import Alike, Exchange, OnMismatch, RanksDifferError, Stats, Topology
 from laconic.comm.topologies import topology_of
 from laconic.kernels import warm_up_norms
 from laconic.layout import Layout
@@ -26,14 +27,15 @@ class Session:
         exempt: which parameters are sent whole.
         exact: whether these are sent exactly.
         process_group: the ranks; None is all of them.
-        settings: whatever else must be alike on all ranks, in words.
+        settings: whatever else must be alike on all ranks, by name.
         clips: whether gradients are clipped.
         dtypes: of what is sent of each parameter, by name; by default the parameters' own.
         check_replicas_every: committed steps between comparisons of the replicas; 0 makes none.
         topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
 
     Raises:
-        ValueError: where the ranks differ in parameters or settings, or a method does not suit them.
+        ValueError: where a method does not suit the parameters.
+        RanksDifferError: an ExchangeError and ValueError, where the ranks differ.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Session:
         exact: bool,
         process_group: dist.ProcessGroup | None,
         topology: str | Topology,
-        settings: str,
+        settings: Mapping[str, object],
         clips: bool,
         dtypes: Mapping[str, torch.dtype] | None = None,
         seed: int,
@@ -55,6 +57,9 @@ class Session:
         check_replicas_every: int = 0,
     ) -> None:
         """Compare parameters and settings with the other ranks', and start the exchange."""
+        check_callable("exempt", exempt, "of name and parameter that returns True or False")
+        check_flag("exact", exact)
+        check_count("check_replicas_every", check_replicas_every)
         self.parameters = parameters
         self.schedule = schedule
         self.topology = topology_of(topology)
@@ -68,7 +73,7 @@ class Session:
             process_group,
             self.topology,
             dtypes=parameters.dtypes if dtypes is None else dtypes,
-            settings=f"check_replicas_every {check_replicas_every}, {settings}",
+            settings={"check_replicas_every": check_replicas_every, **settings},
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -77,6 +82,7 @@ class Session:
         self._base = 0
         self._check_every = check_replicas_every
         self._checked = 0
+        self._compared = False
 
     @property
     def layout(self) -> Layout:
@@ -108,6 +114,24 @@ class Session:
             dist.broadcast(sent, group=self._process_group, group_src=0)
             parameter.detach().copy_(sent)
 
+    def agree(self, fields: Mapping[str, object]) -> Alike:
+        """Settings of the next step that must be alike on all ranks, to travel with its buckets.
+
+        Before the first step, and the first after a load, the parameters' bits are compared.
+
+        Args:
+            fields: what multiplies an estimate on each replica, by name. The iteration and the names of
+                frozen parameters are added.
+
+        Raises:
+            RanksDifferError: where the parameters differ.
+        """
+        if not self._compared:
+            self.check_replicas("at the first step after construction or load_state_dict")
+            self._compared = True
+        frozen = [name for name, p in self.parameters.by_name.items() if not p.requires_grad]
+        return Alike({"iteration": self.iteration, "frozen parameters": frozen, **fields})
+
     def check_replicas_in_turn(self) -> None:
         """Compare the parameters over ranks where this iteration is one of ``check_replicas_every``."""
         iteration = self.iteration
@@ -115,17 +139,28 @@ class Session:
             self.check_replicas()
             self._checked = iteration
 
-    def check_replicas(self) -> None:
+    def compare_replicas_at_next_step(self) -> None:
+        """This rank has loaded a checkpoint."""
+        self._compared = False
+
+    def check_replicas(self, when: str = "") -> None:
         """Compare the parameters' bits over ranks; all call it together.
 
+        Args:
+            when: for the error of ranks that do something else.
+
         Raises:
-            ExchangeError: naming the first parameter that differs.
+            RanksDifferError: an ExchangeError, naming the first parameter that differs.
         """
+        if self.exchange.size == 1:
+            return
         fingerprints = self.parameters.fingerprints()
-        mismatch = first_mismatch(self.exchange.gather(fingerprints, "the checksums of the parameters"))
+        mismatch = first_mismatch(
+            self.exchange.gather(fingerprints, f"the checksums of the parameters {when}".strip())
+        )
         if mismatch is not None:
             place, rank = mismatch
-            raise ExchangeError(
+            raise RanksDifferError(
                 f"the replicas are not equal any more before iteration {self.iteration}: "
                 f"{list(self.parameters.by_name)[place]!r} is the first parameter that differs, on rank "
                 f"{rank} from rank 0. Did a rank change its parameters alone, or take a step that others "
@@ -165,6 +200,7 @@ class Session:
         """Count the steps that follow from here."""
         self._base = iteration - self.exchange.stats().steps
         self._checked = iteration
+        self.compare_replicas_at_next_step()
 
     def close(self) -> None:
         """End the exchange's thread and process group."""

@@ -1,15 +1,24 @@
-"""Checks of numeric settings."""
+"""Settings of an optimiser's groups by name."""
 
-import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-
-def check_setting(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Refuse a setting outside [low, high) with a ValueError that names it."""
-    if not low <= float(value) < high:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}), got {float(value):g}")
+from torch import Tensor
 
 
-def check_positive(name: str, value: float) -> None:
-    """Refuse a setting that is not positive with a ValueError that names it."""
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+def group_settings(groups: Iterable[Mapping[str, Any]]) -> dict[str, object]:
+    """The settings of an optimiser's groups by name, which all ranks must share: they act on every replica.
+
+    Example:
+        >>> import torch
+        >>> sgd = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+        >>> group_settings(sgd.param_groups)["lr of group 0"]
+        0.5
+    """
+    own = ("params", "param_names")
+    return {
+        f"{key} of group {number}": float(value) if isinstance(value, Tensor) else value
+        for number, group in enumerate(groups)
+        for key, value in sorted(group.items())
+        if key not in own and (not isinstance(value, Tensor) or value.numel() == 1)
+    }

@@ -42,7 +42,8 @@ def pack(
             that varies. With ``expect``, the format says it.
 
     Returns:
-        uint8 (nbytes,) on the message's device; with no more arguments it has ``message.nbytes`` bytes.
+        uint8 (nbytes,) on the message's device; with no more arguments it has ``message.nbytes`` bytes. For
+        a file: ``file.write(packed.cpu().numpy().tobytes())``.
 
     Raises:
         ValueError: for a batch; a message whose format is not that of ``expect``; a layout of another

@@ -35,7 +35,7 @@ to the bucket of another topology: ``AllGather().make_bucket(replace(context, la
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -121,6 +121,21 @@ class BucketExchange(Protocol):
         Raises:
             ValueError: where the states do not fit together.
         """
+
+
+@runtime_checkable
+class RemembersAlike(Protocol):
+    """What a :class:`BucketExchange` has besides where it remembers what all ranks must have alike.
+
+    The ranks compare it before the bucket's first rounds, and after a load or another change.
+    """
+
+    @property
+    def steady(self) -> bool:
+        """Whether the next round's collectives are as long as those of all rounds after it."""
+
+    def alike_memories(self) -> dict[str, Any]:
+        """The "round", and tensors and numbers by name."""
 
 
 class Topology(Protocol):

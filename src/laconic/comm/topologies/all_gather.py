@@ -39,6 +39,13 @@ class _AllGatherBucket:
         known = {} if message is None or expected.adaptive else {collectives.rank: message}
         return self._receiver.stage(frames, out, scale, known)
 
+    @property
+    def steady(self) -> bool:
+        return self._sender.sender.round > 0 or self._context.format(0) == self._context.format(1)
+
+    def alike_memories(self) -> dict[str, Any]:
+        return self._receiver.receiver.state_dict()
+
     def commit(self) -> None:
         with self._context.counter.phase("apply"):
             self._sender.commit()

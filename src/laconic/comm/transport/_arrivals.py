@@ -9,7 +9,9 @@ from torch import Tensor
 from laconic.comm._stats import Counter
 
 TAIL_BYTES = 8
-"""Bytes behind what a rank sends: how long it had worked, in nanoseconds."""
+"""Bytes behind what a rank sends: how long it had worked, in microseconds, and its word; two int32."""
+
+_LONGEST = 2**31 - 1
 
 
 class Arrivals:
@@ -28,14 +30,19 @@ class Arrivals:
         self._entered = self._left
         counter.waited_for = [0.0] * size
 
-    def enter(self) -> Tensor:
-        """uint8 (8,) for the other ranks: how long this one worked since it left the last collective."""
+    def enter(self, word: int) -> Tensor:
+        """uint8 (8,) for the other ranks: how long this one worked since it left the last collective.
+
+        Args:
+            word: what else they are told: 31 bits, or a negative number.
+        """
         self._entered = time.perf_counter_ns()
-        return torch.tensor([self._entered - self._left]).view(torch.uint8)
+        worked = min((self._entered - self._left) // 1000, _LONGEST)
+        return torch.tensor([worked, word], dtype=torch.int32).view(torch.uint8)
 
     def leave(self, worked: Sequence[int]) -> None:
-        """Count the wait, with what each rank said at its enter."""
+        """Count the wait, with the microseconds that each rank said at its enter."""
         self._left = time.perf_counter_ns()
         last = max(range(len(worked)), key=worked.__getitem__)
-        waited = min(worked[last] - worked[self._rank], self._left - self._entered)
+        waited = min(1000 * (worked[last] - worked[self._rank]), self._left - self._entered)
         self._counter.waited_for[last] += 1e-9 * waited

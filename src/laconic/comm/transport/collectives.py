@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 
@@ -14,6 +15,26 @@ from laconic.comm.errors import ExchangeError
 from laconic.comm.transport._arrivals import TAIL_BYTES, Arrivals
 from laconic.comm.transport._processes import RECORD_BYTES, ended, own_record
 from laconic.comm.transport.staging import HostStaging, staging_for
+
+CHANGED = -1
+"""The word of a rank that does not take part in the operation that was agreed."""
+
+
+class WordsDiffer(Exception):  # noqa: N818 - a signal between two layers, which no user meets
+    """Not all ranks sent the same word."""
+
+
+@dataclass(frozen=True)
+class CollectiveShape:
+    """The lengths of a collective, in bytes.
+
+    Args:
+        sent: to each rank; to all alike where it is an all-gather.
+        received: from each rank; None for an all-gather.
+    """
+
+    sent: tuple[int, ...]
+    received: tuple[int, ...] | None = None
 
 
 class Collectives:
@@ -43,6 +64,8 @@ class Collectives:
         self._group: dist.ProcessGroup | None = None
         self.rank, self.size = 0, 1
         self._whole = True
+        self._word, self._counted = 0, True
+        self.first: CollectiveShape | None = None
         if not dist.is_available() or not dist.is_initialized():
             if process_group is not None:
                 raise ValueError("torch.distributed is not initialised; call init_process_group first")
@@ -68,6 +91,30 @@ class Collectives:
             self._processes = self.all_gather(own_record(), f"records of {RECORD_BYTES} bytes")
             counter.bytes_sent = counter.bytes_received = 0
 
+    def begin(self, word: int, *, counted: bool = True) -> None:
+        """Send this word in all collectives from now on; :attr:`first` is the shape of the next.
+
+        Where a rank sends another word, these raise :class:`WordsDiffer` on all ranks once they are done.
+
+        Args:
+            word: 31 bits, or CHANGED.
+            counted: whether their bytes are.
+        """
+        self._word = word
+        self._counted = counted
+        self.first = None
+
+    def join(self, shape: CollectiveShape) -> None:
+        """Take part in a collective of this shape with zeros and the word CHANGED."""
+        self.begin(CHANGED)
+        pieces = [torch.zeros(n, dtype=torch.uint8) for n in shape.sent]
+        what = "the collective agreed last, to tell that this rank has changed"
+        with suppress(WordsDiffer):
+            if shape.received is None:
+                self.all_gather(pieces[0], what)
+            else:
+                self.all_to_all(pieces, shape.received, what)
+
     def all_gather(self, numbers: Tensor, what: str) -> list[Tensor]:
         """Every rank's bytes or numbers, in the order of ranks, where all have as many.
 
@@ -77,6 +124,7 @@ class Collectives:
         """
         if self._group is None:
             return [numbers]
+        self.first = self.first or CollectiveShape((numbers.nbytes,))
         with self._collective(f"all_gather of {numbers.nbytes} bytes", what) as worked:
             own = self._staging.to_device(torch.cat([numbers.view(torch.uint8), worked]))
             found = own.new_empty(self.size, own.numel())
@@ -97,6 +145,9 @@ class Collectives:
         itemsize = pieces[0].element_size()
         out = [itemsize * piece.numel() + TAIL_BYTES for piece in pieces]
         back = [itemsize * count + TAIL_BYTES for count in received]
+        self.first = self.first or CollectiveShape(
+            tuple([n - TAIL_BYTES for n in out]), tuple([n - TAIL_BYTES for n in back])
+        )
         with self._collective(f"all_to_all of {sum(out)} bytes", what) as worked:
             tails = [worked] * self.size
             both = zip([piece.view(torch.uint8) for piece in pieces], tails, strict=True)
@@ -141,17 +192,21 @@ class Collectives:
 
     def _received(self, rows: Sequence[Tensor], dtype: torch.dtype, sent: int) -> list[Tensor]:
         """The numbers of uint8 rows, once their bytes and what stands behind them are counted."""
-        self._counter.bytes_sent += sent
-        self._counter.bytes_received += sum(row.numel() for row in rows) - rows[self.rank].numel()
+        if self._counted:
+            self._counter.bytes_sent += sent
+            self._counter.bytes_received += sum(row.numel() for row in rows) - rows[self.rank].numel()
         tails = torch.cat([row[-TAIL_BYTES:] for row in rows])
-        self._arrivals.leave(tails.view(torch.int64).tolist())
+        worked, words = tails.view(torch.int32).view(-1, 2).T.tolist()
+        self._arrivals.leave(worked)
+        if any(word != self._word for word in words):
+            raise WordsDiffer
         return [row[:-TAIL_BYTES].view(dtype) for row in rows]
 
     @contextmanager
     def _collective(self, name: str, what: str) -> Iterator[Tensor]:
         try:
             with self._staging.context():
-                yield self._arrivals.enter()
+                yield self._arrivals.enter(self._word)
         except RuntimeError as error:
             raise ExchangeError(
                 f"rank {self.rank} waited for {what}, {name}, and it failed (timeout "

@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -10,6 +11,9 @@ from typing import TypeVar
 from laconic.comm.errors import ExchangeError
 
 T = TypeVar("T")
+Job = Callable[[], None]
+_END_S = 2.0
+"""How long the end of the process waits for a job that is running."""
 
 
 class Worker:
@@ -21,18 +25,20 @@ class Worker:
     """
 
     def __init__(self, name: str) -> None:
-        """Start the thread; it ends with the process."""
+        """Start the thread; it ends with the worker, or with the process."""
         self._pid = os.getpid()
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=_run, args=(self._jobs,), name=name, daemon=True)
         self._thread.start()
+        # A daemon thread that has called PyTorch and lives when the interpreter ends aborts the process.
+        weakref.finalize(self, _end, self._jobs, self._thread, self._pid)
 
     @property
     def forked(self) -> bool:
         """Whether this process is a fork of the one that made the worker, and has not its thread."""
         return os.getpid() != self._pid
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Job) -> None:
         """Run the job after all before it.
 
         Raises:
@@ -63,7 +69,15 @@ class Worker:
         self._jobs.put(None)
         self._thread.join()
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-            del job  # or the last step's tensors would live until the next
+
+def _run(jobs: "queue.SimpleQueue[Job | None]") -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # or the last step's tensors would live until the next
+
+
+def _end(jobs: "queue.SimpleQueue[Job | None]", thread: threading.Thread, pid: int) -> None:
+    if os.getpid() == pid:
+        jobs.put(None)
+        if thread is not threading.current_thread():
+            thread.join(_END_S)

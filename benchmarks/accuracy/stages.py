@@ -1,0 +1,93 @@
+"""Runs of the accuracy study, in the order in which they are made."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from json import dumps
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One training run.
+
+    Args:
+        stage: of the study; not part of what is computed.
+        method: "dense" (AdamW on the mean gradient), "adamw" (CompressedAdamW), "ef14-sgd" or "ef21-sgdm" (on
+            gradients, SGD with momentum 0.9 behind it).
+        lr: the peak learning rate.
+        seed: of first weights and batches.
+        steps: how many.
+        nodes: n.
+        batch: sequences a node and step.
+        density: share of the coordinates that are kept.
+        selection: "chunks" of 4,096 or "segments".
+        beta1, beta2, weight_decay: of AdamW.
+        split: "same", or "directories": each node sees other files.
+        width: of the transformer, which has two layers: 160 makes 0.66 million parameters.
+    """
+
+    stage: int
+    method: str
+    lr: float
+    seed: int = 0
+    steps: int = 3000
+    nodes: int = 4
+    batch: int = 8
+    density: float = 0.01
+    selection: str = "chunks"
+    beta1: float = 0.0
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    split: str = "same"
+    width: int = 160
+
+    @property
+    def key(self) -> str:
+        """A name for the run's file: of everything that is computed."""
+        settings = asdict(self)
+        del settings["stage"]
+        return f"{self.method}-{sha256(dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+DENSE_GRID = (0.002, 0.004, 0.008)
+DENSE = {"method": "dense", "beta1": 0.7}
+LR = 0.004
+"""The best of the grid in runs of 1,000 steps; the grid itself is part of the study."""
+
+
+def all_specs() -> Iterator[Spec]:
+    """Every run, the most informative first."""
+    for lr in DENSE_GRID:
+        yield Spec(1, lr=lr, steps=1000, **DENSE)
+    for lr in (LR, 2 * LR, 4 * LR):
+        yield Spec(1, "adamw", lr, steps=1000)
+    for lr in (0.1, 0.3):
+        yield Spec(1, "ef14-sgd", lr, steps=1000)
+    for lr in (0.1, 0.3):
+        yield Spec(1, "ef21-sgdm", lr, steps=1000)
+    for seed in range(5):
+        yield Spec(1, lr=LR, seed=seed, **DENSE)
+        yield Spec(1, "adamw", 2 * LR, seed)
+    for seed in range(5):
+        yield Spec(1, "ef14-sgd", 0.3, seed)
+        yield Spec(1, "ef21-sgdm", 0.3, seed)
+    for seed in range(2):
+        for nodes in (2, 8, 16):
+            yield Spec(2, lr=LR, seed=seed, steps=1000, nodes=nodes, batch=32 // nodes, **DENSE)
+            for factor in (0.5, 1.0, 2.0):
+                yield Spec(2, "adamw", factor * nodes**0.5 * LR, seed, 1000, nodes, 32 // nodes)
+    for seed in range(3):
+        for beta2 in (0.95, 0.999):
+            yield Spec(3, "adamw", 2 * LR, seed, 1000, beta2=beta2)
+        yield Spec(3, "adamw", 2 * LR, seed, 1000)
+        yield Spec(3, "adamw", 2 * LR, seed, 1000, selection="segments")
+        for decay in (0.01, 0.1):
+            yield Spec(3, lr=LR, seed=seed, steps=1000, weight_decay=decay, **DENSE)
+            yield Spec(3, "adamw", 2 * LR, seed, 1000, weight_decay=decay)
+        yield Spec(3, lr=LR, seed=seed, steps=1000, **DENSE)
+        for density in (0.0025, 0.001):
+            yield Spec(3, "adamw", 2 * LR, seed, density=density)
+            # The same after 1 % for the first fifth of the steps: once optimisers have a density schedule.
+    for seed in range(3):
+        yield Spec(4, lr=LR, seed=seed, split="directories", **DENSE)
+        yield Spec(4, "adamw", 2 * LR, seed, split="directories")
