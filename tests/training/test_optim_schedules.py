@@ -69,8 +69,8 @@ def test_ranks_switch_together_as_the_simulation_does(tmp_path):
     for found, sent in ranks:
         assert torch.equal(found, weights(model))
         assert sent == ranks[0][1]
-        # The first step compares the replicas, too.
-        assert sent[0] > sent[1] > sent[2] == sent[3] > sent[4] == sent[5] == sent[6]
+        # The ranks compare settings in the first step of each stage, which takes bytes of its own.
+        assert sent[1] > sent[3] > sent[5] == sent[6]
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
