@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "session": {*CORE, "_arguments", "compressors", "feedback", "comm"},
     "ddp": {*CORE, "_arguments", "feedback", "comm", "session"},
     "optim": {*CORE, "_arguments", "compressors", "feedback", "comm", "session"},
+    "integrations": {"feedback", "comm", "ddp", "optim"},
     "lab": {*CORE, "_arguments", "messages", "compressors", "feedback", "session", "optim", "theory"},
     "papers": {*CORE, "messages", "compressors", "feedback", "theory", "lab"},
     "demo": {*CORE, "compressors", "feedback", "comm", "optim", "_launch"},

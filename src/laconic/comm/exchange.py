@@ -297,11 +297,15 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        return self._worker.call(
-            lambda: self._agreement.call(
-                "gathering of memories for a checkpoint", lambda: gather_on_first(own, self._collectives)
-            )
-        )
+
+        def job() -> dict[str, Any]:
+            with self._counter.uncounted():
+                return self._agreement.call(
+                    "gathering of memories for a checkpoint",
+                    lambda: gather_on_first(own, self._collectives),
+                )
+
+        return self._worker.call(job)
 
     def _identity(self) -> dict[str, Any]:
         """What must be alike in an exchange that loads this one's state."""

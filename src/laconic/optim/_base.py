@@ -82,9 +82,6 @@ class CompressedOptimizer(UpdateArithmetic):
     _step_supports_amp_scaling = True
     """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
 
-    gather_state = False
-    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
-
     def __init__(
         self,
         params: Parameters,
@@ -108,6 +105,7 @@ class CompressedOptimizer(UpdateArithmetic):
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
         self._feedback, self._warned, self._compared = feedback, False, False
+        self._consolidated: dict[str, Any] | None = None
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -235,6 +233,7 @@ class CompressedOptimizer(UpdateArithmetic):
     @torch.no_grad()
     def _step(self, closure: Callable[[], float] | None) -> float | None:
         session = self.session
+        self._consolidated = None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -285,7 +284,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """What this rank has sent, received and spent so far."""
         return self.session.stats()
 
-    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
         """Settings, and of each parameter the moments and memories of this rank, or of all.
 
         What differs by rank lies under a key by rank, so that it survives tools that keep one of several
@@ -293,7 +292,7 @@ class CompressedOptimizer(UpdateArithmetic):
 
         Args:
             gather: whether rank 0 gets the state of all ranks, for a file that all load; the others get their
-                own. All ranks call it together then. By default :attr:`gather_state`.
+                own. All ranks call it together then.
 
         Raises:
             laconic.ExchangeError: where another rank does not gather, too.
@@ -302,9 +301,21 @@ class CompressedOptimizer(UpdateArithmetic):
         names = {number: name for number, name in enumerate(numbers) if name is not None}
         memories = exchange.state_dict() | {"iteration": self.session.iteration}
         own = with_memories(super().state_dict(), names, memories, exchange.rank)
-        if not (self.gather_state if gather is None else gather):
-            return own
-        return merged(own, exchange.gather_states(own["state"]))
+        if gather:
+            return merged(own, exchange.gather_states(own["state"]))
+        return own if self._consolidated is None else merged(own, self._consolidated)
+
+    def consolidate_state_dict(self) -> None:
+        """Gather the state of all ranks for ``state_dict()`` on rank 0, until the next step or load.
+
+        For tools that call ``state_dict()`` on rank 0 alone; all ranks call this together. Lightning does so
+        by itself, as for :class:`torch.distributed.optim.ZeroRedundancyOptimizer`.
+
+        Raises:
+            laconic.ExchangeError: where another rank does not gather, too.
+        """
+        self._consolidated = None
+        self._consolidated = self.session.exchange.gather_states(self.state_dict()["state"])
 
     def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
@@ -323,6 +334,7 @@ class CompressedOptimizer(UpdateArithmetic):
             ValueError: for the state of another rank, method, model or optimiser.
         """
         exchange = self.session.exchange
+        self._consolidated = None
         saved = saved_state(state_dict, self._names(), exchange.rank)
         plain = saved.plain
         if saved.exchange is None:

@@ -144,8 +144,8 @@ class UpdateBuckets:
         bucket = self.next
         assert bucket is not None
         if not self.started:
-            self._alike = self._session.agree(self._settings())
             self._dense = self._session.begin_step()
+            self._alike = self._session.agree(self._settings())
         updates = update(bucket)
         self._submitted.append(updates)
         last = len(self._submitted) == len(self.buckets)

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic._arguments import check_count, check_flag, check_number, check_positive
-from laconic.comm import Alike, Stats, Topology
+from laconic._arguments import check_count, check_number, check_positive
+from laconic.comm import Alike, Stats, Topology, wait_for
 from laconic.compressors import BlockQuantizer, BlockTopK, Identity
 from laconic.feedback import DCGD, EF14, Feedback
 from laconic.optim._base import COPIED, CompressedOptimizer
@@ -128,7 +128,6 @@ class LocalSteps(Optimizer):
         check_count("every", every, 1)
         check_positive("lr", lr)
         check_number("momentum", momentum, 0.0, 1.0)
-        check_flag("nesterov", nesterov)
         if nesterov and momentum == 0.0:
             raise ValueError("nesterov needs a momentum")
         self._session: Session | None = None
@@ -247,9 +246,10 @@ class LocalSteps(Optimizer):
         session = self.session
         buckets = session.parameters.buckets(_BUCKET)
         skipped = session.stats().skipped
-        # Not session.agree(), which compares parameters: they differ until the outer step is done.
-        alike = Alike({"outer step": session.iteration, "lr": self.lr, "momentum": self.momentum})
         dense = session.begin_step()
+        frozen = [name for name, p in session.parameters.by_name.items() if not p.requires_grad]
+        outer = {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
+        alike = Alike({"iteration": session.iteration, "frozen parameters": frozen, **outer})
         means: dict[str, Tensor] = {}
         for number, bucket in enumerate(buckets):
             names = session.parameters.names(bucket)
@@ -257,7 +257,7 @@ class LocalSteps(Optimizer):
             last = number == len(buckets) - 1
             end = session.exchange.submit(names, differences, last=last, dense=dense, alike=alike)
             means.update(zip(names, differences, strict=True))
-        end.wait()
+        wait_for(end)
         stands = session.stats().skipped == skipped
         for name, parameter in session.parameters.by_name.items():
             if not parameter.requires_grad:
