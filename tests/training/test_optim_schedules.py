@@ -69,7 +69,8 @@ def test_ranks_switch_together_as_the_simulation_does(tmp_path):
     for found, sent in ranks:
         assert torch.equal(found, weights(model))
         assert sent == ranks[0][1]
-        assert sent[0] == sent[1] > sent[2] == sent[3] > sent[4] == sent[5] == sent[6]
+        # The ranks compare settings in the first step of each stage, which takes bytes of its own.
+        assert sent[1] > sent[3] > sent[5] == sent[6]
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
@@ -151,7 +152,7 @@ def test_schedulers_go_on_with_the_dense_learning_rate():
 
 @pytest.mark.parametrize(
     ("density", "message"),
-    [({0: 0.1, 5: None}, "go back to dense"), ({-1: 0.1}, "from 0 on"), ({3: laconic.EF21(TOP)}, "alike")],
+    [({0: 0.1, 5: None}, "go back to dense"), ({-1: 0.1}, "at least 0"), ({3: laconic.EF21(TOP)}, "alike")],
 )
 def test_schedules_that_make_no_sense_are_refused(density, message):
     with pytest.raises(ValueError, match=message):
