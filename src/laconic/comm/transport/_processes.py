@@ -11,15 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-RECORD_BYTES = 16
-"""Of what ranks tell each other: process id and the machine's checksum, two int64."""
-
 _PATIENCE_S = 0.5
 """A process that ends closes its connections before it is gone."""
 
 
 def own_record() -> Tensor:
-    """uint8 (16,): this process, for the other ranks."""
+    """uint8 (16,): process id and the machine's checksum, two int64, for the other ranks."""
     return torch.frombuffer(bytearray(struct.pack("<qq", os.getpid(), _machine())), dtype=torch.uint8)
 
 
