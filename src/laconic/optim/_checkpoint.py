@@ -83,7 +83,8 @@ def saved_state(state: Mapping[str, Any], names: Sequence[str | None], rank: int
     identities = [group["exchange"] for group in state["param_groups"] if "exchange" in group]
     if not identities:
         return SavedState({"state": state["state"], "param_groups": groups}, None)
-    moments, ranks = {}, {}
+    moments: dict[Any, State] = {}
+    ranks: dict[str, dict[str, Any]] = {}
     for key, name in zip(keys, names, strict=True):
         by_rank = state["state"].get(key, {})
         if not by_rank or name is None:
