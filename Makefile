@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist worksteal
 OUT ?= demo-out
 
-.PHONY: help demo test quick test-other-cpus fuzz check format constraints clean
+.PHONY: help demo test quick test-other-cpus test-ecosystem fuzz check format constraints clean
 
 help:
 	@echo "make demo    set up, and train a small model in four processes, six ways"
 	@echo "make test    set up, and run all tests"
 	@echo "make quick   the tests without the slow ones"
 	@echo "make test-other-cpus  the same with what other processors choose, one after another; TESTS=... for some"
+	@echo "make test-ecosystem  the integrations with Lightning, Accelerate and Transformers, in an environment of their own"
 	@echo "make fuzz    attack the decoder with coverage-guided inputs for FUZZ_SECONDS"
 	@echo "make check   lint, formatting and types"
 	@echo "make format  format the code"
@@ -50,6 +51,17 @@ test-other-cpus: $(VENV)/.ready
 		env $$settings $(PYTEST) -m "not slow" $(TESTS) || failed=1; \
 	done; exit $$failed
 
+# Pinned apart, because nothing else needs these packages.
+ECOVENV ?= .venv-ecosystem
+$(ECOVENV)/.ready: pyproject.toml constraints-ecosystem.txt
+	$(PYTHON) -m venv $(ECOVENV)
+	$(ECOVENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-ecosystem.txt \
+		-e . lightning accelerate transformers pytest pytest-timeout
+	@touch $@
+
+test-ecosystem: $(ECOVENV)/.ready
+	$(ECOVENV)/bin/python -m pytest -q -p no:cacheprovider --noconftest -c /dev/null --rootdir tests/ecosystem tests/ecosystem
+
 # Not in the pinned environment: atheris is needed for nothing else.
 FUZZ_SECONDS ?= 120
 fuzz: $(VENV)/.ready
@@ -70,4 +82,4 @@ constraints: $(VENV)/.ready
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) demo-out laconic-out build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ECOVENV) demo-out laconic-out build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -102,6 +102,8 @@ def _gathered(rank, folder):
         first = make()
         first.steps(rank, range(3))
         own, gathered = copy.deepcopy(first.state.state_dict()), first.state.state_dict(gather=True)
+        first.state.consolidate_state_dict()
+        found[name, "consolidated"] = same(first.state.state_dict(), gathered)
         if rank == 0:
             torch.save((gathered, first.model.state_dict()), folder / f"{name}.pt")
             found[name, "size"] = sum("rank2" in str(key) or key == "2" for key in keys_of(gathered)) > 0
@@ -115,6 +117,7 @@ def _gathered(rank, folder):
         second.state.load_state_dict(saved)
         found[name, "loaded"] = same(second.state.state_dict(), own)
         second.steps(rank, range(3, 6))
+        found[name, "own again"] = list(keys_of(first.state.state_dict())) == list(keys_of(own))
         found[name, "goes on"] = torch.equal(weights(first.model), weights(second.model))
         found[name, "memories"] = same(first.state.state_dict(), second.state.state_dict())
         first.close()

@@ -21,6 +21,7 @@ ETA = 0.3
 METHODS = {
     "dcgd": laconic.DCGD,
     "ef14": laconic.EF14,
+    "ef14-decay": lambda C: laconic.EF14(C, decay=0.9),
     "ef21": laconic.EF21,
     "ef21-compressed": lambda C: laconic.EF21(C, init="compressed"),
     "ef21-zero": lambda C: laconic.EF21(C, init="zero"),
@@ -30,7 +31,7 @@ METHODS = {
     "econtrol": lambda C: EControl(C, eta=ETA),
     "ef21-sgdm-zero": lambda C: laconic.EF21SGDM(C, eta=ETA, init="zero"),
 }
-ONLY_KINDS = ("ef21+-compressed", "ef21-sgdm-zero")
+ONLY_KINDS = ("ef14-decay", "ef21+-compressed", "ef21-sgdm-zero")
 
 
 def pairs(params, methods):
@@ -73,8 +74,8 @@ def twin(method, gradients, layout_or_like=D, seed=SEED):
     match method:
         case laconic.DCGD():
             return reference.dcgd(C, gradients)
-        case laconic.EF14():
-            return reference.ef14(C, gradients)
+        case laconic.EF14(decay=decay):
+            return reference.ef14(C, gradients, decay=decay)
         case laconic.EF21(init=init):
             return reference.ef21(C, gradients, init)
         case laconic.EF21Plus(init=init):

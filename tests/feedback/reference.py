@@ -42,14 +42,14 @@ def dcgd(C, gradients):
         yield mean_of([C(g[i], t, i) for i in range(len(g))]), None
 
 
-def ef14(C, gradients, stepsizes=None):
-    """Algorithm 1 of "On Biased Compression"; every stepsize is 1 if none are given."""
+def ef14(C, gradients, stepsizes=None, decay=1.0):
+    """Algorithm 1 of "On Biased Compression", the memory fading; every stepsize is 1 if none are given."""
     e = torch.zeros_like(gradients[0])
     for t, g in enumerate(gradients):
         eta = 1.0 if stepsizes is None else stepsizes[t]
         p = [e[i] + eta * g[i] for i in range(len(g))]
         m = [C(p[i], t, i) for i in range(len(g))]
-        e = [p[i] - m[i] for i in range(len(g))]
+        e = [decay * (p[i] - m[i]) for i in range(len(g))]
         yield mean_of(m), e
 
 

@@ -144,11 +144,11 @@ def test_what_overflows_together_with_the_memory_is_refused(name):
     sender = method.sender(2)
     huge = torch.tensor([3e38, 2e38])
     sender.send(huge)
-    if name != "ef14":
+    if not name.startswith("ef14"):
         sender.send(huge)
     before = sender.state_dict()
     with pytest.raises(ValueError, match="skip this step"):
-        sender.send(huge if name == "ef14" else -huge)
+        sender.send(huge if name.startswith("ef14") else -huge)
     assert same_state(sender.state_dict(), before)
 
 
@@ -175,7 +175,7 @@ def test_a_stepsize_neither_widens_nor_reshapes_the_memory():
         laconic.EF14(TOP).sender(D).send(gradient[0], stepsize=torch.ones(3, 1))
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "ef14"])
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("ef14")])
 def test_only_ef14_takes_the_stepsize_inside(name):
     one, two = METHODS[name](TOP).sender(D), METHODS[name](TOP).sender(D)
     for gradient in some_gradients(3, D):
@@ -428,3 +428,20 @@ def test_the_linear_receiver_is_its_formula(lam, nu):
             estimate = G
         assert same_bits(receiver.receive(batch), estimate)
         assert memory_of(receiver.state_dict()) is None or same_bits(memory_of(receiver.state_dict()), G)
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.5, 1.01, float("nan")])
+def test_a_decay_out_of_range_is_refused(decay):
+    with pytest.raises(ValueError, match="decay must lie in"):
+        laconic.EF14(TOP, decay=decay)
+
+
+def test_a_faded_memory_is_measured_before_it_fades():
+    faded, whole = (laconic.EF14(TOP, decay=decay).sender(D) for decay in (0.5, 1.0))
+    gradient = torch.arange(1.0, D + 1)
+    assert faded.error(faded.send(gradient), gradient) == whole.error(whole.send(gradient), gradient)
+
+
+def test_the_theory_of_a_faded_memory_is_not_made_up():
+    with pytest.raises(laconic.theory.NoTheory, match="decay=1"):
+        laconic.theory.stepsize(laconic.EF14(TOP, decay=0.9), d=D, L=1.0, L_tilde=1.0, mu=0.1)

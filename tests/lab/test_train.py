@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import laconic
 from laconic.lab import NodeByNode, Quadratic, TrainingSimulation, train
-from laconic.optim import CompressedAdamW, CompressedSGD
+from laconic.optim import CompressedAdamW, CompressedSGD, CompressedSignum
 
 RANKS, STEPS = 2, 6
 TOP = laconic.TopK(0.1)
@@ -53,6 +53,9 @@ OPTIMIZERS = {
     ),
     "sgd, dithering, momentum": lambda p: CompressedSGD(
         p, 0.1, laconic.EF14(DITHERED), momentum=0.5, clip=2.0, weight_decay=0.1, seed=5, timeout_s=60
+    ),
+    "signum, decay": lambda p: CompressedSignum(
+        p, 0.01, laconic.EF14(TOP >> laconic.ScaledSign(), decay=0.99), weight_decay=0.1, timeout_s=60
     ),
     "sgd, ef21+": lambda p: CompressedSGD(p, 0.1, laconic.EF21Plus(TOP), timeout_s=60),
 }

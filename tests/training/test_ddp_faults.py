@@ -203,8 +203,8 @@ def _refused(rank):
     # Other models, or other settings.
     other = nn.Linear(WIDTH, 3 + rank)
     make = lambda **settings: laconic.ddp.CommState(feedback, **settings)  # noqa: E731
-    fails("rank 1 has other parameters than rank 0", ValueError, lambda: make(model=other))
-    fails("rank 1 has other settings than rank 0", ValueError, lambda: make(model=network(), seed=rank))
+    fails("the ranks differ in segment 'weight'", ValueError, lambda: make(model=other))
+    fails("the ranks differ in seed: 1 on rank 1", ValueError, lambda: make(model=network(), seed=rank))
 
     # What DDP can do and this cannot.
     class Embedded(nn.Module):

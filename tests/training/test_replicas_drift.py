@@ -241,3 +241,28 @@ def test_one_cycle_is_warned_of_at_the_step_where_it_turns_momentum_on():
     with pytest.warns(UserWarning, match="beta_1 > 0"):
         train(model, optimizer, 0, 0, 1)
     optimizer.close()
+
+
+def pauses_alone(rank):
+    model = network()
+    wrapped = DistributedDataParallel(model)
+    state = laconic.ddp.CommState(METHOD, model=wrapped, timeout_s=60)
+    wrapped.register_comm_hook(state, laconic.ddp.hook)
+    backward(wrapped, rank, 0)
+    before = checksum(state.state_dict()["exchange"]["ranks"][str(rank)])
+    words = ""
+    try:
+        if rank == 1:
+            with state.paused():
+                backward(wrapped, rank, 1)
+        else:
+            backward(wrapped, rank, 1)
+    except RanksDifferError as error:
+        words = str(error)
+    return words, before
+
+
+def test_a_pass_that_is_paused_on_one_rank_alone_is_named_on_both(tmp_path):
+    for words, _ in run_ranks(pauses_alone, 2, tmp_path):
+        assert "dense bucket" in words
+        assert "rank 1" in words

@@ -23,10 +23,8 @@ VECTOR = 256
 """Numbers of each parameter of one dimension."""
 BYTES = {
     "norm": (4, 0),
-    "update": (8, 4),
-    "select": (8, 4),
+    "update, moments, residual, selection": (12, 8),
     "receive": (0, 4),
-    "moments": (8, 4),
     "parameters": (8, 4),
 }
 """Bytes of each pass of a step over all float32 parameters: read and written, for each parameter."""

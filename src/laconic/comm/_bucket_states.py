@@ -12,8 +12,8 @@ from laconic.comm.topologies import (
     Dense,
     RemembersAlike,
     SegmentStates,
+    Source,
     Topology,
-    Vector,
     numel,
 )
 from laconic.feedback import Feedback
@@ -64,7 +64,7 @@ class BucketStates:
         """The method."""
         return self._whole.feedback
 
-    def operation(self, names: Names, vector: Vector, *, dense: bool, last: bool) -> BucketOperation:
+    def operation(self, names: Names, vector: Source, *, dense: bool, last: bool) -> BucketOperation:
         """The exchange of a bucket, as the ranks have to agree on it."""
         dtype = SegmentedVector.of(vector).like.dtype
         found: BucketExchange | ValueError
@@ -95,7 +95,7 @@ class BucketStates:
         steady = not isinstance(found, RemembersAlike) or found.steady
         return BucketOperation((names, dense, last, dtype), steady, fields, found)
 
-    def dense(self, names: Names, vector: Vector) -> BucketExchange:
+    def dense(self, names: Names, vector: Source) -> BucketExchange:
         """A bucket that is averaged whole, past all memories.
 
         Raises:
@@ -103,7 +103,7 @@ class BucketStates:
         """
         return Dense().make_bucket(self._checked_context(names, vector))
 
-    def get(self, names: Names, vector: Vector) -> BucketExchange:
+    def get(self, names: Names, vector: Source) -> BucketExchange:
         """The bucket of these segments, made of their memories where buckets have changed.
 
         Raises:
@@ -126,7 +126,7 @@ class BucketStates:
         self._held[names] = made
         return made
 
-    def _checked_context(self, names: Names, vector: Vector) -> BucketContext:
+    def _checked_context(self, names: Names, vector: Source) -> BucketContext:
         context = self._context(names, SegmentedVector.of(vector).like)
         if context.layout.d != numel(vector):
             raise ValueError(

@@ -12,6 +12,7 @@ SCALARS = (
     "steps", "skipped", "bytes_sent", "bytes_received", "bytes_bf16", "ratio_to_bf16",
     "exposed", "hidden", "waited", "latest_rank", "relative_error",
 )  # fmt: skip
+RATES = ("bytes_sent", "bytes_received", "exposed", "waited")
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,29 @@ class Stats:
     relative_error: float = float("nan")
     waited_for: tuple[float, ...] = (0.0,)
 
-    def scalars(self) -> dict[str, float]:
-        """Every number by a name of its own, for a log: of ``waited_for`` sum and latest rank."""
+    def scalars(self, since: "Stats | None" = None) -> dict[str, float]:
+        """Every number by a name of its own, for any ``log(dict)``: totals, and rates a step.
+
+        Totals: ``steps``, ``skipped``, ``bytes_sent``, ``bytes_received``, ``bytes_bf16``, ``exposed``,
+        ``waited`` (the sum of ``waited_for``), ``seconds_PHASE``; ``ratio_to_bf16`` and ``hidden`` of these;
+        ``latest_rank`` and ``relative_error`` as they stand. NaN stands for what is not known. Rates, over
+        committed and skipped steps: ``bytes_sent_per_step``, ``bytes_received_per_step``,
+        ``exposed_per_step``, ``waited_per_step`` and ``seconds_per_step_PHASE``.
+
+        Args:
+            since: earlier statistics; the rates are then of the steps since. By default of all steps.
+        """
         found = {name: getattr(self, name) for name in SCALARS}
         values = {name: float("nan" if value is None else value) for name, value in found.items()}
-        return values | {f"seconds_{phase}": value for phase, value in self.seconds.items()}
+        values |= {f"seconds_{phase}": value for phase, value in self.seconds.items()}
+        steps = self.steps + self.skipped - (0 if since is None else since.steps + since.skipped)
+        rates = {f"{name}_per_step": (getattr(self, name), getattr(since, name, 0)) for name in RATES}
+        for phase, value in self.seconds.items():
+            rates[f"seconds_per_step_{phase}"] = value, 0.0 if since is None else since.seconds[phase]
+        per_step = {
+            name: (now - before) / steps if steps else float("nan") for name, (now, before) in rates.items()
+        }
+        return values | per_step
 
     @property
     def waited(self) -> float:
@@ -111,6 +130,13 @@ class Counter:
         with torch.profiler.record_function(f"laconic::{name}"):
             yield
         self.seconds[name] += time.perf_counter() - start
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Count no bytes and no waiting inside, where they belong to no step."""
+        before = self.bytes_sent, self.bytes_received, list(self.waited_for)
+        yield
+        self.bytes_sent, self.bytes_received, self.waited_for[:] = before
 
     def stats(self) -> Stats:
         """The totals as they stand."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from laconic.comm.topologies import BucketExchange, Vector
+from laconic.comm.topologies import BucketExchange, Source, Vector
 from laconic.comm.transport.streams import TensorFuture
 
 
@@ -29,10 +29,10 @@ class Step:
         """A bucket was submitted."""
         self._waiting.append((future, out))
 
-    def stage(self, bucket: BucketExchange, source: Vector, out: Vector, scale: float) -> None:
+    def stage(self, bucket: BucketExchange, source: Source, out: Vector, scale: float) -> None:
         """Exchange a bucket."""
         self._staged.append(bucket)
-        self.finite = bucket.stage(source, out, scale)
+        self.finite = bucket.stage(source, out, scale)  # type: ignore[arg-type]
 
     def take_back(self) -> None:
         """The last bucket was not exchanged after all."""

@@ -8,15 +8,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_count, check_flag, check_instance, check_positive
 from laconic.comm._agreement import NOTHING, Agreement, Alike, Fields
 from laconic.comm._bucket_states import BucketStates
 from laconic.comm._checkpoint import VERSION, OnMismatch, gather_on_first, memories_to_load
-from laconic.comm._checks import check_tensors, checked_buckets, settings_of
+from laconic.comm._checks import check_group, check_tensors, checked_buckets, settings_of
 from laconic.comm._stats import Counter, Stats
 from laconic.comm._step import Step
 from laconic.comm._warm import warm_up
 from laconic.comm.errors import ExchangeError
-from laconic.comm.topologies import BucketContext, Topology, Vector, numel, topology_of
+from laconic.comm.topologies import (
+    AllGather,
+    BucketContext,
+    Source,
+    Topology,
+    Vector,
+    numel,
+    topology_of,
+)
 from laconic.comm.transport.collectives import Collectives
 from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after, wait_for
 from laconic.comm.transport.worker import Worker
@@ -86,6 +95,13 @@ class Exchange:
         dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         """Check the settings, and make a process group with the other ranks."""
+        check_instance("layout", layout, Layout, "Layout.of(dict(model.named_parameters()))")
+        check_instance("feedback", feedback, Feedback, "EF21(TopK(0.01))")
+        check_group(process_group)
+        check_count("seed", seed)
+        check_positive("timeout_s", timeout_s)
+        check_count("measure_error_every", measure_error_every)
+        check_flag("adaptive", adaptive)
         self.layout = layout
         self._topology = topology_of(topology)
         self._buckets = checked_buckets(layout, buckets)
@@ -145,7 +161,7 @@ class Exchange:
     def submit(
         self,
         names: Sequence[str],
-        source: Vector,
+        source: Source,
         *,
         last: bool,
         out: Vector | None = None,
@@ -162,7 +178,8 @@ class Exchange:
             names: the segments in the order in which they lie in ``source``. Buckets may change between
                 steps: memories are kept by segment.
             source: this rank's numbers, flat (d,), or a tensor for each segment; read where they lie, and
-                must not change until the future is completed.
+                must not change until the future is completed. A segmented vector may say what they are
+                computed from; ``out`` must then be given.
             last: whether the step ends here.
             out: where the estimate is written, of either form; by default ``source``.
             scale: a loss scale: source is divided by it before it meets the memories, and the estimate is
@@ -178,7 +195,12 @@ class Exchange:
             ExchangeError: where the exchange has failed before; a failure of this bucket is raised by the
                 future.
         """
-        destination = source if out is None else out
+        if out is not None:
+            destination = out
+        elif isinstance(source, SegmentedVector):
+            raise ValueError("a segmented vector is only read: say with out= where the estimate is written")
+        else:
+            destination = source
         future = future_of(SegmentedVector.of(destination).like)
         on_side_stream = side_stream_after(SegmentedVector.of(source).like)
         key = tuple(names)
@@ -197,7 +219,7 @@ class Exchange:
     def _run(
         self,
         names: tuple[str, ...],
-        source: Vector,
+        source: Source,
         out: Vector,
         scale: float,
         last: bool,
@@ -212,6 +234,10 @@ class Exchange:
             self._require_going()
             with torch.no_grad():
                 if self._step.finite:
+                    if isinstance(source, SegmentedVector) and (
+                        dense or not isinstance(self._topology, AllGather)
+                    ):
+                        source = source.flattened()
                     operation = self._states.operation(names, source, dense=dense, last=last)
                     self._agreement.run(
                         operation,
@@ -289,11 +315,15 @@ class Exchange:
             ExchangeError: where another rank died, hangs, or does something else.
         """
         self._require_going()
-        return self._worker.call(
-            lambda: self._agreement.call(
-                "gathering of memories for a checkpoint", lambda: gather_on_first(own, self._collectives)
-            )
-        )
+
+        def job() -> dict[str, Any]:
+            with self._counter.uncounted():
+                return self._agreement.call(
+                    "gathering of memories for a checkpoint",
+                    lambda: gather_on_first(own, self._collectives),
+                )
+
+        return self._worker.call(job)
 
     def _identity(self) -> dict[str, Any]:
         """What must be alike in an exchange that loads this one's state."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from laconic.formats import GroupFormat
 from laconic.kernels import Stream
-from laconic.kernels.tables import SegmentedVector, Vectors
+from laconic.kernels.tables import Computed, SegmentedVector, Vectors
 from laconic.messages import Group
 
 Update = Literal["none", "track", "drain"]
@@ -76,6 +76,14 @@ class Job:
         if self.memory.dim() != 1 or not self.memory.is_contiguous():
             return None
         return x, self.at(self.memory)
+
+    def computed(self) -> Computed | None:
+        """What the target of a job that drains is computed from, where loops may compute it as they read."""
+        computed, memory = self.target.computed, self.memory
+        if self.update != "drain" or computed is None or memory is None:
+            return None
+        fits = memory.dim() == 1 and memory.is_contiguous() and memory.dtype == self.target.like.dtype
+        return computed.at(self.format.places) if fits else None
 
     def at(self, vector: Tensor) -> Vectors:
         """The group's segments in a flat vector (d,) in main memory."""

@@ -18,6 +18,7 @@ from laconic.kernels import (
     select_segments,
     top_k_segments,
 )
+from laconic.kernels.tables import Computed, Vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +102,16 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
         NotFiniteError: where what is to be compressed is not finite. No pass over the vector is needed
             to know: what is not finite is among the largest.
     """
-    if (vectors := job.vectors()) is None:
-        return _select_on_device(job, cuts)
-    x, memory = vectors
     salt = job.draw.round
+    x: Vectors | Computed
+    memory: Vectors | None
+    if (computed := job.computed()) is not None:
+        assert job.memory is not None
+        x, memory = computed, job.at(job.memory)
+    elif (vectors := job.vectors()) is None:
+        return _select_on_device(job, cuts)
+    else:
+        x, memory = vectors
     if job.update == "drain":
         assert job.out is not None
         found = select_segments(x, memory, cuts, salt=salt, move="drain", out=job.at(job.out))

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from laconic._arguments import check_positive
 from laconic.comm import Alike, OnMismatch, Stats, TensorFuture, future_of, wait_for
 from laconic.comm.topologies import Topology, topology_of
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
@@ -18,7 +19,6 @@ from laconic.session import (
     Density,
     Exempt,
     Session,
-    check_positive,
     group_settings,
     make_schedule,
     vectors_and_small,
@@ -101,9 +101,6 @@ class CommState:
         ...     return model
     """
 
-    gather_state = False
-    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
-
     def __init__(
         self,
         feedback: Feedback,
@@ -146,6 +143,8 @@ class CommState:
         self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale = False, 1.0
         self._alike = Alike({})
+        self._consolidated: dict[str, Any] | None = None
+        self._logged: Stats | None = None
         self._pausing, self._paused = False, False
         if model is not None:
             self.attach(model)
@@ -279,6 +278,7 @@ class CommState:
                 "from the last checkpoint"
             )
         session.check_replicas_in_turn()
+        self._consolidated = None
         self._paused = self._pausing
         if not self._paused and self._unused is not None:
             self._unused.backward_begins()
@@ -328,26 +328,27 @@ class CommState:
         return self._require()[1].stats()
 
     def log_to(self, writer: Writer, step: int) -> None:
-        """Write the statistics as scalars ``laconic/...``.
+        """Write the statistics as scalars ``laconic/...``: totals, and rates since the last call.
 
         Args:
             writer: with TensorBoard's ``add_scalar(tag, value, step)``.
             step: the place on the axis.
         """
-        for name, value in self.stats().scalars().items():
+        stats, since = self.stats(), self._logged
+        self._logged = stats
+        for name, value in stats.scalars(since).items():
             writer.add_scalar(f"laconic/{name}", value, step)
 
     def resync(self) -> None:
         """Forget all memories, on all ranks together, between steps: they start anew at the next gradient."""
         self._require()[1].exchange.reset()
 
-    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
         """The iteration, and what this rank, or every rank, remembers by parameter name, between steps.
 
         Args:
             gather: whether rank 0 gets the memories of all ranks, for a file that all load; the others get
-                their own. All ranks call it together then. By default :attr:`gather_state`; without it every
-                rank saves its own.
+                their own. All ranks call it together then. Without it every rank saves its own.
 
         Returns:
             Numbers, strings and tensors in dicts, as ``torch.load(weights_only=True)`` reads them.
@@ -356,7 +357,19 @@ class CommState:
             ExchangeError: where another rank does not gather, too.
         """
         self._check_calls()
-        return self._require()[1].state_dict(self.gather_state if gather is None else gather)
+        session = self._require()[1]
+        return session.state_dict(gather) if gather or not self._consolidated else self._consolidated
+
+    def consolidate_state_dict(self) -> None:
+        """Gather the memories of all ranks for ``state_dict()`` on rank 0, until the next step or load.
+
+        For tools that call ``state_dict()`` without an argument, or on rank 0 alone; all ranks call this
+        together.
+
+        Raises:
+            ExchangeError: where another rank does not gather, too.
+        """
+        self._consolidated = self.state_dict(gather=True)
 
     def load_state_dict(self, state: Mapping[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Go on where the saved state ended: bit for bit, with the same model and optimiser state.
@@ -376,6 +389,7 @@ class CommState:
                 "this is not the state_dict() of a CommState, version 1; a dense run's checkpoint has none: "
                 "load its model and optimiser, and let the memories start anew"
             )
+        self._consolidated = None
         self._require()[1].load_state_dict(state, on_mismatch)
 
     def close(self) -> None:
@@ -393,7 +407,16 @@ class CommState:
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings: a copied or unpickled state has no model, no exchange and no process group."""
-        gone = ("_attached", "_process_group", "_scaler", "_optimizer", "_untraced", "_calls", "_unused")
+        gone = (
+            "_attached",
+            "_process_group",
+            "_scaler",
+            "_optimizer",
+            "_untraced",
+            "_calls",
+            "_unused",
+            "_consolidated",
+        )
         return self.__dict__ | dict.fromkeys(gone) | {"_copied": True, "_held": [], "_sent": []}
 
     def _require(self) -> tuple[DDPModel, Session]:

@@ -75,8 +75,18 @@ class EF14(Feedback):
     ``e + eta g``, and the estimate is a step, ``x <- x - estimate``. Without one, where an optimiser owns
     the stepsize, the memory holds gradients, and so does the estimate. The idea is of Seide et al., 2014.
 
+    With ``decay`` < 1 the memory fades, ``e <- decay e + g`` before compressing: momentum inside the error
+    feedback, as in DeMo (Peng et al., 2024) and SparseLoCo (Sarfi et al., 2025). No theorem here covers it.
+    Measured (one byte-level transformer of 83,968 parameters, 4 nodes): a step each, 0.99 and 1 are equal
+    within noise and 0.95 is worse by 2 %; with local steps (:class:`laconic.optim.LocalSteps`) 0.95 was no
+    worse at 4 of them and 2 % better at 16 (one seed).
+
     Args:
         compressor: a contractive compressor.
+        decay: in (0, 1]: what the memory is multiplied by once a round is committed.
+
+    Raises:
+        ValueError: for a decay outside (0, 1].
 
     Example:
         >>> import torch, laconic
@@ -90,13 +100,20 @@ class EF14(Feedback):
         tensor([0., 6.])
     """
 
+    decay: float = 1.0
+
     name: ClassVar[str] = "ef14"
     memories: ClassVar[tuple[str, ...]] = ("residual",)
     estimates: ClassVar[Estimates] = "step"
 
+    def __post_init__(self) -> None:
+        """Check the decay."""
+        if not 0.0 < self.decay <= 1.0:
+            raise ValueError(f"decay must lie in (0, 1], got {self.decay}")
+
     def stage(self, inputs: RoundInputs) -> PendingUpdate:
-        """m = C(e + g), e <- e + g - m."""
-        return stage_residual(inputs)
+        """m = C(e + g), e <- decay (e + g - m)."""
+        return stage_residual(inputs, self.decay)
 
     def error(
         self,
@@ -104,8 +121,8 @@ class EF14(Feedback):
         message: Message,
         gradient: Tensor,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
-        """What waits to be sent, and what waited before the message."""
-        residual = memories["residual"]
+        """What waits to be sent, and what waited before the message; both before the decay."""
+        residual = memories["residual"] / self.decay
         return residual, residual + message.dense()
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from laconic.kernels.tables import SegmentedVector
 from laconic.messages import Message
 
 Estimates = Literal["gradient", "step"]
@@ -32,7 +33,7 @@ class Sender(Protocol):
 
     def stage(
         self,
-        gradient: Tensor | Sequence[Tensor],
+        gradient: Tensor | Sequence[Tensor] | SegmentedVector,
         stepsize: float | Tensor | None = None,
     ) -> Message:
         """The message for this round's gradient; the memory stays until :meth:`commit`.

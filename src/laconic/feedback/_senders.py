@@ -71,7 +71,7 @@ class NodeSender:
 
     def stage(
         self,
-        gradient: Tensor | Sequence[Tensor],
+        gradient: Tensor | Sequence[Tensor] | SegmentedVector,
         stepsize: float | Tensor | None = None,
     ) -> Message:
         """This round's message; what is remembered stays as it is until :meth:`commit`.
@@ -95,7 +95,7 @@ class NodeSender:
         staged = self._rule.stage(replace(inputs, gradient=SegmentedVector(estimate)))
         return replace(staged, memories={**staged.memories, "estimate": estimate})
 
-    def _checked(self, gradient: Tensor | Sequence[Tensor]) -> SegmentedVector:
+    def _checked(self, gradient: Tensor | Sequence[Tensor] | SegmentedVector) -> SegmentedVector:
         d = self._encoder.layout.d
         vector = SegmentedVector.of(gradient)
         shape = tuple(vector.like.shape)

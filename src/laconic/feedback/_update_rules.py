@@ -84,14 +84,23 @@ def stage_direct(inputs: RoundInputs) -> PendingUpdate:
     return PendingUpdate(inputs.encoder.message(inputs.wide(), inputs.round))
 
 
-def stage_residual(inputs: RoundInputs) -> PendingUpdate:
-    """m = C(e + g), e <- e + g - m (EF14); with a stepsize, C(e + stepsize * g)."""
+def stage_residual(inputs: RoundInputs, decay: float = 1.0) -> PendingUpdate:
+    """m = C(e + g), e <- decay (e + g - m) (EF14); with a stepsize, C(e + stepsize * g).
+
+    Sum, difference and product are rounded one after another: ``fl(decay * fl(fl(e + g) - m))``.
+    """
     target = inputs.narrow() if inputs.stepsize is None else _scaled(inputs.wide(), inputs.stepsize)
     memories = inputs.memories
     found = inputs.encoder.compress(
         target, inputs.round, memories["residual"], "drain", memories.scratch("residual")
     )
-    return PendingUpdate(found.message, commit=lambda changed: changed.swap("residual"))
+
+    def commit(changed: Memories) -> None:
+        changed.swap("residual")
+        if decay != 1.0:
+            changed["residual"].mul_(decay)
+
+    return PendingUpdate(found.message, commit=commit)
 
 
 def stage_difference(inputs: RoundInputs) -> PendingUpdate:

@@ -60,3 +60,4 @@ from laconic.kernels.sums import norm as norm
 from laconic.kernels.sums import norms as norms
 from laconic.kernels.sums import squared_norm as squared_norm
 from laconic.kernels.sums import squared_norms as squared_norms
+from laconic.kernels.updates import AdamWUpdate as AdamWUpdate

@@ -62,16 +62,24 @@ def adamw_update(
 
 
 def adamw_advance(
-    first: Vectors, second: Vectors, gradient: Vectors, settings: Settings, numels: Integers
+    first: Vectors,
+    second: Vectors,
+    gradient: Vectors,
+    settings: Settings,
+    numels: Integers,
+    after: Vectors | None = None,
 ) -> None:
-    """Replace the moments by m' and v' of :func:`adamw_update`, whose arguments these are."""
-    rows = _rounded(settings, second)
+    """Replace the moments by m' and v' of :func:`adamw_update`, whose arguments these are.
+
+    v' is written to ``after`` where it is given.
+    """
+    rows, after = _rounded(settings, second), second if after is None else after
     dispatch_elementwise(
         "optimizer",
         "adamw_advance",
-        lambda: adamw_advance_reference(first, second, gradient, torch.from_numpy(rows), numels),
+        lambda: adamw_advance_reference(first, second, gradient, torch.from_numpy(rows), numels, after),
         numels,
-        (first, second, gradient),
+        (first, second, after, gradient),
         rows,
     )
 

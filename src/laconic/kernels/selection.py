@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from laconic.kernels.reference.selection import (
     top_k_positions_reference,
     top_k_segments_reference,
 )
-from laconic.kernels.tables import Integers, Vectors, accumulation_dtype
+from laconic.kernels.tables import Computed, Integers, Vectors, accumulation_dtype, bounds_of
+from laconic.kernels.updates import AdamWUpdate
 
 _WORTH = 1 << 7
 """Numbers from which on compiled loops are faster."""
@@ -85,7 +87,7 @@ class Selected(NamedTuple):
 
 
 def select_segments(
-    x: Vectors | None,
+    x: Vectors | Computed | None,
     memory: Vectors | None,
     cuts: SelectionTable,
     *,
@@ -111,7 +113,8 @@ def select_segments(
     of them are kept may depend on the processor.
 
     Args:
-        x: float32, float64, bfloat16; or float16 where it is the only operand.
+        x: float32, float64, bfloat16; or float16 where it is the only operand. Or, with memory and out, an
+            optimiser's update, which is computed in the same reading.
         memory: in the accumulation dtype: float64 for float64, else float32.
         cuts: how long the segments are, in which blocks they are cut, and how many numbers each keeps. Where
             they lie is said by the starts of the vectors; ``cuts.starts`` is not used.
@@ -131,16 +134,37 @@ def select_segments(
         >>> h
         [tensor([ 1., -3.,  1.])]
     """
+    update = None
+    if isinstance(x, AdamWUpdate):
+        _check_operands(x.moment, x.after, out, cuts, move)
+        update, x = x, x.gradient
+    elif x is not None and not isinstance(x, Vectors):
+        x = _written(x)
     _check_operands(x, memory, out, cuts, move)
     if cuts.total == 0:
         dtype = (x if memory is None else memory).dtype  # type: ignore[union-attr]
         empty = torch.empty(0, dtype=dtype)
         return Selected(torch.empty(0, dtype=torch.int64), empty, None if move == "none" else empty.clone())
-    return dispatch(
+
+    def reference() -> Selected:
+        numbers = x if update is None else _written(update)
+        return Selected(*select_segments_reference(numbers, memory, cuts, move, out))
+
+    found = dispatch(
         "selection",
-        lambda cpu: _compiled(cpu, _located(x), _located(memory), _located(out), cuts, salt, move),
-        lambda: Selected(*select_segments_reference(x, memory, cuts, move, out)),
+        lambda cpu: _compiled(cpu, _located(x), _located(memory), _located(out), cuts, salt, move, update),
+        reference,
     )
+    if update is not None:
+        update.note()
+    return found
+
+
+def _written(computed: Computed) -> Vectors:
+    bounds = bounds_of(computed.numels)
+    numbers = Vectors.flat(torch.empty(int(bounds[-1]), dtype=computed.dtype), bounds[:-1])
+    computed.write(numbers)
+    return numbers
 
 
 def top_k_segments(
@@ -251,15 +275,19 @@ class _Located(NamedTuple):
 def _located(vectors: Vectors | None) -> _Located | None:
     if vectors is None:
         return None
-    address = vectors.array.__array_interface__["data"][0]
-    return _Located(address + vectors.starts * vectors.array.itemsize, vectors.dtype, vectors)
+    return _Located(_addresses(vectors), vectors.dtype, vectors)
+
+
+def _addresses(vectors: Vectors) -> Integers:
+    address: int = vectors.array.__array_interface__["data"][0]
+    return address + vectors.starts * vectors.array.itemsize
 
 
 def _flat(vector: Tensor, cuts: SelectionTable) -> _Located:
     return _Located(vector.data_ptr() + cuts.starts * vector.itemsize, vector.dtype, vector)
 
 
-_X, _DIFFERENCE, _SUM, _NARROW = 0, 1, 2, 3  # as cpu.topk_tiles has them
+_X, _DIFFERENCE, _SUM, _NARROW, _ADAMW = 0, 1, 2, 3, 6  # as cpu.topk_tiles has them
 _MOVES = {"none": 0, "track": 1, "drain": -1}
 _NOTHING = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
 
@@ -272,10 +300,16 @@ def _compiled(
     cuts: SelectionTable,
     salt: int,
     move: Move,
+    update: AdamWUpdate | None = None,
 ) -> Selected:
     main = x or memory
     assert main is not None
     what = _X if x is None or memory is None else _DIFFERENCE if out is None else _SUM
+    own, rows = (main.addresses, main.addresses, main.addresses), None
+    if update is not None:
+        what, rows = _ADAMW, update.rows
+        steps = rows.ctypes.data + np.arange(len(rows)) * rows.strides[0]
+        own = _addresses(update.moment), _addresses(update.after), steps
     narrow = main.dtype.itemsize == 2
     wide = accumulation_dtype(main.dtype)
     positions = torch.empty(cuts.total, dtype=torch.int64)
@@ -283,7 +317,7 @@ def _compiled(
     before = None if move == "none" else torch.empty(cuts.total, dtype=wide)
     cpu.select(
         # Addresses of what is not there are not used.
-        (what + _NARROW * narrow, main.addresses, (memory or main).addresses, (out or main).addresses),
+        (what + _NARROW * narrow, main.addresses, (memory or main).addresses, (out or main).addresses, *own),
         cuts,
         salt,
         get_threads(),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -190,6 +190,24 @@ class Vectors:
         return own.view(self.dtype) if own.dtype != self.dtype else own
 
 
+class Computed(Protocol):
+    """Segments in main memory whose numbers are computed when they are asked for."""
+
+    @property
+    def numels(self) -> Integers:
+        """int64 (S,), lengths of the segments."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers, float32 or float64."""
+
+    def at(self, places: Sequence[int]) -> "Computed":
+        """Some of the segments."""
+
+    def write(self, out: Vectors) -> None:
+        """Write the numbers."""
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentedVector:
     """A vector (..., d) given flat, or as one tensor for each segment of its layout.
@@ -199,14 +217,19 @@ class SegmentedVector:
     Args:
         flat: (..., d), or None.
         tensors: one a segment, in the layout's order, of one dtype; or None.
+        computed: what the numbers of the layout's segments are computed from; ``flat`` is then a contiguous
+            (d,) in main memory that they are written into where nothing computes them as it reads.
     """
 
     flat: Tensor | None
     tensors: tuple[Tensor, ...] | None = None
+    computed: Computed | None = None
 
     @classmethod
-    def of(cls, vector: "Tensor | Sequence[Tensor]") -> "SegmentedVector":
-        """Of a flat tensor, or of a tensor for each segment."""
+    def of(cls, vector: "Tensor | Sequence[Tensor] | SegmentedVector") -> "SegmentedVector":
+        """Of a flat tensor, or of a tensor for each segment; itself of one of these."""
+        if isinstance(vector, SegmentedVector):
+            return vector
         if isinstance(vector, Tensor):
             return cls(vector.detach())
         return cls(None, tuple(vector))
@@ -233,14 +256,24 @@ class SegmentedVector:
         """
         if self.like.device.type != "cpu":
             return None
+        if self.computed is not None:
+            return self._written(self.computed.at(places), table.start_array)
         if self.flat is not None:
             row = self.flat.dim() == 1 and self.flat.is_contiguous()
             return Vectors.flat(self.flat, table.start_array) if row else None
         assert self.tensors is not None
         return Vectors.of([self.tensors[place] for place in places])
 
+    def _written(self, computed: Computed, starts: Integers) -> Vectors:
+        assert self.flat is not None
+        vectors = Vectors.flat(self.flat, starts)
+        computed.write(vectors)
+        return vectors
+
     def segment(self, place: int, start: int, numel: int) -> Tensor:
         """One segment's numbers, (..., numel)."""
+        if self.computed is not None:
+            return self._written(self.computed.at([place]), np.array([start])).segment(0, numel)
         if self.flat is not None:
             return self.flat[..., start : start + numel]
         assert self.tensors is not None
@@ -248,6 +281,8 @@ class SegmentedVector:
 
     def flattened(self) -> Tensor:
         """The flat vector (..., d)."""
+        if self.computed is not None:
+            self._written(self.computed, bounds_of(self.computed.numels)[:-1])
         if self.flat is not None:
             return self.flat
         assert self.tensors is not None

@@ -37,30 +37,46 @@ class SimulatedNodes:
     ) -> None:
         """Start with empty memories."""
         self.nodes = nodes
+        self._seed = seed
+        self._layout, self._parameters = layout, parameters
+        self._feedback: Feedback | None = None
         # What shares a bucket changes no bit, so there is one for each dtype and device.
         self._buckets = parameters.buckets(torch.iinfo(torch.int64).max)
         self._senders: list[list[Sender]] = []
         self._receivers: list[Receiver] = []
         self.bits = 0.0
         """Of packed messages that a node has sent so far, mean over nodes; of dense means 32 a number."""
-        if feedback is None:
-            return
-        for bucket in self._buckets:
-            part, dtype = layout.select(parameters.names(bucket)), bucket[0].dtype
-            self._senders.append([feedback.sender(part, i, seed, dtype=dtype) for i in range(nodes)])
-            self._receivers.append(feedback.receiver(part, nodes, dtype=dtype))
+        if feedback is not None:
+            self._make(feedback)
 
-    def mean(self, sent: Sequence[Vectors]) -> dict[Tensor, Tensor] | None:
+    def _make(self, feedback: Feedback) -> None:
+        self._feedback, self._senders, self._receivers = feedback, [], []
+        for bucket in self._buckets:
+            part, dtype = self._layout.select(self._parameters.names(bucket)), bucket[0].dtype
+            self._senders.append(
+                [feedback.sender(part, i, self._seed, dtype=dtype) for i in range(self.nodes)]
+            )
+            self._receivers.append(feedback.receiver(part, self.nodes, dtype=dtype))
+
+    def switch(self, feedback: Feedback) -> None:
+        """Go on with the same memories and another compressor."""
+        if feedback != self._feedback:
+            state = self.state_dict()
+            self._make(feedback)
+            self.load_state_dict(state)
+
+    def mean(self, sent: Sequence[Vectors], dense: bool = False) -> dict[Tensor, Tensor] | None:
         """The estimate of the mean over nodes, which all nodes have alike.
 
         Args:
             sent: what each node sends of each parameter.
+            dense: whether it is averaged whole, past compressor and memories.
 
         Returns:
             A tensor for each parameter in the accumulation dtype; None where the step is void, because
             some node's numbers were not finite: then all memories are as they were.
         """
-        if not self._senders:
+        if dense or not self._senders:
             return self._dense_mean(sent)
         estimates: dict[Tensor, Tensor] = {}
         everything: list[Message] = []

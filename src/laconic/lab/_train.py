@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from laconic._arguments import check_count, check_positive
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.lab._nodes import SimulatedNodes
-from laconic.optim import CompressedOptimizer
+from laconic.optim import CompressedOptimizer, LocalSteps
 from laconic.session import (
     Exempt,
     TrainedParameters,
-    check_positive,
     clip_factor,
     make_schedule,
     squared_norms_of,
@@ -63,10 +63,15 @@ class TrainingSimulation:
         seed: int = 0,
     ) -> None:
         """Make the nodes' senders and their receiver."""
-        if nodes < 1:
-            raise ValueError(f"nodes must be at least 1, got {nodes}")
+        check_count("nodes", nodes, 1)
+        if isinstance(optimizer, LocalSteps):
+            raise ValueError(
+                "LocalSteps has parameters of its own on each node between outer steps, and the simulation "
+                "has them once: train it on real ranks, with torchrun"
+            )
         self.optimizer = optimizer
         self.skipped = 0
+        self._committed = 0
         self._clip = clip
         if isinstance(optimizer, CompressedOptimizer):
             if feedback is not None or clip is not None:
@@ -76,6 +81,7 @@ class TrainingSimulation:
                 raise ValueError(f"only the all-gather topology is simulated, got {session.topology.name!r}")
             self._parameters, layout = session.parameters, session.layout
             feedback, seed = session.exchange.feedback, session.seed
+            optimizer.set_nodes(nodes)
         else:
             if clip is not None:
                 check_positive("clip", clip)
@@ -108,7 +114,9 @@ class TrainingSimulation:
             gradients.append({p: p.grad for p in self._parameters.name_of})
         with torch.no_grad():
             step = self._compressed if isinstance(self.optimizer, CompressedOptimizer) else self._plain
-            self.skipped += not step(gradients)
+            stands = step(gradients)
+        self.skipped += not stands
+        self._committed += stands
         self._set(None)
         return sum(losses) / len(losses)
 
@@ -120,7 +128,10 @@ class TrainingSimulation:
             self._be(node, own)
             factors.append(optimizer.gradient_factors())
             updates.append(optimizer.updates(factors[node]))
-        estimates = self._nodes.mean(updates)
+        method = optimizer.session.schedule.at(self._committed)
+        if method is not None:
+            self._nodes.switch(method)
+        estimates = self._nodes.mean(updates, dense=method is None)
         if estimates is not None:
             for node, own in enumerate(gradients):
                 self._be(node, own)
@@ -175,6 +186,7 @@ class TrainingSimulation:
             "states": states if compressed else [],
             "nodes": self._nodes.state_dict(),
             "skipped": self.skipped,
+            "committed": self._committed,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -190,6 +202,7 @@ class TrainingSimulation:
             self._states = [_copied({of[n]: s for n, s in own.items()}) for own in state["states"]]
             self._be(0, None)
         self.skipped = state["skipped"]
+        self._committed = state["committed"]
 
 
 def _copied(state: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -259,6 +272,7 @@ def train(
         (True, 0)
         >>> optimizer.close()
     """
+    check_count("steps", steps)
     simulation = TrainingSimulation(model, optimizer, nodes, **settings)
     losses, bits = np.empty(steps), np.empty(steps)
 

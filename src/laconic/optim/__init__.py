@@ -2,6 +2,8 @@
 
 from laconic.optim._adamw import CompressedAdamW
 from laconic.optim._base import CompressedOptimizer
+from laconic.optim._local import LocalSteps
 from laconic.optim._sgd import CompressedSGD
+from laconic.optim._signum import CompressedSignum
 
-__all__ = ["CompressedAdamW", "CompressedOptimizer", "CompressedSGD"]
+__all__ = ["CompressedAdamW", "CompressedOptimizer", "CompressedSGD", "CompressedSignum", "LocalSteps"]

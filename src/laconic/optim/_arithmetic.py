@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from laconic.comm import Vector
+from laconic._arguments import check_number, check_positive
+from laconic.comm import Source, Vector
 from laconic.kernels import Arithmetic, apply_steps
 from laconic.kernels.tables import Vectors
 from laconic.optim._buckets import ParameterBucket, UpdateBuckets
 from laconic.optim._gradients import apply_, local_gradient
-from laconic.session import check_positive, check_setting
 
 State = dict[str, Any]
 """What an optimiser remembers of one parameter."""
@@ -30,6 +30,8 @@ class UpdateArithmetic(Optimizer, ABC):
     _group_of: dict[Tensor, int]
     _inside: bool
     """Whether updates are sent times the learning rate."""
+    _rate_factor = 1.0
+    """What learning rates are multiplied by in updates; decay takes them as they are."""
 
     @abstractmethod
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
@@ -63,14 +65,14 @@ class UpdateArithmetic(Optimizer, ABC):
         Raises:
             ValueError: naming the setting.
         """
-        check_setting("lr", group["lr"], 0.0)
-        check_setting("weight_decay", group["weight_decay"], 0.0)
+        check_number("lr", group["lr"], 0.0)
+        check_number("weight_decay", group["weight_decay"], 0.0)
         if group["clip"] is not None:
             check_positive("clip", group["clip"])
 
     def rate_inside(self, group: Mapping[str, Any]) -> float:
         """What a group's updates are multiplied by before they are sent."""
-        return float(group["lr"]) if self._inside else 1.0
+        return self._rate(group) if self._inside else 1.0
 
     @property
     def parameter_buckets(self) -> Sequence[ParameterBucket]:
@@ -98,6 +100,13 @@ class UpdateArithmetic(Optimizer, ABC):
             In the accumulation dtype: flat (d,), or a tensor for each parameter. Overwritten by the estimate.
         """
         return [self._update_of(parameter, factors) for parameter in bucket.parameters]
+
+    def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
+        """As :meth:`updates_of`; or what computes them while the compressor reads them.
+
+        The state after the step may be computed in the same reading; :meth:`advance_bucket` takes it over.
+        """
+        return self.updates_of(bucket, factors)
 
     def advance_all(self, factors: list[float]) -> None:
         """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""
@@ -130,8 +139,10 @@ class UpdateArithmetic(Optimizer, ABC):
                     apply_(parameter, step * rate, decay)
 
     def _decay_and_rate(self, group: Mapping[str, Any]) -> tuple[float, float]:
-        lr = float(group["lr"])
-        return 1.0 - lr * group["weight_decay"], 1.0 if self._inside else lr
+        return 1.0 - float(group["lr"]) * group["weight_decay"], 1.0 if self._inside else self._rate(group)
+
+    def _rate(self, group: Mapping[str, Any]) -> float:
+        return float(group["lr"]) * self._rate_factor
 
     def _update_of(self, parameter: Tensor, factors: list[float]) -> Tensor:
         number = self._group_of[parameter]

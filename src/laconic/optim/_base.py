@@ -1,6 +1,7 @@
 """The base class of compressed optimisers: exchange, steps, clipping and checkpoints."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, overload
 
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_positive
 from laconic.comm import OnMismatch, Stats, Topology
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
@@ -20,10 +22,10 @@ from laconic.optim._gradients import gradient_factors, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import (
+    Density,
     Exempt,
     Session,
     TrainedParameters,
-    check_positive,
     group_settings,
     make_schedule,
     vectors_and_small,
@@ -32,7 +34,7 @@ from laconic.session import (
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
-_COPIED = (
+COPIED = (
     "the optimiser is a copy or came from a pickle, which has no exchange with other ranks: make a new one "
     "on every rank and load this one's state_dict()"
 )
@@ -53,7 +55,7 @@ class CompressedOptimizer(UpdateArithmetic):
         feedback: what the updates go through. Where it estimates a "step" the learning rate is inside.
         exempt, exact, process_group, topology, seed, timeout_s, overlap, adaptive: as for
             :class:`CompressedAdamW`.
-        bucket_cap_mb, check_replicas_every: likewise.
+        bucket_cap_mb, check_replicas_every, density, dense_lr: likewise.
 
     Raises:
         TypeError: for complex, integer or sparse parameters.
@@ -80,9 +82,6 @@ class CompressedOptimizer(UpdateArithmetic):
     _step_supports_amp_scaling = True
     """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
 
-    gather_state = False
-    """Whether ``state_dict()`` gathers: for tools that call it on every rank and keep what rank 0 returns."""
-
     def __init__(
         self,
         params: Parameters,
@@ -99,11 +98,14 @@ class CompressedOptimizer(UpdateArithmetic):
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
         check_replicas_every: int = 0,
+        density: Mapping[int, Density] | None = None,
+        dense_lr: bool = False,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
         self._feedback, self._warned, self._compared = feedback, False, False
+        self._consolidated: dict[str, Any] | None = None
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -114,14 +116,14 @@ class CompressedOptimizer(UpdateArithmetic):
         parameters = TrainedParameters(named_parameters(groups))
         session = Session(
             parameters,
-            make_schedule(feedback, 0, None),
+            make_schedule(feedback, 0, density),
             exempt=exempt,
             exact=exact,
             process_group=process_group,
             topology=topology,
             clips=any(group["clip"] is not None for group in groups),
             dtypes={name: accumulation_dtype(dtype) for name, dtype in parameters.dtypes.items()},
-            settings={"bucket_cap_mb": bucket_cap_mb, **group_settings(groups)},
+            settings={"bucket_cap_mb": bucket_cap_mb, "dense_lr": dense_lr, **group_settings(groups)},
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -130,6 +132,8 @@ class CompressedOptimizer(UpdateArithmetic):
         warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session.broadcast_parameters()
         self._inside = feedback.estimates == "step"
+        self._dense_lr = dense_lr
+        self.set_nodes(session.exchange.size)
         # Groups by number, because load_state_dict makes them anew.
         self._group_of = {p: number for number, group in enumerate(groups) for p in group["params"]}
         self._buckets = UpdateBuckets(
@@ -142,7 +146,7 @@ class CompressedOptimizer(UpdateArithmetic):
         if overlap:
             ones = [1.0] * len(groups)
             self._overlap = BackwardOverlap(
-                self._buckets, session, lambda bucket: self.updates_of(bucket, ones), self._rates
+                self._buckets, session, lambda bucket: self.source_of(bucket, ones), self._rates
             )
         for parameter in session.parameters.name_of:
             # Also where it is empty: torch.distributed.checkpoint would make a step to fill an empty dict.
@@ -176,6 +180,10 @@ class CompressedOptimizer(UpdateArithmetic):
         super().add_param_group(param_group)
         self.check_group(self.param_groups[-1])
 
+    def set_nodes(self, nodes: int) -> None:
+        """Take the number of nodes for ``dense_lr``; :func:`laconic.lab.train` simulates several."""
+        self._rate_factor = math.sqrt(nodes) if self._dense_lr else 1.0
+
     def check_replicas(self) -> None:
         """Compare the parameters' bits over ranks; all call it together.
 
@@ -193,7 +201,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """
         session: Session | None = self.__dict__.get("_session")
         if session is None:
-            raise RuntimeError(_COPIED)
+            raise RuntimeError(COPIED)
         return session
 
     @overload
@@ -218,13 +226,14 @@ class CompressedOptimizer(UpdateArithmetic):
             laconic.ExchangeError: where another rank died or hangs.
         """
         if "_untraced_step" not in self.__dict__:
-            raise RuntimeError(_COPIED)
+            raise RuntimeError(COPIED)
         found: float | None = self._untraced_step(closure)
         return found
 
     @torch.no_grad()
     def _step(self, closure: Callable[[], float] | None) -> float | None:
         session = self.session
+        self._consolidated = None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -238,7 +247,7 @@ class CompressedOptimizer(UpdateArithmetic):
                 )
             self._overlap.end_step()
         factors = self.gradient_factors()
-        estimates = self._buckets.finish(lambda bucket: self.updates_of(bucket, factors))
+        estimates = self._buckets.finish(lambda bucket: self.source_of(bucket, factors))
         if estimates is not None:
             self.advance_all(factors)
             self.apply_all(estimates)
@@ -275,7 +284,7 @@ class CompressedOptimizer(UpdateArithmetic):
         """What this rank has sent, received and spent so far."""
         return self.session.stats()
 
-    def state_dict(self, gather: bool | None = None) -> dict[str, Any]:
+    def state_dict(self, gather: bool = False) -> dict[str, Any]:
         """Settings, and of each parameter the moments and memories of this rank, or of all.
 
         What differs by rank lies under a key by rank, so that it survives tools that keep one of several
@@ -283,17 +292,30 @@ class CompressedOptimizer(UpdateArithmetic):
 
         Args:
             gather: whether rank 0 gets the state of all ranks, for a file that all load; the others get their
-                own. All ranks call it together then. By default :attr:`gather_state`.
+                own. All ranks call it together then.
 
         Raises:
             laconic.ExchangeError: where another rank does not gather, too.
         """
         exchange, numbers = self.session.exchange, self._names()
         names = {number: name for number, name in enumerate(numbers) if name is not None}
-        own = with_memories(super().state_dict(), names, exchange.state_dict(), exchange.rank)
-        if not (self.gather_state if gather is None else gather):
-            return own
-        return merged(own, exchange.gather_states(own["state"]))
+        memories = exchange.state_dict() | {"iteration": self.session.iteration}
+        own = with_memories(super().state_dict(), names, memories, exchange.rank)
+        if gather:
+            return merged(own, exchange.gather_states(own["state"]))
+        return own if self._consolidated is None else merged(own, self._consolidated)
+
+    def consolidate_state_dict(self) -> None:
+        """Gather the state of all ranks for ``state_dict()`` on rank 0, until the next step or load.
+
+        For tools that call ``state_dict()`` on rank 0 alone; all ranks call this together. Lightning does so
+        by itself, as for :class:`torch.distributed.optim.ZeroRedundancyOptimizer`.
+
+        Raises:
+            laconic.ExchangeError: where another rank does not gather, too.
+        """
+        self._consolidated = None
+        self._consolidated = self.session.exchange.gather_states(self.state_dict()["state"])
 
     def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
@@ -312,6 +334,7 @@ class CompressedOptimizer(UpdateArithmetic):
             ValueError: for the state of another rank, method, model or optimiser.
         """
         exchange = self.session.exchange
+        self._consolidated = None
         saved = saved_state(state_dict, self._names(), exchange.rank)
         plain = saved.plain
         if saved.exchange is None:
@@ -319,6 +342,8 @@ class CompressedOptimizer(UpdateArithmetic):
             exchange.reset()
         else:
             exchange.load_state_dict(saved.exchange, on_mismatch)
+            if "iteration" in saved.exchange:
+                self.session.resume_at(int(saved.exchange["iteration"]))
         self.session.compare_replicas_at_next_step()
         super().load_state_dict(plain)
         restore_dtypes(self, plain)

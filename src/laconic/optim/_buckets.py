@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from laconic.comm import Alike, TensorFuture, Vector, wait_for
+from laconic.comm import Alike, Source, TensorFuture, Vector, wait_for
 from laconic.formats import accumulation_dtype
-from laconic.kernels.tables import Integers, Vectors
+from laconic.kernels.tables import Integers, SegmentedVector, Vectors
 from laconic.optim._gradients import dense
 from laconic.session import Session
 
@@ -91,7 +91,7 @@ class ParameterBucket:
         return np.array(by_group, np.float64)[self.groups]
 
 
-Update = Callable[[ParameterBucket], Vector]
+Update = Callable[[ParameterBucket], Source]
 
 
 class UpdateBuckets:
@@ -122,6 +122,7 @@ class UpdateBuckets:
         self._submitted: list[Vector] = []
         self._end: TensorFuture | None = None
         self._skipped = session.stats().skipped
+        self._dense = False
 
     @property
     def next(self) -> ParameterBucket | None:
@@ -138,16 +139,20 @@ class UpdateBuckets:
         """Begin to exchange the next bucket.
 
         Args:
-            update: from a bucket to what is sent of its parameters, new tensors.
+            update: from a bucket to what is sent of its parameters: new tensors, or what computes them.
         """
         bucket = self.next
         assert bucket is not None
         if not self.started:
+            self._dense = self._session.begin_step()
             self._alike = self._session.agree(self._settings())
         updates = update(bucket)
-        self._submitted.append(updates)
+        out = bucket.room if isinstance(updates, SegmentedVector) else updates
+        self._submitted.append(out)
         last = len(self._submitted) == len(self.buckets)
-        self._end = self._session.exchange.submit(bucket.names, updates, last=last, alike=self._alike)
+        self._end = self._session.exchange.submit(
+            bucket.names, updates, last=last, out=out, dense=self._dense, alike=self._alike
+        )
 
     def finish(self, update: Update) -> list[Vector] | None:
         """Submit what is left, and wait: each bucket's estimates; None where the step is void.

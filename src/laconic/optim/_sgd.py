@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laconic._arguments import check_number
 from laconic.comm import Topology, Vector
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
@@ -16,7 +17,7 @@ from laconic.kernels.tables import Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
-from laconic.session import Exempt, check_setting, vectors_and_small
+from laconic.session import Density, Exempt, vectors_and_small
 
 
 class CompressedSGD(CompressedOptimizer):
@@ -66,6 +67,7 @@ class CompressedSGD(CompressedOptimizer):
         bucket_cap_mb: size of a bucket of updates in MiB, as DDP's; alike on all ranks. While one is
             exchanged the next one's updates are computed.
         check_replicas_every: compare the parameters' checksums over ranks after every so many steps.
+        density: what is used from which step on, as for :class:`CompressedAdamW`.
 
     Raises:
         ValueError: for a setting out of its range, a compressor that the feedback cannot use, or ranks
@@ -111,6 +113,7 @@ class CompressedSGD(CompressedOptimizer):
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
         check_replicas_every: int = 0,
+        density: Mapping[int, Density] | None = None,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "clip": clip}
@@ -128,12 +131,13 @@ class CompressedSGD(CompressedOptimizer):
             adaptive=adaptive,
             bucket_cap_mb=bucket_cap_mb,
             check_replicas_every=check_replicas_every,
+            density=density,
         )
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Refuse settings out of their range with a ValueError that names the first."""
         super().check_group(group)
-        check_setting("momentum", group["momentum"], 0.0, 1.0)
+        check_number("momentum", group["momentum"], 0.0, 1.0)
 
     def momentum_setting(self) -> str | None:
         """Where it is positive in any group."""

@@ -12,6 +12,4 @@ from laconic.session._schedule import Schedule as Schedule
 from laconic.session._schedule import make_schedule as make_schedule
 from laconic.session._schedule import with_density as with_density
 from laconic.session._session import Session as Session
-from laconic.session._settings import check_positive as check_positive
-from laconic.session._settings import check_setting as check_setting
 from laconic.session._settings import group_settings as group_settings

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from laconic._arguments import check_count, check_instance, check_positive
 from laconic.compressors import Compressor
 from laconic.feedback import Feedback
 
@@ -73,16 +74,18 @@ def make_schedule(feedback: Feedback, start_iter: int, density: Mapping[int, Den
         >>> import laconic
         >>> schedule = make_schedule(laconic.EF14(laconic.TopK(0.5)), 0, {0: None, 9: 0.1, 20: 0.01})
         >>> schedule.at(8), schedule.at(9)
-        (None, EF14(compressor=TopK(k=0.1)))
+        (None, EF14(compressor=TopK(k=0.1), decay=1.0))
     """
-    if start_iter < 0:
-        raise ValueError(f"start_iter must not be negative, got {start_iter}")
+    check_instance("feedback", feedback, Feedback, "EF21(TopK(0.01))")
+    check_count("start_iter", start_iter)
+    check_instance("density", density or {}, Mapping, "{0: 0.1, 1000: 0.01}")
     if start_iter and density:
         raise ValueError("give start_iter or density: density={0: None, 100: 0.01} starts dense too")
     stages: dict[int, Feedback | None] = {0: None, start_iter: feedback}
     for start, value in (density or {}).items():
-        if start < 0:
-            raise ValueError(f"density is given by iterations from 0 on, got {start}")
+        check_count("an iteration in density", start)
+        if value is not None and not isinstance(value, Feedback):
+            check_positive(f"the density at iteration {start}", value)
         stages[start] = with_density(feedback, value) if isinstance(value, (int, float)) else value
     return Schedule(tuple(sorted(stages.items(), key=lambda stage: stage[0])))
 

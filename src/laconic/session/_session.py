@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from laconic._arguments import check_callable, check_count, check_flag
 from laconic.comm import Alike, Exchange, OnMismatch, RanksDifferError, Stats, Topology
 from laconic.comm.topologies import topology_of
 from laconic.kernels import warm_up_norms
@@ -56,6 +57,9 @@ class Session:
         check_replicas_every: int = 0,
     ) -> None:
         """Compare parameters and settings with the other ranks', and start the exchange."""
+        check_callable("exempt", exempt, "of name and parameter that returns True or False")
+        check_flag("exact", exact)
+        check_count("check_replicas_every", check_replicas_every)
         self.parameters = parameters
         self.schedule = schedule
         self.topology = topology_of(topology)
@@ -190,6 +194,10 @@ class Session:
                     f"the ranks have loaded states of different iterations {[int(each) for each in found]}: "
                     "load those of one checkpoint"
                 )
+        self.resume_at(iteration)
+
+    def resume_at(self, iteration: int) -> None:
+        """Count the steps that follow from here."""
         self._base = iteration - self.exchange.stats().steps
         self._checked = iteration
         self.compare_replicas_at_next_step()

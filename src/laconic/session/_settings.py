@@ -1,22 +1,9 @@
-"""Numeric settings: checks, and those of an optimiser's groups by name."""
+"""Settings of an optimiser's groups by name."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
-
-
-def check_setting(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Refuse a setting outside [low, high) with a ValueError that names it."""
-    if not low <= float(value) < high:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}), got {float(value):g}")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuse a setting that is not positive with a ValueError that names it."""
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
 
 
 def group_settings(groups: Iterable[Mapping[str, Any]]) -> dict[str, object]:

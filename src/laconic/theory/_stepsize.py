@@ -105,6 +105,8 @@ def stepsize(
             f"{name} needs a contractive compressor, and this one is not; use compressor.contractive()"
         )
     if name == "ef14":
+        if getattr(feedback, "decay", 1.0) != 1.0:
+            raise NoTheory("Theorem 21 (EF14) keeps the whole memory; use decay=1, or tune the stepsize")
         if mu is None:
             raise NoTheory(
                 "Theorem 21 (EF14) needs strong convexity; pass mu=, or use EF21, which needs none"

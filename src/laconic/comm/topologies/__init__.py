@@ -5,6 +5,7 @@ from laconic.comm.topologies._protocol import BucketExchange as BucketExchange
 from laconic.comm.topologies._protocol import RemembersAlike as RemembersAlike
 from laconic.comm.topologies._protocol import SegmentStates as SegmentStates
 from laconic.comm.topologies._protocol import Topology as Topology
+from laconic.comm.topologies._vectors import Source as Source
 from laconic.comm.topologies._vectors import Vector as Vector
 from laconic.comm.topologies._vectors import numel as numel
 from laconic.comm.topologies._vectors import unscaled as unscaled
@@ -19,14 +20,14 @@ def topology_of(name_or_object: str | Topology) -> Topology:
     """The topology of a name, or the object itself; "auto" is all-gather.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or an object that is no topology.
 
     Example:
         >>> topology_of("auto")
         AllGather()
     """
-    if not isinstance(name_or_object, str):
-        return name_or_object
+    if callable(getattr(name_or_object, "make_bucket", None)) and hasattr(name_or_object, "name"):
+        return name_or_object  # type: ignore[return-value]
     if name_or_object not in NAMES:
         raise ValueError(f"topology must be one of {NAMES} or an object, got {name_or_object!r}")
     return Dense() if name_or_object == "dense" else AllGather()

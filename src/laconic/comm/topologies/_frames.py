@@ -8,7 +8,7 @@ from torch import Tensor
 
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies._protocol import BucketContext
-from laconic.comm.topologies._vectors import Vector, unscaled, write_scaled
+from laconic.comm.topologies._vectors import Source, Vector, unscaled, write_scaled
 from laconic.feedback import NotFiniteError
 from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.formats.sizes import FRAME_BYTES
@@ -38,7 +38,7 @@ class FrameSender:
         """The format of the next message."""
         return self._context.format(self.sender.round)
 
-    def stage(self, source: Vector, scale: float = 1.0) -> tuple[Tensor, Message | None]:
+    def stage(self, source: Source, scale: float = 1.0) -> tuple[Tensor, Message | None]:
         """This round's frame, and its message; None where the numbers are not finite, as the frame says.
 
         The frame is overwritten in the next round.
@@ -49,7 +49,7 @@ class FrameSender:
         with counter.phase("pack"):
             return self._packed(message), message
 
-    def _message(self, source: Vector) -> Message | None:
+    def _message(self, source: Source) -> Message | None:
         try:
             message = self.sender.stage(source)
         except NotFiniteError:

@@ -10,14 +10,19 @@ from laconic.kernels.tables import SegmentedVector
 
 Vector = Tensor | Sequence[Tensor]
 """A flat vector (d,), or a tensor for each segment."""
+Source = Vector | SegmentedVector
+"""A vector that is only read; of a segmented one, numbers may be computed as they are read."""
 
 
-def numel(vector: Vector) -> int:
+def numel(vector: Source) -> int:
     """How many numbers it has."""
+    if isinstance(vector, SegmentedVector):
+        assert vector.flat is not None
+        return vector.flat.numel()
     return vector.numel() if isinstance(vector, Tensor) else sum([tensor.numel() for tensor in vector])
 
 
-def unscaled(source: Vector, scale: float) -> Vector:
+def unscaled(source: Source, scale: float) -> Source:
     """The source divided by its loss scale, in its accumulation dtype; itself where the scale is 1."""
     if scale == 1.0:
         return source

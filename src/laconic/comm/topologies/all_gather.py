@@ -7,7 +7,7 @@ from typing import Any
 from laconic.comm.topologies._frames import FrameReceiver, FrameSender
 from laconic.comm.topologies._protocol import BucketContext, BucketExchange, SegmentStates
 from laconic.comm.topologies._states import Ends, cut_by_segment, load_by_segment
-from laconic.comm.topologies._vectors import Vector
+from laconic.comm.topologies._vectors import Source, Vector
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _AllGatherBucket:
         self._receiver = FrameReceiver(context, context.collectives.size)
         self._ends: Ends = {"sender": self._sender.sender, "receiver": self._receiver.receiver}
 
-    def stage(self, source: Vector, out: Vector, scale: float) -> bool:
+    def stage(self, source: Source, out: Vector, scale: float) -> bool:
         collectives = self._context.collectives
         expected, round_ = self._sender.format, self._sender.sender.round
         frame, message = self._sender.stage(source, scale)

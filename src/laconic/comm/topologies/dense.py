@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from laconic.comm.topologies._protocol import BucketContext, BucketExchange, SegmentStates
-from laconic.comm.topologies._vectors import Vector, unscaled, write_scaled
+from laconic.comm.topologies._vectors import Source, Vector, unscaled, write_scaled
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import SegmentedVector
 
@@ -31,7 +31,7 @@ class _DenseBucket:
     def __init__(self, context: BucketContext) -> None:
         self._context = context
 
-    def stage(self, source: Vector, out: Vector, scale: float) -> bool:
+    def stage(self, source: Source, out: Vector, scale: float) -> bool:
         counter = self._context.counter
         flat = SegmentedVector.of(unscaled(source, scale)).flattened()
         own = flat.to("cpu", accumulation_dtype(flat.dtype))

@@ -13,7 +13,7 @@ from torch import Tensor
 from laconic.comm._stats import Counter
 from laconic.comm.errors import ExchangeError
 from laconic.comm.transport._arrivals import TAIL_BYTES, Arrivals
-from laconic.comm.transport._processes import RECORD_BYTES, ended, own_record
+from laconic.comm.transport._processes import ended, own_record
 from laconic.comm.transport.staging import HostStaging, staging_for
 
 CHANGED = -1
@@ -88,7 +88,7 @@ class Collectives:
         self._arrivals = Arrivals(self.rank, self.size, counter)
         self._processes: list[Tensor] = []
         if self._group is not None:
-            self._processes = self.all_gather(own_record(), f"records of {RECORD_BYTES} bytes")
+            self._processes = self.all_gather(own_record(), "the ranks' process numbers")
             counter.bytes_sent = counter.bytes_received = 0
 
     def begin(self, word: int, *, counted: bool = True) -> None:

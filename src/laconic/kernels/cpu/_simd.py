@@ -51,7 +51,7 @@ def _splat(builder, value, lanes):
 
 
 class Floats(types.Type):
-    """A vector of float32 or float64 in registers; ``+`` and ``-`` go lane by lane."""
+    """A vector of float32 or float64 in registers; arithmetic goes lane by lane."""
 
     def __init__(self, width, lanes):
         self.width, self.lanes = width, lanes
@@ -83,6 +83,8 @@ def _lane_by_lane(symbol, instruction):
 
 _lane_by_lane(operator.add, "fadd")
 _lane_by_lane(operator.sub, "fsub")
+_lane_by_lane(operator.mul, "fmul")
+_lane_by_lane(operator.truediv, "fdiv")
 
 
 def load(lanes):
@@ -119,6 +121,35 @@ def load_16(lanes):
         return kind(types.int64, types.int64, like), build
 
     return floats
+
+
+def load_one(lanes):
+    """As ``load``, of one number for all lanes."""
+
+    @intrinsic
+    def floats(_context, _address, _index, like):
+        kind = Floats(like.dtype.bitwidth, lanes)
+
+        def build(_context, builder, _signature, values):
+            place = builder.inttoptr(values[0], _vector(kind).element.as_pointer())
+            return _splat(builder, builder.load(builder.gep(place, [values[1]])), lanes)
+
+        return kind(types.int64, types.int64, like), build
+
+    return floats
+
+
+@intrinsic
+def root(_context, floats):
+    """The square root of each lane, correctly rounded."""
+
+    def build(_context, builder, _signature, values):
+        row = values[0].type
+        name = f"llvm.sqrt.v{floats.lanes}f{floats.width}"
+        kind = ir.FunctionType(row, [row])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
+
+    return floats(floats), build
 
 
 @intrinsic

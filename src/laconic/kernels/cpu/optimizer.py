@@ -62,7 +62,18 @@ def adamw_update(
 
 @loop
 def adamw_advance(
-    first_moment, first_starts, second, second_starts, x, x_starts, settings, ends, first, last
+    first_moment,
+    first_starts,
+    second,
+    second_starts,
+    after,
+    after_starts,
+    x,
+    x_starts,
+    settings,
+    ends,
+    first,
+    last,
 ):
     """The moments after the gradients."""
     for s in range(ends.size):
@@ -73,9 +84,10 @@ def adamw_advance(
         beta2, rest2 = settings[s, 4], settings[s, 5]
         gradients = x[x_starts[s] + lo : x_starts[s] + hi]
         squares = second[second_starts[s] + lo : second_starts[s] + hi]
+        moved = after[after_starts[s] + lo : after_starts[s] + hi]
         for i in range(squares.size):
             g = converted(gradients[i], squares) * factor
-            squares[i] = squares[i] * beta2 + g * g * rest2
+            moved[i] = squares[i] * beta2 + g * g * rest2
         if beta1 > 0:
             means = first_moment[first_starts[s] + lo : first_starts[s] + hi]
             for i in range(means.size):

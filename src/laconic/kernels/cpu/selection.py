@@ -19,11 +19,14 @@ from laconic.kernels.cpu._simd import LANES
 from laconic.kernels.cpu.threads import in_threads
 from laconic.kernels.cpu.topk import SHORT
 from laconic.kernels.cpu.topk_candidates import SLACK, room_for
+from laconic.kernels.cpu.topk_tiles import ADAMW
 
 _WORTH = 1 << 22
 """Numbers a thread: below, waking it beside PyTorch's own threads takes longer than it helps."""
 _CUT = 1 << 18
 """Segments from here on are cut between threads."""
+STREAMED = 1 << 20
+"""Numbers from which on moments are written past the caches, which do not hold them."""
 _PLANS = 8
 _KEEP = 1 << 22
 """Places of lists that are kept: 50 MB. Longer ones take less time to get than to fill."""
@@ -108,7 +111,7 @@ def select(operands, cuts, salt, threads, positions, values, before, move):
     """As ``laconic.kernels.selection.select_segments``.
 
     Args:
-        operands: as ``topk_tiles.Operands``.
+        operands: as ``topk_tiles.Operands``, without the last.
         cuts, salt, threads: the cuts, where samples are drawn, and by how many threads at most.
         positions: int64 (cuts.total,), filled.
         values: float32 or float64 (cuts.total,), filled; of x alone in 16 bits, these are the upper half.
@@ -116,9 +119,12 @@ def select(operands, cuts, salt, threads, positions, values, before, move):
         move: as for ``topk.select_rows``.
     """
     plan = _plan(cuts, max(1, min(threads, cuts.numel // _WORTH)))
+    operands = (*operands, int(cuts.numel >= STREAMED))
     patterns = np.int64 if values.itemsize == 8 else np.int32
     kept = positions, values.view(patterns), before.view(patterns)  # as topk.kept_of
     given = operands, patterns, salt & 0xFFFFFFFFFFFF, move
+    if operands[0] >= ADAMW:
+        _make(plan, operands, kept[1])
     long = [_LongSegment(i, cuts, part, *given) for i, part in enumerate(plan.shared)]
 
     def work(thread):
@@ -132,6 +138,19 @@ def select(operands, cuts, salt, threads, positions, values, before, move):
     in_threads(work, len(plan.rows))
     for segment in long:
         segment.finish(kept)
+
+
+def _make(plan, operands, bits):
+    """Produce the numbers of segments that threads share; samples of them come from everywhere."""
+
+    def work(thread):
+        for part in plan.shared:
+            if thread in part.threads:
+                piece = part.threads.index(thread)
+                topk_shared.make(operands, part.segment, part.lo[piece], part.hi[piece], bits)
+
+    if plan.shared:
+        in_threads(work, len(plan.rows))
 
 
 class _LongSegment:

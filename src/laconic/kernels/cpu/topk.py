@@ -38,7 +38,15 @@ from typing import NamedTuple
 import numpy as np
 
 from laconic.kernels.cpu._jit import inlined, inner_loop, loop
-from laconic.kernels.cpu._simd import always_inlined, bits_of, float_of, floats_at, never_inlined, top
+from laconic.kernels.cpu._simd import (
+    always_inlined,
+    bits_of,
+    fence,
+    float_of,
+    floats_at,
+    never_inlined,
+    top,
+)
 from laconic.kernels.cpu.topk_bounds import fineness, guessed, learned, narrowed, sampled_bound
 from laconic.kernels.cpu.topk_candidates import SLACK, STRETCH, capture, room_for, scan
 from laconic.kernels.cpu.topk_lists import (
@@ -50,7 +58,8 @@ from laconic.kernels.cpu.topk_lists import (
     ranked,
     threshold,
 )
-from laconic.kernels.cpu.topk_tiles import NARROW, SUM, Operands, Source, X, address_of, fill
+from laconic.kernels.cpu.topk_tiles import ADAMW, NARROW, SUM, Operands, Source, X, address_of, fill
+from laconic.kernels.cpu.topk_updates import produce, update_of
 
 U = np.uint64
 ZERO, ONE = np.int64(0), np.int64(1)
@@ -127,13 +136,15 @@ def select_rows(rows, hints, operands, salt, scratch, kept, move):
     drift, spread, sure = ZERO, fine, rows.size < 0  # a plain False is another type
     for i in range(rows.shape[0]):
         row = Row(rows[i, 0], rows[i, 1], rows[i, 2], rows[i, 3], rows[i, 4], rows[i, 5], rows[i, 6])
-        source = source_of(operands, row.segment)
+        source, made = source_of(operands, row.segment), update_of(operands, row.segment)
         at = row.at
         t = hint = hints[i] if hints[i] <= largest else np.int64(-1)
         late = hint + drift
         for lo in range(row.start, row.start + row.length, row.block):
             n = min(row.block, row.start + row.length - lo)
             k = row.count if n == row.block else row.last
+            if n <= SHORT or k == n:
+                produce(made, lo, n, scratch.tile)
             if k == n:
                 _keep_all(source, lo, n, scratch.tile, kept.lists, at)
             elif n <= SHORT:
@@ -143,7 +154,7 @@ def select_rows(rows, hints, operands, salt, scratch, kept, move):
                 t = _of_short(source, lo, n, k, guess, max(spread, fine), scratch, kept.lists, at)
             else:
                 bound = guessed(hint, drift, spread, sure, fine, largest)
-                t = _of_long(source, lo, n, k, bound, 2 * fine, salt, scratch, kept.lists, at)
+                t = _of_long(source, made, lo, n, k, bound, 2 * fine, salt, scratch, kept.lists, at)
             if move:
                 update(source, kept, at, at + k, move)
             at += k
@@ -159,11 +170,14 @@ def select_rows(rows, hints, operands, salt, scratch, kept, move):
             drift, spread, sure = learned(drift, spread, sure, error, fine)
         if hint >= 0:
             hints[i] = t if row.block >= row.length else hint + drift
+    fence()
 
 
 @inlined
 def source_of(operands, segment):
-    """The operands of one segment."""
+    """The operands of one segment, as they are read; of an update, what has been written to out."""
+    if operands.what >= ADAMW:
+        return Source(X, operands.out[segment], operands.out[segment], operands.out[segment])
     return Source(operands.what, operands.x[segment], operands.memory[segment], operands.out[segment])
 
 
@@ -238,16 +252,21 @@ def _of_list(scratch, found, k, bound, step, out, at):
 
 
 @inlined
-def _of_long(source, lo, n, k, bound, step, salt, scratch, out, at):
+def _of_long(source, made, lo, n, k, bound, step, salt, scratch, out, at):
     """As ``_of_short``, of more numbers; a bound of 0 is none."""
     attempt = ZERO
+    missing = bound > 0
+    if not missing:
+        # Samples come from everywhere.
+        produce(made, lo, n, scratch.tile)
     room = room_for(k, n) + SLACK
     while True:
         if bound == 0 and attempt < _ATTEMPTS:
             bound = sampled_bound(source, lo, n, k, salt + attempt, scratch)
             attempt += 1
         bound = max(bound, ONE)
-        found = capture(source, lo, lo + n, k, bound, scratch, scratch.lists, ZERO, room)
+        found = capture(source, made, missing, lo, lo + n, k, bound, scratch, scratch.lists, ZERO, room)
+        missing = False
         if found >= k:
             return _of_list(scratch, found, k, bound, step, out, at)
         if bound == ONE:

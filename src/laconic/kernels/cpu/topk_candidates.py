@@ -16,6 +16,7 @@ from laconic.kernels.cpu._simd import (
 )
 from laconic.kernels.cpu.topk_lists import emit, threshold
 from laconic.kernels.cpu.topk_tiles import line, one
+from laconic.kernels.cpu.topk_updates import produce
 
 U = np.uint64
 STRETCH = np.int64(1 << 11)
@@ -76,8 +77,10 @@ def scan(source, start, count, first, bound, lists, at, most):
 
 
 @inlined
-def capture(source, lo, hi, k, bound, scratch, lists, begin, room):
+def capture(source, made, missing, lo, hi, k, bound, scratch, lists, begin, room):
     """Candidates of the numbers [lo, hi): all >= bound, or the k largest and some; their number.
+
+    Where numbers are ``missing``, the update ``made`` produces them tile by tile.
 
     They are written from ``begin`` on, less than ``room`` of them (room >= min(hi - lo, k) + SLACK). Where
     the room is full, only the k largest so far stay, of equal ones the first, and the bound becomes what a
@@ -96,6 +99,8 @@ def capture(source, lo, hi, k, bound, scratch, lists, begin, room):
             # Of later numbers that equal the k-th none is wanted, so they need not be found.
             bound, low = t + 1, t if ties > 0 else t + 1
         size = min(STRETCH, hi - start)
+        if missing:
+            produce(made, start, size, bits)
         end = scan(source, start, size, start, bound, lists, begin + count, STRETCH)
         count = end - begin
     return count

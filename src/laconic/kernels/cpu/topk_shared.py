@@ -3,11 +3,20 @@
 # numba takes the types from the arguments of the first call.
 
 from laconic.kernels.cpu._jit import loop
+from laconic.kernels.cpu._simd import fence
 from laconic.kernels.cpu.topk import kept_of, scratch_of, source_of, update
 from laconic.kernels.cpu.topk_bounds import ZERO, sampled_bound
 from laconic.kernels.cpu.topk_candidates import capture
 from laconic.kernels.cpu.topk_lists import Lists, Pieces, divide, emit, threshold
 from laconic.kernels.cpu.topk_tiles import Operands
+from laconic.kernels.cpu.topk_updates import produce, update_of
+
+
+@loop
+def make(operands, segment, lo, hi, bits):
+    """Produce the numbers [lo, hi) of an update; ``bits`` is as wide."""
+    produce(update_of(Operands(*operands), segment), lo, hi - lo, bits)
+    fence()
 
 
 @loop
@@ -19,8 +28,9 @@ def sample(operands, segment, n, k, salt, scratch):
 @loop
 def collect(operands, segment, lo, hi, k, bound, scratch, lists, begin, room):
     """Candidates of the numbers [lo, hi) of a segment, written from ``begin`` on; their number."""
-    source, scratch = source_of(Operands(*operands), segment), scratch_of(*scratch)
-    return capture(source, lo, hi, k, bound, scratch, Lists(*lists), begin, room)
+    operands, scratch = Operands(*operands), scratch_of(*scratch)
+    source, made = source_of(operands, segment), update_of(operands, segment)
+    return capture(source, made, lo > hi, lo, hi, k, bound, scratch, Lists(*lists), begin, room)
 
 
 @loop

@@ -1,9 +1,9 @@
 """Operands of Top-k, read a tile at a time: x, x - memory or memory + x; nothing else reads them.
 
-A tile is an array of bit patterns that the first cache holds. Another kind of number, such as an
-optimizer's update, is one more branch of ``read``, which is written once for 64 numbers in registers and for
-one. Operands are read exactly where the segment lies, never beside it: what follows a tensor in memory may
-belong to nobody.
+A tile is an array of bit patterns that the first cache holds. ``read`` is written once for 64 numbers in
+registers and for one. An optimiser's update takes longer, so it is computed once, by ``topk_updates``, a
+tile before it is read. Operands are read exactly where the segment lies, never beside it: what follows a
+tensor in memory may belong to nobody.
 """
 # mypy: ignore-errors
 # numba takes the types from the arguments of the first call.
@@ -15,10 +15,11 @@ import numpy as np
 from laconic.kernels.cpu._jit import inner_loop
 from laconic.kernels.cpu._simd import LANES, always_inlined, load, load_16, never_inlined, pattern, store
 
-X, DIFFERENCE, SUM, NARROW = 0, 1, 2, 3
+X, DIFFERENCE, SUM, NARROW, ADAMW = 0, 1, 2, 3, 6
 """Operands of the selection: x; fl(x - memory); fl(memory + x), which is also written to out.
 
-Where x has 16 bits, which become the upper half of 32, ``NARROW`` is added.
+Where x has 16 bits, which become the upper half of 32, ``NARROW`` is added. With ``ADAMW``, it is what
+``topk_updates.produce`` has written to out: the memory plus the update that AdamW makes of the gradient x.
 """
 
 
@@ -26,14 +27,19 @@ class Operands(NamedTuple):
     """Where the operands of all segments lie.
 
     Args:
-        what: ``X``, ``DIFFERENCE`` or ``SUM``; and ``NARROW``.
-        x, memory, out: int64 (S,), addresses of the segments' first numbers; 0 for what is not there.
+        what: ``X``, ``DIFFERENCE``, ``SUM`` or ``ADAMW``; and ``NARROW``.
+        x, memory, out: int64 (S,), addresses of the segments' first numbers; any for what is not there.
+        moment, after, settings, streamed: as ``topk_updates.Update``.
     """
 
     what: int
     x: np.ndarray
     memory: np.ndarray
     out: np.ndarray
+    moment: np.ndarray
+    after: np.ndarray
+    settings: np.ndarray
+    streamed: int
 
 
 class Source(NamedTuple):

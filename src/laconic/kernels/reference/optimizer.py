@@ -37,14 +37,19 @@ def adamw_update_reference(
 
 
 def adamw_advance_reference(
-    first: Vectors, second: Vectors, gradient: Vectors, settings: Tensor, numels: Integers
+    first: Vectors,
+    second: Vectors,
+    gradient: Vectors,
+    settings: Tensor,
+    numels: Integers,
+    after: Vectors,
 ) -> None:
     """The definition of :func:`laconic.kernels.adamw_advance`."""
     for s, numel in enumerate(numels.tolist()):
         factor, beta1, rest1, _, beta2, rest2, *_ = settings[s]
         x = gradient.segment(s, numel).to(second.dtype) * factor
         square = second.segment(s, numel)
-        square.copy_(square * beta2 + x * x * rest2)
+        after.segment(s, numel).copy_(square * beta2 + x * x * rest2)
         if beta1 > 0:
             mean = first.segment(s, numel)
             mean.copy_(mean * beta1 + x * rest1)

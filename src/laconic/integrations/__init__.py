@@ -1,0 +1,1 @@
+"""Integrations with Lightning, Accelerate and Hugging Face's Trainer; each module imports its package."""
