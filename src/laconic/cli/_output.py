@@ -79,7 +79,7 @@ def _progress_lines() -> Iterator[tuple[Progress, TaskID]]:
 def hold_folder(out: Path) -> None:
     """Make the output folder and keep other runs out of it while the command runs.
 
-    The system frees the lock of a process that is killed. The hidden file stays: to remove it would be a race.
+    The system frees the lock of a process that is killed. Its hidden file stays: removal would be a race.
 
     Raises:
         ValueError: another run has the folder.
