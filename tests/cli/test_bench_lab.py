@@ -45,6 +45,12 @@ def test_without_a_file_rows_are_drawn(monkeypatch):
     assert isinstance(data.problem, LogisticRegression)
 
 
+def test_more_rounds_than_the_memory_holds(file):
+    result = CliRunner().invoke(laconic, ["bench", "lab", str(file), "--rounds", "10000000000"])
+    assert result.exit_code == 2
+    assert "--rounds must be at most" in result.stderr
+
+
 def test_table_and_json(file):
     arguments = ["bench", "lab", str(file), "--quick", "--rounds", "25", "--repeats", "1"]
     result = CliRunner().invoke(laconic, arguments, env={"COLUMNS": "80"})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from filelock import FileLock
 from rich.console import Console
 
 from laconic import TopK, pack
@@ -135,6 +136,10 @@ MISTAKES = {
     ),
     "command": (["comparee"], "did you mean 'compare'"),
     "option": (["compare", "--bogus"], "No such option '--bogus'"),
+    "near option": (["compare", "--multipels", "1"], "'--multiples'"),
+    "near subcommand": (["bench", "lap"], "Did you mean 'lab'"),
+    "rounds": (["compare", "--rounds", "10000000000"], "--rounds must be at most"),
+    "remedy of rounds": (["compare", "--rounds", "10000000000"], "GB; pass --rounds "),
     "value": (["compare", "--nodes", "abc"], "'abc' is not a valid integer"),
     "tolerance": (["compare", "--stop", "-1"], "--stop must be at least 0"),
     "specs": (["compressors", "qsgd"], "unknown compressor 'qsgd'"),
@@ -219,6 +224,41 @@ def test_compressors_prints_the_table():
     assert rows["top-k:100"] == ["0.01", "1", "0.01", "100", "-", "100"]
     assert rows["rand-k:100"] == ["1", "100", "1", "-", "100", "100"]
     assert rows["natural"][4] == "1.125"
+
+
+def test_compressors_in_a_narrow_terminal_shows_whole_numbers():
+    result = CliRunner().invoke(laconic, ["compressors"], env={"COLUMNS": "60"})
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "…" not in result.output
+    shown = lines[lines.index("unbiased-rounding:1.5") + 1 :][:2]
+    assert shown == ["  alpha=1 beta=1.042 gamma=1 delta=1.043 zeta=1.042", "  scaled=1.042"]
+
+
+@pytest.mark.parametrize("arguments", [["compare"], ["demo"], ["reproduce", "all"]])
+def test_a_folder_takes_one_run_at_a_time(arguments, tmp_path):
+    with FileLock(tmp_path / ".laconic.lock"):
+        result = invoke(*arguments, "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert f"laconic: another run writes to {tmp_path}; wait until it has ended" in result.stderr
+
+
+def test_a_killed_run_frees_its_folder(tmp_path):
+    hold = (
+        "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire();"
+        " print('held', flush=True); time.sleep(600)"
+    )
+    again = ["compare", *SMALL, "--methods", "gd", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", hold, str(tmp_path / ".laconic.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            assert "another run writes to" in invoke(*again).stderr
+        finally:
+            holder.kill()
+    assert invoke(*again).exit_code == 0
+    assert invoke(*again).exit_code == 0  # and so does one that has ended
 
 
 def test_compressors_json():

@@ -77,7 +77,7 @@ def test_the_exit_code_follows_the_verdicts(runs, monkeypatch, outcomes, code):
     assert "[1]" in result.output
     assert "note: a note [2]" in result.output
     assert max(map(len, result.output.splitlines())) <= 80
-    assert sorted(os.listdir("new/out")) == ["one.csv", "one.json", "one.png"]
+    assert sorted(os.listdir("new/out")) == [".laconic.lock", "one.csv", "one.json", "one.png"]
     assert Path("new/out/one.csv").read_text() == "round\n1\n2\n"
     assert len(json.loads(Path("new/out/one.json").read_text())["verdicts"]) == len(outcomes)
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laconic.lab import _libsvm, datasets
 from laconic.lab._data import DataError, as_rows, as_signs, as_targets, split_bounds
 from laconic.lab._least_squares import LeastSquares
 from laconic.lab._libsvm import load_libsvm
@@ -70,6 +71,26 @@ def test_an_index_that_would_take_gigabytes_is_refused_with_its_size(tmp_path):
 SCALES = "".join(f"{i % 2} 1:{i + 1} 2:{i + 1}e4\n" for i in range(8))
 
 
+def test_large_features_are_named_as_small_ones_are_not(tmp_path):
+    # As madelon: all of one scale, and no method moves.
+    path = write(tmp_path, "1 1:480 2:510\n-1 1:470 2:490\n")
+    with pytest.warns(UserWarning, match=r"480 in column 0 and 510 in column 1"):
+        load_problem(path, nodes=2)
+    # As rare words do in a text, for which a method moves.
+    load_problem(write(tmp_path, "1 1:0.01\n-1 1:0.01 2:1\n"), nodes=2)
+
+
+def test_large_files_and_long_vectors_are_announced(tmp_path, monkeypatch):
+    path = write(tmp_path, "1 1:1 9:2\n-1 2:1\n")
+    monkeypatch.setattr(_libsvm, "_LARGE", 10)
+    with pytest.warns(UserWarning, match=r"data\.txt has .* GB: reading it takes minutes"):
+        load_libsvm(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(datasets, "_LARGE", 9 * 8 * 2 - 1)
+    with pytest.warns(UserWarning, match=r"data\.txt uses index 9: the vectors of 2 nodes take"):
+        load_problem(path, nodes=2)
+
+
 def test_features_of_very_different_scales_are_named(tmp_path):
     path = write(tmp_path, SCALES)
     with pytest.warns(UserWarning, match=r"8 in column 0 and 8e\+04 in column 1 .*scale='maxabs'"):
@@ -78,7 +99,7 @@ def test_features_of_very_different_scales_are_named(tmp_path):
         warnings.simplefilter("error")
         for scale in ("maxabs", "standard"):
             load_problem(path, nodes=2, scale=scale)
-        load_problem(write(tmp_path, SCALES.replace("e4", "e1")), nodes=2)
+        load_problem(write(tmp_path, SCALES.replace("e4", "e0")), nodes=2)
 
 
 def test_scaling_keeps_zeros_and_divides_each_feature():

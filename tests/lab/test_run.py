@@ -14,7 +14,9 @@ from laconic.lab import (
     Result,
     SequentialSimulation,
     Simulation,
+    _recorder,
     base_stepsize,
+    compare,
     run,
 )
 from laconic.theory import ef21_pl_stepsize, ef21_stepsize
@@ -299,3 +301,15 @@ def test_poster_bits_on_phishing():
     """Figure 2: EF21, k = 1, 16 times: 12.8 kbit a node, read off to 10 %; x0 is unseeded there."""
     result = run(real("phishing"), laconic.EF21(laconic.TopK(1)), multiples=(16,), rounds=600, stop=1e-7)
     assert result.bits("values")[0, result.rounds[0]] == pytest.approx(12_800, rel=0.25)
+
+
+def test_rounds_that_the_memory_cannot_hold(monkeypatch):
+    monkeypatch.setattr(_recorder, "_memory", lambda: 8 * 2 * 10 * 101)
+    problem, method = Quadratic.example1(), laconic.EF21(laconic.TopK(1))
+    result = run(problem, method, multiples=(1, 4), rounds=100, stop=0.0)
+    held = result.grad_norm2.nbytes + sum(bits.nbytes for bits in result.sent.values())
+    assert held == 8 * 2 * 7 * 101  # and three arrays of the recorder
+    with pytest.raises(ValueError, match=r"rounds must be at most 100: .*; pass rounds=100 or fewer"):
+        run(problem, method, multiples=(1, 4), rounds=101)
+    with pytest.raises(ValueError, match=r"rounds must be at most 58:"):
+        compare(problem, ["gd", "ef21"], laconic.TopK(1), multiples=(1, 4), rounds=59)

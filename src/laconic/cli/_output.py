@@ -5,9 +5,12 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import click
+from filelock import FileLock, Timeout
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -71,6 +74,35 @@ def _progress_lines() -> Iterator[tuple[Progress, TaskID]]:
     finally:
         ended.set()
         thread.join()
+
+
+def hold_folder(out: Path) -> None:
+    """Make the output folder and keep other runs out of it while the command runs.
+
+    The system frees the lock of a process that is killed. Its hidden file stays: removal would be a race.
+
+    Raises:
+        ValueError: another run has the folder.
+    """
+    click.get_current_context().with_resource(_held(out))
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".laconic.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"another run writes to {out}; wait until it has ended, or name another folder with --out"
+        ) from error
+    except NotImplementedError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def table_like() -> Table:

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
-from laconic.cli._output import finite, print_json, progress, quantity, table_like
+from laconic.cli._output import finite, hold_folder, print_json, progress, quantity, table_like
 from laconic.compressors import parse_compressor
 from laconic.feedback import make_feedback
 
@@ -99,7 +99,7 @@ def command(
         make_feedback(name, chosen)
     steps = _numbers(multiples)
     loaded = load_problem(file, problem, nodes, regularizer, scale)
-    out.mkdir(parents=True, exist_ok=True)
+    hold_folder(out)
     checkpoints = out / "checkpoints"
     if not resume:
         _remove_checkpoints(checkpoints, names)

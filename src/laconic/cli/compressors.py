@@ -1,6 +1,7 @@
 """``laconic compressors``: table of the constants that compressors declare."""
 
 import math
+import textwrap
 import warnings
 
 import click
@@ -62,7 +63,8 @@ def command(dim: int, k: int, as_json: bool, specs: tuple[str, ...]) -> None:
 
     Error feedback needs a delta; EF21's contraction is 1/delta.
 
-    A dash stands where a class does not hold. SPECS are compressors by name; without any, all are shown,
+    A dash stands where a class does not hold; where the table is too wide for the terminal, each compressor
+    has lines of its own with those that do. SPECS are compressors by name; without any, all are shown,
     those of installed packages included.
 
     \b
@@ -79,12 +81,19 @@ def command(dim: int, k: int, as_json: bool, specs: tuple[str, ...]) -> None:
     out = table_like()
     out.add_column("compressor", no_wrap=True)
     for field in (*_FIELDS, "scaled"):
-        out.add_column(field, justify="right")
+        out.add_column(field, justify="right", no_wrap=True)
     for spec, constants, scaled in table:
         out.add_row(spec, *(_shown(getattr(constants, field)) for field in _FIELDS), _shown(scaled.delta))
     console = Console(highlight=False)
     console.print(f"Constants for vectors of length {dim:,}; scaled: delta of .contractive()")
-    console.print(out)
+    if Console(width=1000).measure(out).maximum <= console.width:
+        console.print(out)
+        return
+    for spec, constants, scaled in table:
+        values = {field: getattr(constants, field) for field in _FIELDS} | {"scaled": scaled.delta}
+        known = [f"{name}={_shown(value)}" for name, value in values.items() if _shown(value) != "-"]
+        lines = textwrap.wrap(" ".join(known), console.width - 2)
+        console.print(spec, *lines, sep="\n  ", soft_wrap=True)
 
 
 _Row = tuple[str, Constants, Constants]

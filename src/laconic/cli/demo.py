@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from laconic._nearest import look_up
-from laconic.cli._output import finite, print_json, progress
+from laconic.cli._output import finite, hold_folder, print_json, progress
 from laconic.demo import LINKS, METHODS, DemoSettings, Method, Row, Run, make_row, run_all, verdict
 
 
@@ -67,7 +67,7 @@ def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_jso
     known = {method.name: method for method in METHODS}
     chosen = [look_up("method", name.strip(), known) for name in methods.split(",")]
     settings = DemoSettings(steps=max(1, steps // 10) if quick else steps, nodes=nodes)
-    out.mkdir(parents=True, exist_ok=True)
+    hold_folder(out)
     console = Console(stderr=as_json, highlight=False)
     console.print(
         f"{settings.nodes} processes, {settings.steps} steps each of: "

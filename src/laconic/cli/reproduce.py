@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic._nearest import look_up
-from laconic.cli._output import print_json, progress, table_like
+from laconic.cli._output import hold_folder, print_json, progress, table_like
 
 if TYPE_CHECKING:
     from laconic.papers import Experiment
@@ -102,7 +102,7 @@ def command(
     look_up("experiment", name, {**known, "all": None})
     chosen = list(known.values()) if name == "all" else [known[name]]
     request = _Request(chosen, quick, out, data, resume)
-    out.mkdir(parents=True, exist_ok=True)
+    hold_folder(out)
     attempts: list[Attempt] = []
     try:
         _run(console, request, attempts, everything=name == "all")

@@ -106,6 +106,17 @@ class Compilation:
                 return
 
 
+def tell_not_kept(folder: str, error: OSError) -> None:
+    """Say once in a process that the cache on disk cannot be written, and what to do."""
+    global _told  # noqa: PLW0603
+    if not _told:
+        _told = True
+        (_say or _print_line)(
+            f"laconic: compiled loops cannot be kept in {folder} ({error.strerror or error}), so every "
+            "process compiles anew; free some space there, or set NUMBA_CACHE_DIR to another folder"
+        )
+
+
 def _print_line(text: str) -> None:
     sys.stderr.write(text + "\n")
 
@@ -118,7 +129,7 @@ def _rewrite(text: str) -> None:
 _say: Say | None = None
 _current: Compilation | None = None
 _silenced = False
-_said = False
+_said = _told = False
 
 
 def say_with(say: Say | None) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from laconic.compressors import Compressor
 from laconic.feedback import Feedback, make_feedback
 from laconic.lab._problem import Problem
+from laconic.lab._recorder import check_rounds
 from laconic.lab._result import Direction, Result
 from laconic.lab._run import run
 from laconic.lab._simulation import ACCOUNTINGS
@@ -127,6 +128,7 @@ def compare(
     feedbacks = {name: _feedback(name, compressor, problem.d, notes) for name in methods}
     for feedback in feedbacks.values():
         feedback.sender(problem.d)
+    check_rounds(rounds, len(multiples), results=len(feedbacks))
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

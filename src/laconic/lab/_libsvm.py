@@ -5,6 +5,7 @@ import codecs
 import gzip
 import lzma
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ _ARCHIVES: tuple[tuple[bytes, Callable[[Path], Any]], ...] = (
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MOST_COLUMNS = 20_000_000
+_LARGE = 500_000_000
 
 
 def load_libsvm(path: str | os.PathLike[str]) -> tuple[CSR, Array]:
@@ -51,6 +53,12 @@ def load_libsvm(path: str | os.PathLike[str]) -> tuple[CSR, Array]:
         raise DataError(
             f"{file} {what}; pass the path of a LibSVM text file"
             " (https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/)"
+        )
+    size = file.stat().st_size
+    if size > _LARGE:
+        warnings.warn(
+            f"{file} has {size / 1e9:.2g} GB: reading it takes minutes, and several times as much memory",
+            stacklevel=2,
         )
     try:
         with _open(file) as text:

@@ -1,5 +1,6 @@
 """Recorder of norms, bits and last iterates while runs go on."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,35 @@ from laconic.messages import Accounting, Message
 Runs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 _Sizes = dict[Accounting, Array]
+
+_ARRAYS = 1 + 2 * len(ACCOUNTINGS)
+"""Norms, and the bits of each kind in both directions."""
+
+
+def check_rounds(rounds: int, runs: int, results: int = 1) -> None:
+    """Refuse what the machine's memory cannot hold.
+
+    Args:
+        rounds: the largest number of rounds.
+        runs: runs of each result.
+        results: results that are held at once.
+
+    Raises:
+        ValueError: the arrays of a recorder and these results would take more than there is.
+    """
+    a_round = 8 * runs * (results * _ARRAYS + len(ACCOUNTINGS))
+    memory = _memory()
+    if a_round * (rounds + 1) > memory:
+        most = memory // a_round - 1
+        raise ValueError(
+            f"rounds must be at most {most}: the record of {rounds} rounds takes"
+            f" {a_round * (rounds + 1) / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB;"
+            f" pass rounds={most} or fewer"
+        )
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Recorder:

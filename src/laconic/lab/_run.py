@@ -12,7 +12,7 @@ from torch import Tensor
 from laconic.feedback import Feedback
 from laconic.lab._checkpoint import Checkpoint
 from laconic.lab._problem import Problem
-from laconic.lab._recorder import Recorder
+from laconic.lab._recorder import Recorder, check_rounds
 from laconic.lab._result import Result
 from laconic.lab._runner import OnRound, Runner, RunSpec, run_batched, run_sequentially
 from laconic.lab._simulation import UpdateRule, plain_step
@@ -98,6 +98,7 @@ def run(
         raise ValueError(f"run() needs at least one seed, and seeds of 64 bits, got {seeds}")
     if not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be an int of at least 1, got {rounds}")
+    check_rounds(rounds, len(multiples) * len(seeds))
     if not stop >= 0:
         raise ValueError(f"the tolerance must be at least 0, got {stop}")
     if stepsize is not None and not (np.isfinite(stepsize) and stepsize > 0):

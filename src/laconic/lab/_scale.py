@@ -11,6 +11,8 @@ from laconic.lab._types import CSR, Array
 
 Scale = Literal["none", "maxabs", "standard"]
 _LARGEST_RATIO = 1e3
+_LARGE = 30.0
+"""Values whose curvature, which goes with their square, is a thousand times that of features up to 1."""
 
 
 def scale_features(X: CSR, scale: Scale) -> CSR:
@@ -36,21 +38,21 @@ def scale_features(X: CSR, scale: Scale) -> CSR:
 
 
 def warn_of_scales(X: CSR, title: str) -> None:
-    """Warn where the largest values of two features differ by more than a factor of 1,000.
+    """Warn where a feature has values above 30, or 1,000 times as large as another's.
 
-    The stepsize then follows the largest feature, and the coordinates of the others hardly move.
+    The stepsize follows the largest feature, and the coordinates of the others then hardly move.
     """
     largest = _largest(X)
     used = np.flatnonzero(largest)
     if used.size == 0:
         return
     low, high = used[largest[used].argmin()], used[largest[used].argmax()]
-    if largest[high] <= _LARGEST_RATIO * largest[low]:
+    if largest[high] <= min(_LARGE, _LARGEST_RATIO * largest[low]):
         return
     warnings.warn(
-        f"{title}: the features have very different scales, at most {largest[low]:.3g} in column {low} and"
-        f" {largest[high]:.3g} in column {high} (counted from 0), so that the stepsize suits few of them;"
-        " pass scale='maxabs' or scale='standard'",
+        f"{title}: the features are large or of very different scales, at most {largest[low]:.3g} in column"
+        f" {low} and {largest[high]:.3g} in column {high} (counted from 0), so that a stepsize that suits the"
+        " largest hardly moves the rest; pass scale='maxabs' or scale='standard'",
         stacklevel=3,
     )
 

@@ -1,5 +1,6 @@
 """Problems from a LibSVM file or from scikit-learn's data, for the command line."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from laconic.lab._logistic import LogisticRegression
 from laconic.lab._problem import Problem
 from laconic.lab._scale import Scale, scale_features, warn_of_scales
 from laconic.lab._types import Array
+
+_LARGE = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ def load_problem(
         nodes: how many nodes share the rows.
         regularizer: weight of the nonconvex regulariser; for "logistic" only.
         scale: how the features of a file are scaled: "maxabs" or "standard" (without centring), as
-            scikit-learn's scalers do, or "none". Where their scales then differ by more than a factor of
-            1,000, a warning names them.
+            scikit-learn's scalers do, or "none". Of values above 30, or scales that differ by more than a
+            factor of 1,000, a warning is given: the stepsize would suit few of the features.
 
     Raises:
         DataError: where the data or the settings are unfit.
@@ -51,8 +54,10 @@ def load_problem(
     """
     if file is not None:
         X, y = load_libsvm(file)
+        if scale == "none":
+            warn_of_scales(X, file.name)
         X = scale_features(X, scale)
-        warn_of_scales(X, file.name)
+        _warn_of_length(X.shape[1], nodes, file.name)
         with naming(file):
             return LoadedProblem(_problem(kind, X, y, nodes, regularizer), file.name)
     from sklearn.datasets import load_breast_cancer
@@ -61,6 +66,15 @@ def load_problem(
     features = (features - features.mean(axis=0)) / features.std(axis=0)
     labels = labels.astype(np.float64)
     return LoadedProblem(_problem(kind, features, labels, nodes, regularizer), "breast cancer")
+
+
+def _warn_of_length(d: int, nodes: int, title: str) -> None:
+    if 8 * d * nodes > _LARGE:
+        warnings.warn(
+            f"{title} uses index {d}: the vectors of {nodes} nodes take {8 * d * nodes / 1e9:.2g} GB, and a"
+            " method holds several at every stepsize; use fewer nodes, multiples or columns",
+            stacklevel=3,
+        )
 
 
 def _problem(kind: str, X: Matrix, y: Array, nodes: int, regularizer: float) -> Problem:

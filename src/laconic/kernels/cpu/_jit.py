@@ -15,7 +15,7 @@ from pathlib import Path
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 
-from laconic.kernels._compiling import current
+from laconic.kernels._compiling import current, tell_not_kept
 
 # Without counts of references, which take a quarter of the compiler's time: loops make and return no arrays.
 _OPTIONS = {
@@ -31,13 +31,14 @@ def loop(function):
     """The function, compiled at its first call for each kind of arguments.
 
     numba refuses to keep compiled code where neither the folder of the source, nor the user's cache, nor
-    NUMBA_CACHE_DIR can be written. Then each process compiles for itself.
+    NUMBA_CACHE_DIR can be written. Then each process compiles for itself, as it does where the disk is full.
     """
     try:
         compiled = njit(cache=True, **_OPTIONS)(function)
     except (RuntimeError, OSError):
         compiled = njit(**_OPTIONS)(function)
     _wait_for_others(compiled._cache)
+    _go_on_where_not_kept(compiled._cache)
     return compiled
 
 
@@ -56,6 +57,19 @@ def _wait_for_others(cache):
         return found
 
     cache.load_overload = load_or_wait
+
+
+def _go_on_where_not_kept(cache):
+    """Let a loop that was compiled and cannot be written run all the same."""
+    save = cache.save_overload
+
+    def save_or_tell(*arguments):
+        try:
+            save(*arguments)
+        except OSError as error:
+            tell_not_kept(cache.cache_path, error)
+
+    cache.save_overload = save_or_tell
 
 
 def inner_loop(function):
