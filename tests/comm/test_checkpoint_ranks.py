@@ -443,6 +443,10 @@ def test_an_optimisers_state_before_version_3_loads():
     }
     other = CompressedAdamW(network(1).named_parameters(), 0.01)
     other.load_state_dict(old)
-    assert same(other.state_dict(), saved)
+    loaded = other.state_dict()
+    for state in (loaded, saved):  # which those versions did not count
+        for group in state["param_groups"]:
+            del group["exchange"]["iteration"]
+    assert same(loaded, saved)
     optimizer.close()
     other.close()

@@ -39,9 +39,9 @@ class Bucket:
     [
         ({"topology": "ring"}, "one of .* or an object, got 'ring'"),
         ({"clip": 0.0}, "clip must be positive"),
-        ({"start_iter": -1}, "must not be negative"),
+        ({"start_iter": -1}, "start_iter must be at least 0"),
         ({"start_iter": 3, "density": {5: 0.1}}, "start_iter or density"),
-        ({"density": {-1: 0.1}}, "from 0 on, got -1"),
+        ({"density": {-1: 0.1}}, "an iteration in density must be at least 0"),
         ({"density": {0: None}}, "never compresses"),
         ({"density": {0: 0.1, 5: None}}, "cannot go back to dense"),
         ({"density": {5: laconic.EF14(laconic.TopK(0.1))}}, "alike in all but their compressors"),

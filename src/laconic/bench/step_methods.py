@@ -99,7 +99,10 @@ def _ddp(
     return prepare
 
 
-def bf16_hook(_state: object, bucket: Any) -> torch.futures.Future[Tensor]:
+def bf16_hook(
+    _state: object,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
     """Gradients averaged in bfloat16; PyTorch's own hook refuses Gloo."""
     buffer = bucket.buffer()
     half = buffer.to(torch.bfloat16).div_(dist.get_world_size())
@@ -107,7 +110,10 @@ def bf16_hook(_state: object, bucket: Any) -> torch.futures.Future[Tensor]:
     return future.then(lambda done: buffer.copy_(done.value()[0]))
 
 
-def top_k_hook(memories: dict[int, Tensor], bucket: Any) -> torch.futures.Future[Tensor]:
+def top_k_hook(
+    memories: dict[int, Tensor],
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
     """Top-k as it is commonly written: ``torch.topk``, pairs of an int32 index and a float32 value."""
     buffer, nodes = bucket.buffer(), dist.get_world_size()
     k = max(1, buffer.numel() // 100)

@@ -108,6 +108,7 @@ class EF14(Feedback):
 
     def __post_init__(self) -> None:
         """Check the decay."""
+        super().__post_init__()
         if not 0.0 < self.decay <= 1.0:
             raise ValueError(f"decay must lie in (0, 1], got {self.decay}")
 
