@@ -86,10 +86,14 @@ def isolation() -> Isolation:
         return Isolation(None, f"{', '.join(missing)} not found (packages util-linux and iproute2)")
     for user in ((), ("--user", "--map-root-user")):
         prefix = ("unshare", *user, "--net", "--mount")
-        trial = "mount -t tmpfs none /run && ip link add type veth"
+        trial = (
+            "mount -t tmpfs none /run && ip netns add trial && ip link add type veth && "
+            "ip link add switch type bridge && "
+            "tc qdisc add dev switch root tbf rate 1mbit burst 66000 limit 100000"
+        )
         if subprocess.run([*prefix, "sh", "-c", trial], capture_output=True, check=False).returncode == 0:
             return Isolation(prefix)
-    return Isolation(None, "the kernel allows neither root's nor unprivileged network namespaces here")
+    return Isolation(None, "the kernel lacks, or does not allow, network namespaces, bridges or tc tbf")
 
 
 class Network:
