@@ -102,7 +102,7 @@ def _select(x: Tensor, cuts: SelectionTable, salt: int = 0) -> tuple[Tensor, Ten
 
 
 def _first_round(x: Tensor) -> None:
-    # SelectionTable hold what the round before left to guess from, so these are new.
+    # A table holds what the round before left to guess from, so this one is new.
     _select(x, _segments(x.numel(), 1), _SALT)
 
 

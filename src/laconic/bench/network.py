@@ -201,12 +201,18 @@ class Traffic:
     @classmethod
     def sent(cls, device: str) -> "Traffic":
         """As counted by the kernel so far, in this process's network namespace."""
-        for line in Path("/proc/net/dev").read_text().splitlines():
-            name, colon, numbers = line.partition(":")
-            if colon and name.strip() == device:
-                fields = numbers.split()
-                return cls(int(fields[8]), int(fields[9]))
-        raise RuntimeError(f"the kernel knows no network device {device!r}")
+        found = cls.by_device()
+        if device not in found:
+            raise RuntimeError(f"the kernel knows no network device {device!r}")
+        return found[device]
+
+    @classmethod
+    def by_device(cls) -> "dict[str, Traffic]":
+        """Of every device, as counted so far; empty where the system does not tell."""
+        path = Path("/proc/net/dev")
+        lines = path.read_text().splitlines() if path.exists() else []
+        cut = [line.partition(":") for line in lines if ":" in line]
+        return {name.strip(): cls(*map(int, numbers.split()[8:10])) for name, _, numbers in cut}
 
     def __sub__(self, before: "Traffic") -> "Traffic":
         """What was sent since ``before``."""

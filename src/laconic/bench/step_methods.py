@@ -181,8 +181,10 @@ def _compressed_adamw(feedback: Feedback, **settings: Any) -> Callable[[Workload
 _ONE_BIT = laconic.ScaledSign()
 _BF16 = laconic.Cast(torch.bfloat16)
 _FOUR_BIT = laconic.BlockQuantizer(bits=4)
-_BLOCKS = laconic.BlockTopK(41, 4096)
-_RECOMMENDED = {"betas": (0.0, 0.99), "weight_decay": 0.0, "clip": 0.5}
+RECOMMENDED = laconic.EF14(laconic.BlockTopK(41, 4096) >> _ONE_BIT)
+"""The feedback that is recommended in advance, for the hook and for CompressedAdamW."""
+RECOMMENDED_SETTINGS: Mapping[str, Any] = {"betas": (0.0, 0.99), "weight_decay": 0.0, "clip": 0.5}
+"""CompressedAdamW's, with it."""
 
 COMPUTE = {
     kind: Method(f"compute-{kind}", f"compute alone, {kind}", kind, _compute(kind))
@@ -202,7 +204,7 @@ METHODS: Mapping[str, Method] = {
             "recommended-hook",
             "EF14, 1 % of blocks, 1 bit, SGD",
             "sgd",
-            _hook(laconic.EF14(_BLOCKS >> _ONE_BIT)),
+            _hook(RECOMMENDED),
         ),
         Method(
             "ef14-1bit",
@@ -223,7 +225,7 @@ METHODS: Mapping[str, Method] = {
             "recommended",
             "CompressedAdamW, 1 % of blocks, 1 bit",
             "adamw",
-            _compressed_adamw(laconic.EF14(_BLOCKS >> _ONE_BIT), **_RECOMMENDED),
+            _compressed_adamw(RECOMMENDED, **RECOMMENDED_SETTINGS),
         ),
         Method(
             "adamw-1bit",

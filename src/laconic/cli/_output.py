@@ -25,6 +25,26 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+json_option = click.option(
+    "--json",
+    "out",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write JSON here as well; - prints it instead of the tables.",
+)
+"""For commands that end with :func:`write_record`."""
+
+
+def write_record(record: dict[str, Any], out: Path | None) -> bool:
+    """Write a benchmark's record where ``--json`` says; whether it was printed in place of the tables."""
+    if out == Path("-"):
+        print_json(record)
+        return True
+    if out is not None:
+        out.write_text(json.dumps(finite(record), indent=2) + "\n")
+    return False
+
+
 def finite(value: Any) -> Any:
     """The value with NaN and infinity replaced by None, at any depth."""
     if isinstance(value, dict):

@@ -1,6 +1,5 @@
 """``laconic bench exchange``: the time of a whole exchange, for one segment and for many."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from laconic.bench import exchange as bench
 from laconic.bench.cases import METHODS, BenchSettings
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import finite, print_json, progress, quantity, table_like
+from laconic.cli._output import json_option, progress, quantity, table_like, write_record
 
 LABELS = {"ef21": "EF21, Top-1 % in bfloat16", "ef14": "EF14, Top-1 % in 1 bit"}
 
@@ -60,13 +59,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
     is_flag=True,
     help="A tenth of the length, at most 150 segments, one number of ranks, 3 repeats.",
 )
-@click.option(
-    "--json",
-    "out",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    metavar="FILE",
-    help="Write JSON here as well; - prints it instead of the tables.",
-)
+@json_option
 def command(
     dim: tuple[int, ...],
     segments: tuple[int, ...],
@@ -114,11 +107,8 @@ def command(
 
         found = bench.measure(settings, advance)
     record = {"machine": describe_machine() | {"threads": "1"}, **found}
-    if out == Path("-"):
-        print_json(record)
+    if write_record(record, out):
         return
-    if out is not None:
-        out.write_text(json.dumps(finite(record), indent=2) + "\n")
     console = Console(highlight=False)
     console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
     for method, d in settings.cases:

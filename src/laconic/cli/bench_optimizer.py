@@ -1,6 +1,5 @@
 """``laconic bench optimizer``: the time of a step of CompressedAdamW against PyTorch's AdamW."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from laconic.bench import optimizer as bench
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import finite, print_json, progress, table_like
+from laconic.cli._output import json_option, progress, table_like, write_record
 
 LABELS = {
     "fused": "AdamW(fused=True)",
@@ -32,10 +31,7 @@ LABELS = {
     help="Repeats, of which the median counts.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads.")
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), metavar="FILE",
-    help="Write JSON here as well; - prints it instead of the tables.",
-)  # fmt: skip
+@json_option
 def command(dim: float, tensors: tuple[int, ...], repeats: int, threads: int, out: Path | None) -> None:
     """Measure a step of CompressedAdamW against PyTorch's AdamW, on one rank without a network.
 
@@ -55,11 +51,8 @@ def command(dim: float, tensors: tuple[int, ...], repeats: int, threads: int, ou
         bar.update(task, total=bench.count_notes(settings), description="optimizer", note="starting")
         found = bench.measure(settings, lambda note: bar.update(task, note=note, advance=1))
     record = {"machine": describe_machine() | {"threads": str(threads)}, **found}
-    if out == Path("-"):
-        print_json(record)
+    if write_record(record, out):
         return
-    if out is not None:
-        out.write_text(json.dumps(finite(record), indent=2) + "\n")
     console = Console(highlight=False)
     console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
     console.print(f"{settings.dim:,} parameters in float32: milliseconds")

@@ -1,6 +1,5 @@
 """``laconic bench step``: training steps of four ranks on a shaped network, against dense averaging."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from laconic.bench.machine import describe_machine
 from laconic.bench.network import Link, parse_rate
 from laconic.bench.step_methods import METHODS
 from laconic.bench.step_models import WORKLOADS
-from laconic.cli._output import finite, print_json, progress, quantity, table_like
+from laconic.cli._output import json_option, progress, quantity, table_like, write_record
 
 
 def _links(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float | None, ...]:
@@ -54,13 +53,7 @@ def _links(ctx: click.Context, param: click.Parameter, value: str) -> tuple[floa
 )
 @click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="In a turn.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of each rank.")
-@click.option(
-    "--json",
-    "out",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    metavar="FILE",
-    help="Write JSON here as well; - prints it instead of the table.",
-)
+@json_option
 def command(
     model: str,
     rates: tuple[float | None, ...],
@@ -108,11 +101,8 @@ def command(
 
         found = bench.measure(settings, advance)
     record = {"machine": describe_machine() | {"threads": str(threads)}, **found}
-    if out == Path("-"):
-        print_json(record)
+    if write_record(record, out):
         return
-    if out is not None:
-        out.write_text(json.dumps(finite(record), indent=2) + "\n")
     console = Console(highlight=False)
     console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
     console.print(f"{model}, {nodes} ranks; network: {found['network']}")

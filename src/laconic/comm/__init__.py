@@ -1,6 +1,7 @@
 """The exchange of messages over ``torch.distributed``."""
 
 from laconic.comm._agreement import Alike as Alike
+from laconic.comm._agreement import crc32_of as crc32_of
 from laconic.comm._checkpoint import OnMismatch as OnMismatch
 from laconic.comm._stats import Stats as Stats
 from laconic.comm.errors import ExchangeError as ExchangeError

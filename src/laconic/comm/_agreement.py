@@ -197,13 +197,18 @@ def _short(value: str) -> str:
     return value if len(value) <= 300 else value[:300] + "..."
 
 
+def crc32_of(tensor: Tensor, start: int = 0) -> int:
+    """The CRC-32 of a tensor's bits in the logical order of its elements, continued from ``start``."""
+    flat = tensor.detach().to("cpu", memory_format=torch.contiguous_format).reshape(-1)
+    return zlib.crc32(flat.view(torch.uint8).numpy().data, start)
+
+
 def checksum(state: Mapping[str, object]) -> str:
     """A checksum of tensors and the words of everything else, by name."""
     found = 0
     for name, value in sorted(state.items()):
         if isinstance(value, Tensor):
-            data = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
-            found = zlib.crc32(data, found)
+            found = crc32_of(value, found)
         else:
             found = zlib.crc32(f"{name}={value!r}".encode(), found)
     return f"checksum {found:#010x}"

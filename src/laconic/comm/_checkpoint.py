@@ -13,7 +13,7 @@ from laconic.comm.transport.collectives import Collectives
 from laconic.layout import Layout
 
 OnMismatch = Literal["error", "resync"]
-"""What to do with the state of another method, topology, rank or number of ranks."""
+"""Handling of a state of another method, topology, rank or number of ranks."""
 
 VERSION = 3
 _PIECE_BYTES = 64 * 2**20

@@ -16,7 +16,7 @@ from laconic.optim._buckets import ParameterBucket, UpdateBuckets
 from laconic.optim._gradients import apply_, local_gradient
 
 State = dict[str, Any]
-"""What an optimiser remembers of one parameter."""
+"""Optimiser state of one parameter."""
 
 
 class UpdateArithmetic(Optimizer, ABC):

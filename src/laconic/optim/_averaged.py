@@ -1,11 +1,11 @@
 """Detection of gradients that were averaged before the optimiser sees them, as by DDP around the model."""
 
 import warnings
-import zlib
 
 import torch
 from torch import Tensor
 
+from laconic.comm import crc32_of
 from laconic.optim._groups import WITHOUT_DDP
 from laconic.session import Session
 
@@ -43,6 +43,5 @@ def _checksum(gradients: list[Tensor]) -> int:
         return 0
     value = 0
     for gradient in gradients:
-        flat = gradient.detach().to("cpu", memory_format=torch.contiguous_format).reshape(-1)
-        value = zlib.crc32(flat.view(torch.uint8).numpy().data, value)
+        value = crc32_of(gradient, value)
     return value + 1

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic._arguments import check_count, check_number, check_positive
-from laconic.comm import Alike, Stats, Topology, wait_for
+from laconic.comm import Stats, Topology, wait_for
 from laconic.compressors import BlockQuantizer, BlockTopK, Identity
 from laconic.feedback import DCGD, EF14, Feedback
 from laconic.optim._base import COPIED, CompressedOptimizer
@@ -247,9 +247,8 @@ class LocalSteps(Optimizer):
         buckets = session.parameters.buckets(_BUCKET)
         skipped = session.stats().skipped
         dense = session.begin_step()
-        frozen = [name for name, p in session.parameters.by_name.items() if not p.requires_grad]
-        outer = {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
-        alike = Alike({"iteration": session.iteration, "frozen parameters": frozen, **outer})
+        # Without a comparison of the parameters, which are each node's own here.
+        alike = session.alike({"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov})
         means: dict[str, Tensor] = {}
         for number, bucket in enumerate(buckets):
             names = session.parameters.names(bucket)

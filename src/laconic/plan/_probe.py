@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ import torch.distributed as dist
 
 import laconic
 from laconic.bench.exchange import Rank
+from laconic.bench.network import Traffic
+from laconic.bench.step_methods import RECOMMENDED, RECOMMENDED_SETTINGS
 from laconic.plan._predict import Compute, LinkCosts, Method
 from laconic.plan._workload import Workload
 
@@ -22,16 +23,14 @@ SAMPLE = 16_000_000
 """Numbers on which a method's own work is measured; more are extrapolated."""
 PEERS = 4
 
-_BLOCKS = laconic.BlockTopK(41, 4096)
-_ONE_BIT = laconic.ScaledSign()
 HOOKS = {
-    "EF14, 1 %, 1 bit": laconic.EF14(_BLOCKS >> _ONE_BIT),
+    "EF14, 1 %, 1 bit": RECOMMENDED,
     "EF21, 1 %, bf16": laconic.EF21(laconic.TopK(0.01) >> laconic.Cast(torch.bfloat16)),
     "EF21, 0.1 %, 4 bits": laconic.EF21(laconic.TopK(0.001) >> laconic.BlockQuantizer(bits=4)),
 }
 OPTIMIZERS = {
-    "CompressedAdamW, 1 %, 1 bit": laconic.EF14(_BLOCKS >> _ONE_BIT),
-    "CompressedAdamW, 0.25 %, 1 bit": laconic.EF14(laconic.BlockTopK(10, 4096) >> _ONE_BIT),
+    "CompressedAdamW, 1 %, 1 bit": RECOMMENDED,
+    "CompressedAdamW, 0.25 %, 1 bit": laconic.EF14(laconic.BlockTopK(10, 4096) >> laconic.ScaledSign()),
 }
 LOCAL = {"local steps, 4 x 3 %, 2 bits": 4, "local steps, 16 x 3 %, 2 bits": 16}
 LOSS_GAP = dict(zip([*OPTIMIZERS, *LOCAL], (0.1, 4.6, 2.4, 8.0), strict=True))
@@ -68,7 +67,7 @@ def measure_link(note: Note) -> Link:
     note("latency")
     tiny = torch.zeros(1)
     hop = _slowest(lambda: dist.all_reduce(tiny)) / (2 * (nodes - 1))
-    before = _traffic()
+    before = Traffic.by_device()
     note("rate of an all-gather")
     # From a size that any link carries at once to one that takes a good part of a second.
     size = 1 << 16
@@ -88,8 +87,10 @@ def measure_link(note: Note) -> Link:
         took = _slowest(lambda vector=vector: dist.all_reduce(vector), 3)  # type: ignore[misc]
         sent = 2 * (nodes - 1) / nodes * vector.nbytes
         rates.append(sent / max(took - 2 * (nodes - 1) * hop, 1e-9))
-    after = _traffic()
-    interface = max(after, key=lambda name: after[name] - before.get(name, 0))
+    carried = {
+        name: (now - before[name]).bytes for name, now in Traffic.by_device().items() if name in before
+    }
+    interface = max(carried, key=carried.__getitem__, default="unknown")
     note("from rank to rank")
     block = torch.zeros(min(1 << 24, max(1 << 16, int(all_gather * PROBE_SECONDS / 2))), dtype=torch.uint8)
     seconds = torch.zeros(nodes)
@@ -190,7 +191,7 @@ def _optimizer_step(layout: laconic.Layout, feedback: Any) -> float:
     if dist.is_initialized():
         group, _ = dist.new_subgroups(group_size=1)  # type: ignore[no-untyped-call]
     optimizer = laconic.optim.CompressedAdamW(
-        _parameters(layout), 0.0, feedback, betas=(0.0, 0.99), weight_decay=0.0, process_group=group
+        _parameters(layout), 0.0, feedback, process_group=group, **RECOMMENDED_SETTINGS
     )
     try:
         return _slowest(optimizer.step)
@@ -219,12 +220,3 @@ def _over_ranks(seconds: float) -> float:
     if dist.is_initialized():
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return float(value)
-
-
-def _traffic() -> dict[str, int]:
-    """Bytes sent so far by each network device; empty where the system does not tell."""
-    path = Path("/proc/net/dev")
-    if not path.exists():
-        return {"unknown": 0}
-    lines = [line.partition(":") for line in path.read_text().splitlines() if ":" in line]
-    return {name.strip(): int(numbers.split()[8]) for name, _, numbers in lines}

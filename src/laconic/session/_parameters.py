@@ -1,12 +1,12 @@
 """The trained parameters of a model by name: which ones count, which are exempt, and their layout."""
 
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from laconic.comm import crc32_of
 from laconic.layout import Layout
 
 Exempt = Callable[[str, Tensor], bool]
@@ -141,7 +141,7 @@ class TrainedParameters:
 
     def fingerprints(self) -> Tensor:
         """A checksum of each parameter's bits: int64 (parameters,) on the CPU."""
-        return torch.tensor([_checksum(parameter) for parameter in self.by_name.values()])
+        return torch.tensor([crc32_of(parameter) for parameter in self.by_name.values()])
 
 
 def check_parameter(parameter: Tensor, name: str) -> None:
@@ -198,8 +198,3 @@ def plain_name(name: str) -> str:
         'layer.weight'
     """
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
-
-
-def _checksum(tensor: Tensor) -> int:
-    flat = tensor.detach().to("cpu", memory_format=torch.contiguous_format).reshape(-1)
-    return zlib.crc32(flat.view(torch.uint8).numpy().data)

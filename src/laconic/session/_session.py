@@ -129,6 +129,10 @@ class Session:
         if not self._compared:
             self.check_replicas("at the first step after construction or load_state_dict")
             self._compared = True
+        return self.alike(fields)
+
+    def alike(self, fields: Mapping[str, object]) -> Alike:
+        """As :meth:`agree`, where the parameters differ by design."""
         frozen = [name for name, p in self.parameters.by_name.items() if not p.requires_grad]
         return Alike({"iteration": self.iteration, "frozen parameters": frozen, **fields})
 
