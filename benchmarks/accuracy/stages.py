@@ -20,6 +20,7 @@ class Spec:
         nodes: n.
         batch: sequences a node and step.
         density: share of the coordinates that are kept.
+        first: the share of the steps in which 1 % is kept, before ``density``.
         selection: "chunks" of 4,096 or "segments".
         beta1, beta2, weight_decay: of AdamW.
         split: "same", or "directories": each node sees other files.
@@ -32,8 +33,9 @@ class Spec:
     seed: int = 0
     steps: int = 3000
     nodes: int = 4
-    batch: int = 8
+    batch: int = 4
     density: float = 0.01
+    first: float = 0.0
     selection: str = "chunks"
     beta1: float = 0.0
     beta2: float = 0.99
@@ -43,9 +45,10 @@ class Spec:
 
     @property
     def key(self) -> str:
-        """A name for the run's file: of everything that is computed."""
-        settings = asdict(self)
-        del settings["stage"]
+        """A name for the file, from the settings that are not the defaults: new settings rename no file."""
+        defaults = asdict(Spec(0, "", 0.0))
+        settings = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        settings.pop("stage", None)
         return f"{self.method}-{sha256(dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
@@ -73,9 +76,9 @@ def all_specs() -> Iterator[Spec]:
         yield Spec(1, "ef21-sgdm", 0.3, seed)
     for seed in range(2):
         for nodes in (2, 8, 16):
-            yield Spec(2, lr=LR, seed=seed, steps=1000, nodes=nodes, batch=32 // nodes, **DENSE)
+            yield Spec(2, lr=LR, seed=seed, steps=1000, nodes=nodes, batch=16 // nodes, **DENSE)
             for factor in (0.5, 1.0, 2.0):
-                yield Spec(2, "adamw", factor * nodes**0.5 * LR, seed, 1000, nodes, 32 // nodes)
+                yield Spec(2, "adamw", factor * nodes**0.5 * LR, seed, 1000, nodes, 16 // nodes)
     for seed in range(3):
         for beta2 in (0.95, 0.999):
             yield Spec(3, "adamw", 2 * LR, seed, 1000, beta2=beta2)
@@ -87,7 +90,7 @@ def all_specs() -> Iterator[Spec]:
         yield Spec(3, lr=LR, seed=seed, steps=1000, **DENSE)
         for density in (0.0025, 0.001):
             yield Spec(3, "adamw", 2 * LR, seed, density=density)
-            # The same after 1 % for the first fifth of the steps: once optimisers have a density schedule.
+            yield Spec(3, "adamw", 2 * LR, seed, density=density, first=0.2)
     for seed in range(3):
         yield Spec(4, lr=LR, seed=seed, split="directories", **DENSE)
         yield Spec(4, "adamw", 2 * LR, seed, split="directories")

@@ -125,10 +125,10 @@ def learning_rate(spec: Spec, step: int) -> float:
     )
 
 
-def _compressor(spec: Spec) -> Any:
+def _compressor(spec: Spec, density: float) -> Any:
     if spec.selection == "segments":
-        return laconic.TopK(spec.density)
-    return laconic.BlockTopK(max(1, round(spec.density * 4096)), 4096)
+        return laconic.TopK(density)
+    return laconic.BlockTopK(max(1, round(density * 4096)), 4096)
 
 
 def _optimizer(spec: Spec, model: nn.Module) -> tuple[Any, dict[str, Any]]:
@@ -139,17 +139,23 @@ def _optimizer(spec: Spec, model: nn.Module) -> tuple[Any, dict[str, Any]]:
         optimizer = torch.optim.AdamW(model.parameters(), spec.lr, betas, fused=True, **decay)
         return optimizer, {"feedback": laconic.DCGD(laconic.Identity()), "clip": 0.5}
     if spec.method == "adamw":
-        feedback = laconic.EF14(_compressor(spec) >> one_bit)
+        feedback = laconic.EF14(_compressor(spec, spec.density) >> one_bit)
+        schedule = None
+        if spec.first:
+            schedule = {
+                0: laconic.EF14(_compressor(spec, 0.01) >> one_bit),
+                round(spec.first * spec.steps): feedback,
+            }
         betas = (spec.beta1, spec.beta2)
         return laconic.optim.CompressedAdamW(
-            model.parameters(), spec.lr, feedback, betas, clip=0.5, **decay
+            model.parameters(), spec.lr, feedback, betas, clip=0.5, density=schedule, **decay
         ), {}
     optimizer = torch.optim.SGD(model.parameters(), spec.lr, momentum=0.9, **decay)
     if spec.method == "ef14-sgd":
-        return optimizer, {"feedback": laconic.EF14(_compressor(spec) >> one_bit), "clip": 0.5}
+        return optimizer, {"feedback": laconic.EF14(_compressor(spec, spec.density) >> one_bit), "clip": 0.5}
     if spec.method == "ef21-sgdm":
         optimizer = torch.optim.SGD(model.parameters(), spec.lr, **decay)
-        compressor = _compressor(spec) >> laconic.Cast(torch.bfloat16)
+        compressor = _compressor(spec, spec.density) >> laconic.Cast(torch.bfloat16)
         return optimizer, {"feedback": laconic.EF21SGDM(compressor, eta=0.1), "clip": 0.5}
     raise ValueError(f"unknown method {spec.method!r}")
 
