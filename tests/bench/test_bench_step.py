@@ -9,18 +9,18 @@ from dataclasses import fields
 import pytest
 from click.testing import CliRunner
 
-from laconic.bench.network import HEADERS, Link, Traffic, isolation, parse_rate
 from laconic.bench.step import StepSettings, count_notes, measure
 from laconic.bench.step_methods import METHODS
 from laconic.bench.step_rank import StepRow
 from laconic.cli._group import laconic as cli
+from laconic.network import HEADERS, Link, Traffic, isolation, parse_rate
 
 ISOLATION = isolation()
 needs_namespaces = pytest.mark.skipif(ISOLATION.prefix is None, reason=ISOLATION.reason or "isolated")
 
 IN_NETWORK = """
 import json, subprocess, sys
-from laconic.bench.network import Link, Network, die_with_parent
+from laconic.network import Link, Network, die_with_parent
 SERVE = '''
 import socket, time
 with socket.create_server(("10.77.0.1", 5000)) as server:
@@ -33,7 +33,7 @@ with socket.create_server(("10.77.0.1", 5000)) as server:
 '''
 SEND = '''
 import json, socket, time
-from laconic.bench.network import Traffic
+from laconic.network import Traffic
 begin = time.perf_counter()
 with socket.create_connection(("10.77.0.1", 5000), timeout=20) as peer:
     connected = time.perf_counter() - begin

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from rich.console import Console
 
 from laconic.bench.machine import describe_machine
-from laconic.bench.network import parse_rate
 from laconic.cli._output import print_json, progress, quantity, table_like
+from laconic.network import parse_rate
 from laconic.plan import (
     Compute,
     LinkCosts,
