@@ -139,7 +139,7 @@ def _table(rows: Sequence[Row], settings: DemoSettings, found: Isolation) -> Tab
         table.add_row(
             row.label,
             f"{row.loss:.3f}",
-            "" if dense is None else f"{100 * (row.loss / dense.loss - 1):+.1f}%",
+            "" if dense is None or row is dense else f"{100 * (row.loss / dense.loss - 1):+.1f}%",
             f"{row.message / 1e3:.1f}",
             "" if dense is None else f"{100 * row.link / dense.link:.1f}%",
             *(f"{1e3 * row.step[link]:.0f}" for link in links),
