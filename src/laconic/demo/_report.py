@@ -110,7 +110,8 @@ def verdict(rows: Sequence[Row], *, measured: bool) -> list[str]:
         where = f"At {link}" if measured else f"At {link} (projected, not measured)"
         reached = [row for row in others if row.seconds_to_loss]
         if not reached:
-            words.append(f"{where} bf16 won: nothing else reached its loss at {SHARE:.0%} of its steps.")
+            share = f"{100 * SHARE:.0f} %"
+            words.append(f"{where} bf16 won: nothing else reached its loss at {share} of its steps.")
             continue
         best = min(reached, key=lambda row: row.seconds_to_loss[link])
         own, whole = best.seconds_to_loss[link], dense.seconds_to_loss[link]
