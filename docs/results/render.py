@@ -100,17 +100,15 @@ def losses(_: str) -> str:
 def plan(name: str) -> str:
     """Predicted beside measured steps."""
     lines = [
-        "| model, link | method | predicted, ms | measured, ms | predicted / measured |",
-        "|---|---|---:|---:|---:|",
+        "| model, link | method | all from the probe, ms | predicted, ms | measured, ms | ratio |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     chosen = []
     for cell in load(name)["cells"]:
         where = f"{cell['model']}, {cell['link']}"
         for method, found in cell["methods"].items():
-            lines.append(
-                f"| {where} | {method} | {found['predicted_ms']:.0f} | {found['measured_ms']:.0f} "
-                f"| {found['ratio']:.2f} |"
-            )
+            times = " | ".join(f"{found[key]:.0f}" for key in ("from_probe", "predicted", "measured"))
+            lines.append(f"| {where} | {method} | {times} | {found['ratio']:.2f} |")
         chosen.append(f"{where}: {cell['chosen']}, {cell['cost']:.2f} times the fastest ({cell['best']})")
     return "\n".join(lines) + "\n\nChosen: " + "; ".join(chosen) + "."
 
