@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from laconic.bench.time_to_loss import studied_steps, time_to_loss
+from laconic.bench.time_to_loss import STUDIED, studied_steps, time_to_loss
 
 RESULTS = Path(__file__).parent
 PAGE = RESULTS.parent / "does-it-help.md"
@@ -116,7 +116,17 @@ def plan(name: str) -> str:
 def loss(name: str) -> str:
     """Time to loss with its factors."""
     record = load(name)
+    studies = [
+        f"{STUDIED[method]}: {found['steps']:.0f} steps where bf16 takes {found['dense_steps']:.0f} "
+        f"({found['seeds']} seeds, learning rate {found['lr']:g})"
+        if found["steps"] is not None
+        else f"{STUDIED[method]} never had that loss in {found['run_steps']} steps"
+        for method, found in record["study"].items()
+        if method in STUDIED
+    ]
     lines = [
+        "; ".join(studies) + ".",
+        "",
         "| model, link | method | ms × steps = s | bf16: ms × steps = s | gain | ceiling | of it |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
