@@ -8,7 +8,7 @@ OUT ?= demo-out
 .PHONY: help demo test quick test-other-cpus test-ecosystem fuzz check format constraints clean
 
 help:
-	@echo "make demo    set up, and train a small model in four processes, six ways"
+	@echo "make demo    set up, and train a small model in four processes over a slow link, four ways"
 	@echo "make test    set up, and run all tests"
 	@echo "make quick   the tests without the slow ones"
 	@echo "make test-other-cpus  the same with what other processors choose, one after another; TESTS=... for some"
