@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist worksteal
 OUT ?= demo-out
 
-.PHONY: help demo test quick test-other-cpus test-ecosystem fuzz check format constraints clean
+.PHONY: help demo test quick test-other-cpus test-ecosystem docs test-docs dist versions fuzz check format constraints clean
 
 help:
 	@echo "make demo    set up, and train a small model in four processes, six ways"
@@ -13,6 +13,8 @@ help:
 	@echo "make quick   the tests without the slow ones"
 	@echo "make test-other-cpus  the same with what other processors choose, one after another; TESTS=... for some"
 	@echo "make test-ecosystem  the integrations with Lightning, Accelerate and Transformers, in an environment of their own"
+	@echo "make docs    build the documentation into site/"
+	@echo "make test-docs  the same, then look at it with headless Chromium, which must be installed"
 	@echo "make fuzz    attack the decoder with coverage-guided inputs for FUZZ_SECONDS"
 	@echo "make check   lint, formatting and types"
 	@echo "make format  format the code"
@@ -62,6 +64,29 @@ $(ECOVENV)/.ready: pyproject.toml constraints-ecosystem.txt
 test-ecosystem: $(ECOVENV)/.ready
 	$(ECOVENV)/bin/python -m pytest -q -p no:cacheprovider --noconftest -c /dev/null --rootdir tests/ecosystem tests/ecosystem
 
+# Pinned apart, like the ecosystem's; the pages are made from the sources, so laconic itself is not installed there.
+DOCSVENV ?= .venv-docs
+DOCSPIP = $(DOCSVENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-docs.txt
+SITE ?= site
+$(DOCSVENV)/.ready: constraints-docs.txt
+	$(PYTHON) -m venv $(DOCSVENV)
+	$(DOCSPIP) mkdocs-material 'mkdocstrings[python]' latex2mathml ruff
+	@touch $@
+
+$(DOCSVENV)/.ready-browser: $(DOCSVENV)/.ready
+	$(DOCSPIP) playwright pytest pytest-timeout
+	@touch $@
+
+docs: $(DOCSVENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCSVENV)/bin/mkdocs build --quiet --site-dir $(SITE)
+
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+SCREENSHOTS ?= build/screenshots
+test-docs: docs $(DOCSVENV)/.ready-browser $(VENV)/.ready
+	@test -n "$(CHROMIUM)" || { echo "make test-docs needs Chromium: apt-get install chromium, or CHROMIUM=PATH"; exit 1; }
+	CHROMIUM=$(CHROMIUM) SITE=$(abspath $(SITE)) SCREENSHOTS=$(abspath $(SCREENSHOTS)) LACONIC=$(abspath $(BIN))/laconic \
+		$(DOCSVENV)/bin/python -m pytest -q -p no:cacheprovider --noconftest -c /dev/null --rootdir tests/browser tests/browser
+
 # Not in the pinned environment: atheris is needed for nothing else.
 FUZZ_SECONDS ?= 120
 fuzz: $(VENV)/.ready
@@ -82,4 +107,4 @@ constraints: $(VENV)/.ready
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(ECOVENV) demo-out laconic-out build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ECOVENV) $(DOCSVENV) $(SITE) dist demo-out laconic-out build .mypy_cache .ruff_cache .pytest_cache .hypothesis
