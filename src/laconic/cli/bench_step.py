@@ -51,7 +51,13 @@ def _links(ctx: click.Context, param: click.Parameter, value: str) -> tuple[floa
 @click.option(
     "--turns", type=click.IntRange(min=1), default=5, show_default=True, help="Of each method, that count."
 )
-@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="In a turn.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="In a turn: fewer where they take long, and at least one round of local steps.",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of each rank.")
 @json_option
 def command(
@@ -100,7 +106,21 @@ def command(
             bar.advance(task)
 
         found = bench.measure(settings, advance)
-    record = {"machine": describe_machine() | {"threads": str(threads)}, **found}
+    options = {
+        "model": model,
+        "rates": ",".join(map(_written, rates)),
+        "delay-ms": f"{delay_ms:g}",
+        "nodes": nodes,
+        "methods": ",".join(names),
+        "turns": turns,
+        "steps": steps,
+        "threads": threads,
+    }
+    record = {
+        "command": "laconic bench step " + " ".join(f"--{name} {value}" for name, value in options.items()),
+        "machine": describe_machine() | {"threads": str(threads)},
+        **found,
+    }
     if write_record(record, out):
         return
     console = Console(highlight=False)
@@ -111,6 +131,10 @@ def command(
         console.print(f"{link}: milliseconds and bytes a step")
         console.print(_table(rows))
         console.print(_sentence(rows))
+
+
+def _written(rate: float | None) -> str:
+    return "none" if rate is None else f"{rate / 1e6:g}mbit"
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
