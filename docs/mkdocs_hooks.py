@@ -33,8 +33,8 @@ def _outside(markdown: str, folder: Path) -> str:
         if "://" in target or target.startswith("#"):
             return found.group()
         path = (folder / target.partition("#")[0]).resolve()
-        inside = path.is_relative_to(ROOT / "docs") or not path.exists()
-        return found.group() if inside else text
+        elsewhere = path.exists() and not path.is_relative_to(ROOT / "docs")
+        return text if elsewhere or path.is_dir() else found.group()
 
     return _LINK.sub(name, markdown)
 
