@@ -31,9 +31,21 @@ MAY_IMPORT = {
     "integrations": {"feedback", "comm", "ddp", "optim"},
     "lab": {*CORE, "_arguments", "messages", "compressors", "feedback", "session", "optim", "theory"},
     "papers": {*CORE, "_html", "messages", "compressors", "feedback", "theory", "lab"},
-    "demo": {*CORE, "compressors", "feedback", "comm", "optim", "_launch"},
-    "bench": {*CORE, "messages", "compressors", "feedback", "wire", "comm", "lab", "demo", "_launch"},
-    "plan": {"layout", "session", "bench"},
+    "network": set(),
+    "demo": {*CORE, "compressors", "feedback", "comm", "optim", "network"},
+    "bench": {
+        *CORE,
+        "messages",
+        "compressors",
+        "feedback",
+        "wire",
+        "comm",
+        "lab",
+        "demo",
+        "network",
+        "_launch",
+    },
+    "plan": {"layout", "session", "bench", "network"},
 }
 """What each package imports besides itself and ``laconic``'s public names. ``cli`` imports what it likes."""
 

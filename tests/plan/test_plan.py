@@ -80,13 +80,13 @@ def test_more_ranks_and_slower_links_never_make_a_step_shorter(method, nodes, ra
 
 
 def test_advice_names_what_keeps_the_loss_and_what_is_faster():
-    words = advice(predictions(SLOW), ("fp32", "bf16"), COMPUTE)
+    words = advice(predictions(SLOW), COMPUTE)
     assert words.startswith("Use close:")
     assert "Faster, but its loss was 4.6 % worse: lossy" in words
 
 
 def test_advice_is_not_to_compress_where_the_link_is_fast():
-    words = advice(predictions(FAST), ("fp32", "bf16"), COMPUTE)
+    words = advice(predictions(FAST), COMPUTE)
     assert words.startswith("Do not compress: fp32 takes ")
     assert "close would take" in words
 

@@ -96,7 +96,7 @@ def _ddp(
     kind: str, hook: Callable[..., Any] | None = None, state: Callable[[], object] = dict, cap: int = 25
 ) -> Callable[[Workload], Prepared]:
     def prepare(workload: Workload) -> Prepared:
-        model = DistributedDataParallel(workload.build(), bucket_cap_mb=cap)
+        model = DistributedDataParallel(workload.build(), bucket_cap_mb=cap, gradient_as_bucket_view=True)
         if hook is not None:
             model.register_comm_hook(state(), hook)
         return Prepared(Step(workload, model, dense_optimizer(kind, model)))
@@ -163,7 +163,7 @@ def _power_sgd(rank: int) -> Callable[[Workload], Prepared]:
 
 def _hook(feedback: Feedback) -> Callable[[Workload], Prepared]:
     def prepare(workload: Workload) -> Prepared:
-        model = DistributedDataParallel(workload.build())
+        model = DistributedDataParallel(workload.build(), gradient_as_bucket_view=True)
         state = laconic.ddp.CommState(feedback, model=model, timeout_s=TIMEOUT_S)
         model.register_comm_hook(state, laconic.ddp.hook)
         step = Step(workload, model, dense_optimizer("sgd", model))

@@ -1,22 +1,19 @@
 """One rank of ``laconic bench step``: trains with all methods in turns and reports rows."""
 
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from laconic import kernels
-from laconic.bench.network import DEVICE, Traffic, die_with_parent
 from laconic.bench.step_methods import COMPUTE, METHODS, Method, Prepared, prepared
 from laconic.bench.step_models import WORKLOADS, Batch
+from laconic.network import DEVICE, Traffic, enter_rank
 
 WARM_UP_TURNS = 1
 WARM_UP_STEPS = 3
@@ -36,7 +33,6 @@ class RankSettings:
         turns: how often each method has its turn, besides the first, which does not count.
         steps: steps in a turn, at most, and at least one round of local steps.
         threads: of PyTorch and of the library's loops, a rank.
-        meeting: file through which the ranks find each other.
         device: network device whose traffic counts.
     """
 
@@ -46,7 +42,6 @@ class RankSettings:
     turns: int
     steps: int
     threads: int
-    meeting: str
     device: str = DEVICE
 
 
@@ -215,28 +210,15 @@ def _typical(turns: list[list[float]]) -> float:
 
 
 def main() -> None:
-    """Run the rank that the arguments describe: its number, and the settings as JSON."""
-    die_with_parent()
-    rank, chosen = int(sys.argv[1]), json.loads(sys.argv[2])
+    """Run the rank that the arguments describe."""
+    chosen, send = enter_rank()
     settings = RankSettings(**chosen | {"methods": tuple(chosen["methods"])})
     _set_threads(settings.threads)
-
-    def put(report: dict[str, Any]) -> None:
-        if rank == 0:
-            sys.stdout.write(json.dumps(report) + "\n")
-            sys.stdout.flush()
-
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{settings.meeting}",
-        rank=rank,
-        world_size=settings.nodes,
-        timeout=timedelta(seconds=300),
-    )
-    rows = measure(settings, lambda text: put({"note": text}))
-    put({"rows": [asdict(row) for row in rows]})
+    first = dist.get_rank() == 0
+    rows = measure(settings, lambda text: send({"note": text}) if first else None)
+    if first:
+        send({"rows": [asdict(row) for row in rows]})
     dist.barrier()
-    sys.stdout.flush()
     os._exit(0)  # exchanges of closed groups may keep threads
 
 

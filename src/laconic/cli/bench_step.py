@@ -11,10 +11,10 @@ from rich.table import Table
 from laconic._nearest import look_up
 from laconic.bench import step as bench
 from laconic.bench.machine import describe_machine
-from laconic.bench.network import Link, parse_rate
 from laconic.bench.step_methods import METHODS
 from laconic.bench.step_models import WORKLOADS
 from laconic.cli._output import html_option, json_option, progress, quantity, table_like, write_record
+from laconic.network import Link, parse_rate
 
 
 def _links(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float | None, ...]:
