@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "_nearest": set(),
     "_host": set(),
     "_launch": set(),
+    "_html": set(),
     "kernels": {"layout"},
     "formats": {"kernels", "layout"},
     "messages": CORE,
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "optim": {*CORE, "_arguments", "compressors", "feedback", "comm", "session"},
     "integrations": {"feedback", "comm", "ddp", "optim"},
     "lab": {*CORE, "_arguments", "messages", "compressors", "feedback", "session", "optim", "theory"},
-    "papers": {*CORE, "messages", "compressors", "feedback", "theory", "lab"},
+    "papers": {*CORE, "_html", "messages", "compressors", "feedback", "theory", "lab"},
     "network": set(),
     "demo": {*CORE, "compressors", "feedback", "comm", "optim", "network"},
     "bench": {
