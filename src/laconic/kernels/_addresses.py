@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.kernels.received import Factors, Received, is_dense
-from laconic.kernels.tables import Integers, SegmentTable, Vectors, bounds_of
+from laconic.kernels.tables import Integers, SegmentTable, Vectors
 
 _CODES = (torch.int8, torch.int16, torch.int32)
 _NO_BLOCK = 1 << 40
@@ -34,7 +34,7 @@ class Stretches(NamedTuple):
 
 def stretches_of(table: SegmentTable, block: int | None) -> Stretches:
     """The table's segments, cut into blocks of ``block`` columns; None: one each."""
-    return Stretches(bounds_of(table.numel_array), table.bounds, table.blocks(block), block or _NO_BLOCK)
+    return Stretches(table.offsets, table.bounds, table.blocks(block), block or _NO_BLOCK)
 
 
 class Place(NamedTuple):

@@ -110,10 +110,18 @@ class SegmentTable:
         """int64 (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``."""
         return bounds_of(self.kept_array)
 
+    @cached_property
+    def offsets(self) -> Integers:
+        """int64 (S + 1,): segment s has the coordinates from [s] to [s + 1] among those of all."""
+        return bounds_of(self.numel_array)
+
     def blocks(self, block: int | None) -> Integers:
         """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]; None: one."""
-        each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
-        return bounds_of(each)
+        known: dict[int | None, Integers] = self.__dict__.setdefault("_blocks", {})
+        if block not in known:
+            each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
+            known[block] = bounds_of(each)
+        return known[block]
 
 
 class _Memory:

@@ -89,13 +89,14 @@ def _end(place, tile, s, begin, streamed):
 
 
 @inner_loop
-def _end_touched(place, group, nodes, like, tile, cursors, s, begin):
-    """Subtract the tile where it has columns, which end before the cursors, from parameters; zero it.
-
-    For a decay of 1, which changes no other number.
-    """
+def _end_touched(place, group, nodes, like, tile, cursors, s, begin, end):
+    """Decay parameters, subtract the tile where it has columns, which end before the cursors, and zero it."""
     never_inlined()
     start, rate = place.out_starts[s] + begin, place.settings[s, 1]
+    if place.settings[s, 0] != 1:
+        decay, out = place.settings[s, 0], place.out[start : start + end - begin]
+        for i in range(out.size):
+            out[i] = out[i] * decay
     for node in range(cursors.size):
         positions = nodes.positions[node] + 8 * group.bounds[s]
         for c in range(cursors[node] - 1, -1, -1):
@@ -149,7 +150,8 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
         for node in range(cursors.size):
             address = nodes.positions[node] + 8 * column
             cursors[node] = _lower_bound(address, nodes.counts[node, s], like, from_)
-        touched = steps and place.settings[s, 0] == 1
+        # Decayed parameters of 16 bits would be rounded before the subtraction.
+        touched = steps and (place.settings[s, 0] == 1 or place.brains.size == 0)
         tile = scratch[: smaller(width, to - from_) if touched else 0]
         for i in range(tile.size):
             tile[i] = 0
@@ -177,7 +179,7 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
                     c += 1
                 cursors[node] = c
             if touched:
-                _end_touched(place, group, nodes, like, tile, cursors, s, begin)
+                _end_touched(place, group, nodes, like, tile, cursors, s, begin, end)
             else:
                 _end(place, tile, s, begin, streamed)
         s += 1

@@ -10,7 +10,7 @@ from torch import Tensor
 from laconic.kernels.received import Received
 from laconic.kernels.reference.group_decode import decode_reference
 from laconic.kernels.reference.optimizer import apply_reference
-from laconic.kernels.tables import SegmentTable, Vectors, bounds_of
+from laconic.kernels.tables import SegmentTable, Vectors
 
 OUTSIDE = (
     "a position lies outside its segment or out of order, or a code has no level; positions are ascending "
@@ -69,8 +69,6 @@ def subtract_nodes_reference(
     dtype: torch.dtype,
 ) -> None:
     """The definition of :func:`laconic.kernels.receive.subtract_nodes`."""
-    sums = Vectors.flat(
-        torch.empty(int(table.numel_array.sum()), dtype=dtype), bounds_of(table.numel_array)[:-1]
-    )
+    sums = Vectors.flat(torch.empty(int(table.numel_array.sum()), dtype=dtype), table.offsets[:-1])
     add_nodes_reference(None, nodes, weights, table, levels, block, sums, None, False, dtype)
     apply_reference(parameters, sums, torch.from_numpy(settings).to(dtype), table.numel_array)
