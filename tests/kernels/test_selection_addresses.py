@@ -73,7 +73,7 @@ def equal(found, expected):
             assert torch.equal(bits(a), bits(b))
 
 
-WAYS = ["x", "difference", "track", "drain", "sum"]
+WAYS = ["x", "difference", "track", "drain", "sum", "drained sum"]
 
 
 def operands(way, parts, held, seed):
@@ -86,7 +86,8 @@ def operands(way, parts, held, seed):
         "difference": (x, memory, "none", None),
         "track": (x, memory, "track", None),
         "drain": (None, memory, "drain", None),
-        "sum": (x, memory, "drain", out),
+        "sum": (x, memory, "sum", out),
+        "drained sum": (x, memory, "drain", out),
     }[way]
     return given, (x_flat, memory_flat, out_flat)
 
@@ -202,7 +203,8 @@ def test_nothing_is_read_or_written_beside_a_segment(way, dtype):
                         "difference": (x, memory, "none", None),
                         "track": (x, memory, "track", None),
                         "drain": (None, memory, "drain", None),
-                        "sum": (x, memory, "drain", out),
+                        "sum": (x, memory, "sum", out),
+                        "drained sum": (x, memory, "drain", out),
                     }[way]
                     found = select_segments(*given[:2], cuts, salt=round_, move=given[2], out=given[3])
                     assert found.positions.numel() == cuts.total

@@ -1,12 +1,15 @@
-"""Addition of the columns of all nodes to vectors, in a fixed order."""
+"""Sums of the columns of all nodes, in a fixed order: added to vectors, or subtracted from parameters."""
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from laconic.kernels.received import Received
 from laconic.kernels.reference.group_decode import decode_reference
+from laconic.kernels.reference.optimizer import apply_reference
 from laconic.kernels.tables import SegmentTable, Vectors
 
 OUTSIDE = (
@@ -53,3 +56,19 @@ def add_nodes_reference(
             total[places] += numbers[i][first:used]
         if out is not None:
             out.segment(s, numel).copy_(total)
+
+
+def subtract_nodes_reference(
+    parameters: Vectors,
+    nodes: Sequence[Received],
+    weights: Sequence[float],
+    settings: npt.NDArray[np.float64],
+    table: SegmentTable,
+    levels: Tensor | None,
+    block: int | None,
+    dtype: torch.dtype,
+) -> None:
+    """The definition of :func:`laconic.kernels.receive.subtract_nodes`."""
+    sums = Vectors.flat(torch.empty(int(table.numel_array.sum()), dtype=dtype), table.offsets[:-1])
+    add_nodes_reference(None, nodes, weights, table, levels, block, sums, None, False, dtype)
+    apply_reference(parameters, sums, torch.from_numpy(settings).to(dtype), table.numel_array)
