@@ -66,7 +66,7 @@ class LinearReceiver:
             check_memory(memory, like)
         check_out(out, like, self._layout)
         dtype = self.memories["memory"].dtype if self._lam else like.dtype
-        row = not isinstance(messages, Message) and like.dim() == 1 and like.device.type == "cpu"
+        row = not isinstance(messages, Message) and like.dim() == 1
         if row:
             return self._stage_row(list(messages), out, dtype)  # type: ignore[arg-type]
         estimate = torch.zeros(like.shape, dtype=dtype, device=like.device)
@@ -79,11 +79,11 @@ class LinearReceiver:
     def _stage_row(
         self, messages: list[Message], out: Tensor | Sequence[Tensor] | None, dtype: torch.dtype
     ) -> Tensor | None:
-        """One vector in main memory: one compiled call a group."""
+        """One vector: one compiled call a group, on a device one a group and node."""
         estimate: Tensor | None = None
         written = out
         if out is None or not _is_written(out, dtype):
-            written = estimate = torch.empty(self._layout.d, dtype=dtype)
+            written = estimate = torch.empty(self._layout.d, dtype=dtype, device=messages[0].device)
         assert written is not None
         goal, weights = SegmentedVector.of(written), self._scaled(self._nu)
         # The memory moves in the call that writes the estimate; what stood there is kept for an undo.
@@ -118,8 +118,8 @@ class LinearReceiver:
         size = group.format.columns * (1 if group.positions is None else len(columns))
         number = group.format.places[0]
         room = self._before.get(number)
-        if room is None or room.numel() != size or room.dtype != dtype:
-            room = self._before[number] = torch.empty(size, dtype=dtype)
+        if room is None or room.numel() != size or room.dtype != dtype or room.device != group.values.device:
+            room = self._before[number] = torch.empty(size, dtype=dtype, device=group.values.device)
         return room
 
     def _wide(self, like: Tensor) -> torch.dtype:

@@ -54,10 +54,11 @@ def adamw_update(
     dispatch_elementwise(
         "optimizer",
         "adamw_update",
-        lambda: adamw_update_reference(out, gradient, first, second, torch.from_numpy(rows), numels),
+        lambda: adamw_update_reference(out, gradient, first, second, _beside(rows, out), numels),
         numels,
         (out, gradient, first, second),
         rows,
+        gpu=lambda gpu: gpu.adamw_update(out, gradient, first, second, rows, numels),
     )
 
 
@@ -77,10 +78,11 @@ def adamw_advance(
     dispatch_elementwise(
         "optimizer",
         "adamw_advance",
-        lambda: adamw_advance_reference(first, second, gradient, torch.from_numpy(rows), numels, after),
+        lambda: adamw_advance_reference(first, second, gradient, _beside(rows, second), numels, after),
         numels,
         (first, second, after, gradient),
         rows,
+        gpu=lambda gpu: gpu.adamw_advance(first, second, gradient, rows, numels, after),
     )
 
 
@@ -100,10 +102,11 @@ def momentum_update(
     dispatch_elementwise(
         "optimizer",
         "momentum_update",
-        lambda: momentum_update_reference(out, gradient, buffer, torch.from_numpy(rows), numels),
+        lambda: momentum_update_reference(out, gradient, buffer, _beside(rows, out), numels),
         numels,
         (out, gradient, buffer),
         rows,
+        gpu=lambda gpu: gpu.momentum_update(out, gradient, buffer, rows, numels),
     )
 
 
@@ -120,10 +123,11 @@ def scale_segments(out: Vectors, x: Vectors, settings: Settings, numels: Integer
     dispatch_elementwise(
         "optimizer",
         "scale",
-        lambda: scale_reference(out, x, torch.from_numpy(rows), numels),
+        lambda: scale_reference(out, x, _beside(rows, out), numels),
         numels,
         (out, x),
         rows,
+        gpu=lambda gpu: gpu.scale_segments(out, x, rows, numels),
     )
 
 
@@ -140,12 +144,17 @@ def apply_steps(parameters: Vectors, steps: Vectors, settings: Settings, numels:
     dispatch_elementwise(
         "optimizer",
         "apply",
-        lambda: apply_reference(parameters, steps, torch.from_numpy(rows), numels),
+        lambda: apply_reference(parameters, steps, _beside(rows, steps), numels),
         numels,
         (parameters, steps),
         rows,
+        gpu=lambda gpu: gpu.apply_steps(parameters, steps, rows, numels),
     )
 
 
 def _rounded(settings: Settings, like: Vectors) -> npt.NDArray[Any]:
     return settings.astype(np.float64 if like.dtype == torch.float64 else np.float32)
+
+
+def _beside(rows: npt.NDArray[Any], like: Vectors) -> torch.Tensor:
+    return torch.from_numpy(rows).to(like.owners[0].device)

@@ -12,7 +12,7 @@ from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.group_decode import decode
 from laconic.kernels.received import Received, is_dense
-from laconic.kernels.reference.receive import OUTSIDE, add_nodes_reference
+from laconic.kernels.reference.receive import OUTSIDE, add_nodes_reference, undo_nodes_reference
 from laconic.kernels.segments import copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
 
@@ -55,7 +55,8 @@ def add_nodes(
 
     Raises:
         IndexError: for positions outside their segment or out of order, and for codes without a level; what
-            fitted has been added.
+            fitted has been added. Triton's form does not look, which would make the host wait: unpacking
+            has.
         ValueError: for arguments that do not fit together.
 
     Example:
@@ -71,7 +72,9 @@ def add_nodes(
     def reference() -> None:
         add_nodes_reference(memory, nodes, weights, table, levels, block, out, before, commit, dtype)
 
-    if not nodes or (out is not None and out.dtype not in (dtype, torch.bfloat16)):
+    like = _like(memory, nodes, out)
+    on_device = like is not None and like.device.type != "cpu"
+    if not nodes or (out is not None and out.dtype not in (dtype, torch.bfloat16) and not on_device):
         reference()
         return
 
@@ -102,7 +105,15 @@ def add_nodes(
         if not fits:
             raise IndexError(OUTSIDE)
 
-    dispatch("receive", compiled, reference)
+    dispatch(
+        "receive",
+        compiled,
+        reference,
+        gpu=lambda gpu: gpu.add_nodes(
+            memory, nodes, weights, table, levels, block, out, before, commit, dtype
+        ),
+        tensor=like,
+    )
 
 
 def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor) -> None:
@@ -124,6 +135,15 @@ def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, 
     if is_dense(nodes, table):
         copy_segments(memory, Vectors.flat(before, stretches_of(table, None).offsets[:-1]), table.numel_array)
         return
+    if memory.on_device:
+        dispatch(
+            "receive",
+            None,
+            lambda: undo_nodes_reference(memory, nodes, table, before),
+            gpu=lambda gpu: gpu.undo_nodes(memory, nodes, table, before),
+            tensor=before,
+        )
+        return
 
     record, kept = as_array(before, dtype), table.kept_array
     first_places = np.repeat(memory.starts, kept)
@@ -133,6 +153,14 @@ def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, 
         used = slice(None) if node.counts is None else numbers < np.repeat(node.counts, kept)
         places = first_places[used] + node.positions.numpy()[used]
         memory.array[places] = record[i * table.columns : (i + 1) * table.columns][used]
+
+
+def _like(memory: Vectors | None, nodes: Sequence[Received], out: Vectors | None) -> Tensor | None:
+    """A tensor on the device of what is added to, which is that of the columns."""
+    where = memory or out
+    if where is not None and where.on_device:
+        return where.owners[0]
+    return nodes[0].values if nodes else None
 
 
 def _check(
