@@ -17,3 +17,4 @@ from laconic.wire._pack import pack as pack
 from laconic.wire._pack import pack_into as pack_into
 from laconic.wire._pack import packed_size as packed_size
 from laconic.wire._unpack import unpack as unpack
+from laconic.wire._unpack import unpack_all as unpack_all

@@ -14,7 +14,7 @@ from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.formats.sizes import FRAME_BYTES
 from laconic.kernels.tables import SegmentedVector
 from laconic.messages import Message
-from laconic.wire import WireError, pack_into, pack_non_finite, packed_size, read_frame, unpack
+from laconic.wire import WireError, pack_into, pack_non_finite, packed_size, read_frame, unpack, unpack_all
 
 
 class FrameSender:
@@ -66,7 +66,8 @@ class FrameSender:
         else:
             size = FRAME_BYTES if message is None else packed_size(message, expect=expected)
         if self._frame.numel() != size:
-            self._frame = torch.zeros(size, dtype=torch.uint8)
+            # Page-locked where columns come from a GPU, so that the copy is one.
+            self._frame = torch.zeros(size, dtype=torch.uint8, pin_memory=self._context.like.device.type == "cuda")
         if message is None:
             pack_non_finite(self._frame, expected.digest, self.sender.round)
         else:
@@ -120,15 +121,43 @@ class FrameReceiver:
         """
         counter = self._context.counter
         with counter.phase("unpack"):
-            messages = [
-                known[node] if node in known else self._unpacked(frame, node)
-                for node, frame in enumerate(frames)
-            ]
+            messages = self._unpacked_on_device(frames, SegmentedVector.of(out).like, known)
+            if messages is None:
+                messages = [
+                    known[node] if node in known else self._unpacked(frame, node)
+                    for node, frame in enumerate(frames)
+                ]
         finite = [message for message in messages if message is not None]
         if len(finite) < len(messages):
             return False
         with counter.phase("apply"):
             return self._apply(finite, out, scale)
+
+    def _unpacked_on_device(
+        self, frames: Sequence[Tensor], like: Tensor, known: Mapping[int, Message]
+    ) -> list[Message | None] | None:
+        """All messages, on the device of ``like``; None where they go by way of main memory."""
+        others = [node for node in range(len(frames)) if node not in known]
+        if like.device.type == "cpu" or not others:
+            return None
+        round_, node = self.receiver.round, others[0]
+        try:
+            heads = []
+            for node in others:
+                heads.append(read_frame(frames[node]))
+                if heads[-1].non_finite:
+                    return [None]
+            expected = self._context.format(round_)
+            found = unpack_all([frames[node] for node in others], heads, expected, round_, like.device)
+        except WireError as error:
+            raise self._refused(others[getattr(error, "node", others.index(node))], error) from error
+        if found is None:
+            return None
+        messages: dict[int, Message] = {**known, **dict(zip(others, found, strict=True))}
+        return [messages[node] for node in range(len(frames))]
+
+    def _refused(self, node: int, error: WireError) -> ExchangeError:
+        return ExchangeError(f"the message of rank {node} for {self._context.what}: {error}")
 
     def _unpacked(self, buffer: Tensor, node: int) -> Message | None:
         round_ = self.receiver.round
@@ -139,7 +168,7 @@ class FrameReceiver:
             expected = self._context.format(round_)
             return unpack(buffer[: frame.length], frame=frame, expect=expected, round=round_)
         except WireError as error:
-            raise ExchangeError(f"the message of rank {node} for {self._context.what}: {error}") from error
+            raise self._refused(node, error) from error
 
     def _apply(self, messages: list[Message], out: Vector, scale: float) -> bool:
         like = SegmentedVector.of(out).like

@@ -1,0 +1,190 @@
+"""A step on a device: the way of users on a stand-in for one, equal bit for bit to the CPU; launches counted."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from same import same
+
+sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks" / "gpu"))
+import stand_in
+
+import laconic
+from laconic import BlockQuantizer, BlockTopK, Cast, ScaledSign, TopK
+from laconic.comm._stats import Counter
+from laconic.comm.topologies import BucketContext
+from laconic.comm.topologies._frames import FrameReceiver, FrameSender
+
+SIZES = {"weight": (20, 12), "bias": (30,), "wide": (500,), "norm": (7,)}
+EXEMPT = ["bias", "norm"]
+
+
+class Alone:
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+
+@pytest.fixture(scope="module")
+def device():
+    return stand_in.install()
+
+
+class Ends:
+    """Senders and receivers of all ranks in one process; frames go from hand to hand in main memory."""
+
+    def __init__(self, layout, feedback, device, ranks=2, dtype=torch.float32):
+        self.device, self.ranks = device, ranks
+        like = torch.empty(0, dtype=dtype, device=device)
+        contexts = [
+            BucketContext(layout, feedback, like, 0, Alone(rank, ranks), Counter()) for rank in range(ranks)
+        ]
+        self.senders = [FrameSender(context) for context in contexts]
+        self.receivers = [FrameReceiver(context, ranks) for context in contexts]
+
+    def stage(self, sources, rank):
+        staged = [
+            sender.stage(source.to(self.device)) for sender, source in zip(self.senders, sources, strict=True)
+        ]
+        frames = [frame.clone() for frame, _ in staged]
+        out = torch.empty(sources[0].shape, dtype=sources[0].dtype, device=self.device)
+        known = {} if staged[rank][1] is None else {rank: staged[rank][1]}
+        return frames, out, self.receivers[rank].stage(frames, out, 1.0, known)
+
+    def commit(self, rank):
+        for sender in self.senders:
+            sender.commit()
+        self.receivers[rank].receiver.commit()
+
+    def roll_back(self, rank):
+        for sender in self.senders:
+            sender.roll_back()
+        self.receivers[rank].receiver.roll_back()
+
+    def states(self, rank):
+        ends = [*(sender.sender for sender in self.senders), self.receivers[rank].receiver]
+        return [
+            value.cpu() for end in ends for value in end.state_dict().values() if isinstance(value, torch.Tensor)
+        ]
+
+
+FEEDBACKS = {
+    "EF21, Top-k": laconic.EF21(TopK(0.05)),
+    "EF21, Top-k in bfloat16": laconic.EF21(TopK(0.05) >> Cast(torch.bfloat16)),
+    "EF14, 1-bit": laconic.EF14(TopK(0.05) >> ScaledSign()),
+    "EF14, blocks": laconic.EF14(BlockTopK(3, block=64)),
+    "EF14, dense signs": laconic.EF14(ScaledSign()),
+    "EF14, Top-k in 4 bits": laconic.EF14(TopK(0.05) >> BlockQuantizer(4, block=16)),
+    "DCGD, bfloat16": laconic.DCGD(Cast(torch.bfloat16)),
+}
+
+
+def layout_of(sizes=SIZES, exempt=EXEMPT):
+    return laconic.Layout.of(sizes, bfloat16=exempt)
+
+
+def gradients(layout, step, ranks=2, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(step)
+    return [torch.randn(layout.d, generator=generator).to(dtype) for _ in range(ranks)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, torch.float32) for name in FEEDBACKS), ("EF21, Top-k in bfloat16", torch.bfloat16)],
+)
+def test_bits_are_those_of_the_cpu(name, dtype, device):
+    layout = layout_of()
+    there, here = (Ends(layout, FEEDBACKS[name], where, dtype=dtype) for where in (device, "cpu"))
+    before = laconic.kernels.kernel_counts()
+    for step in range(3):
+        sources = gradients(layout, step, dtype=dtype)
+        if step == 1:
+            sources[1][3] = torch.nan
+        found, expected = there.stage(sources, 1), here.stage(sources, 1)
+        assert found[2] == expected[2] == (step != 1)
+        assert all(same(a, b) for a, b in zip(found[0], expected[0], strict=True))
+        if step == 1:
+            there.roll_back(1)
+            here.roll_back(1)
+        else:
+            assert same(found[1].cpu(), expected[1])
+            there.commit(1)
+            here.commit(1)
+        assert all(same(a, b) for a, b in zip(there.states(1), here.states(1), strict=True))
+    used = {key for key, count in laconic.kernels.kernel_counts().items() if count > before.get(key, 0)}
+    assert "gpu:receive" in used
+
+
+def step_counts(layout, feedback, device, ranks):
+    ends = Ends(layout, feedback, device, ranks)
+    for step in range(3):
+        sources = [source.to(device) for source in gradients(layout, step, ranks)]
+        with stand_in.counted() as found:
+            frame, message = ends.senders[0].stage(sources[0])
+        sent, frames = found.copy(), [frame.clone()]
+        for sender, source in zip(ends.senders[1:], sources[1:], strict=True):
+            frames.append(sender.stage(source)[0].clone())
+        out = torch.empty(layout.d, device=device)
+        with stand_in.counted() as found:
+            assert ends.receivers[0].stage(frames, out, 1.0, {0: message})
+            ends.senders[0].commit()
+            ends.receivers[0].receiver.commit()
+        for sender in ends.senders[1:]:
+            sender.commit()
+    return sent + found
+
+
+def launches(counts):
+    return sum(count for name, count in counts.items() if name.startswith("launch "))
+
+
+@pytest.mark.parametrize(
+    "name", ["EF21, Top-k", "EF21, Top-k in bfloat16", "EF14, 1-bit", "EF14, blocks", "DCGD, bfloat16"]
+)
+def test_launches_grow_with_groups_and_ranks_alone(name, device):
+    few, many = layout_of(), {f"{key}{i}": size for i in range(3) for key, size in SIZES.items()}
+    many = layout_of(many, [key for key in many if key.startswith(tuple(EXEMPT))])
+    one = step_counts(few, FEEDBACKS[name], device, 2)
+    same_groups = step_counts(many, FEEDBACKS[name], device, 2)
+    assert launches(same_groups) <= launches(one) + 2  # a fold more at the most
+    more_ranks = step_counts(few, FEEDBACKS[name], device, 4)
+    assert launches(more_ranks) - launches(one) <= 2 * 2 * 2  # two more ranks, two groups
+    assert launches(one) <= 60
+    for counts in (one, same_groups, more_ranks):
+        assert counts["wait"] <= 6  # two a group at the most, for the frame, and for what arrived
+        assert counts["copy to host"] <= 2
+
+
+def test_an_exchange_of_one_rank(device):
+    layout = layout_of()
+    results = []
+    for where in (device, torch.device("cpu")):
+        exchange = laconic.Exchange(layout, laconic.EF21(TopK(0.05) >> Cast(torch.bfloat16)))
+        for step in range(3):
+            (flat,) = gradients(layout, step, 1)
+            tensors = {
+                s.name: flat[s.offset : s.end].clone().view(s.shape).to(where) for s in layout.segments
+            }
+            assert exchange.reduce_(tensors)
+        results.append([tensor.cpu() for tensor in tensors.values()])
+        exchange.close()
+    assert all(same(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("feedback", [laconic.EF14(TopK(0.05) >> ScaledSign()), laconic.EF21(TopK(0.05))])
+def test_steps_of_the_optimizer(feedback, device):
+    results = []
+    for where in (device, torch.device("cpu")):
+        generator = torch.Generator().manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(s, generator=generator).to(where)) for s in SIZES.values()]
+        optimizer = laconic.optim.CompressedAdamW(parameters, lr=1e-2, feedback=feedback)
+        for _ in range(3):
+            for parameter in parameters:
+                parameter.grad = torch.randn(parameter.shape, generator=generator).to(where)
+            with stand_in.counted() as found:
+                optimizer.step()
+        results.append([p.detach().cpu() for p in parameters])
+        if where != torch.device("cpu"):
+            assert launches(found) <= 80
+        optimizer.close()
+    assert all(same(a, b) for a, b in zip(*results, strict=True))
