@@ -1,4 +1,4 @@
-"""A stand-in for a GPU: tensors of a device of their own, held in main memory, with Triton's interpreter for kernels.
+"""A stand-in for a GPU: tensors of a device of their own in main memory, and Triton's interpreter.
 
 Operations on its tensors run on the CPU and are counted as launches; copies to and from main memory and every
 look at a number by the host are counted too. Whatever fails with a GPU's tensors fails here: ``.numpy()``, an

@@ -42,7 +42,9 @@ def add_segments(out: Vectors, x: Vectors, y: Vectors, numels: Integers) -> None
     def reference() -> None:
         add_segments_reference(out, x, y, numels)
 
-    if out.on_device or (y.dtype == out.dtype and (x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED)):
+    if out.on_device or (
+        y.dtype == out.dtype and (x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED)
+    ):
         dispatch_elementwise(
             "segments",
             "add",

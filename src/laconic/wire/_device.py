@@ -1,7 +1,7 @@
-"""Sections of frames packed and unpacked on the device of their columns, in a fixed number of launches a group.
+"""Sections of frames packed and unpacked on a device, in a fixed number of launches a group.
 
-Positions that follow a plan, numbers, and codes that need no base are packed there. What varies in size (counts,
-adaptive positions), seeds, and codes of grids with a window go by way of main memory.
+Positions that follow a plan, numbers, and codes that need no base are packed there. What varies in size,
+seeds, and codes of grids with a window go by way of main memory.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,9 @@ def rows_for(frames: Sequence[Tensor], device: torch.device) -> Tensor:
     return host.to(device, non_blocking=True)
 
 
-def get_sections(kernels: Any, rows: Tensor, formats: Sequence[GroupFormat]) -> tuple[list[list[Group]], Tensor]:
+def get_sections(
+    kernels: Any, rows: Tensor, formats: Sequence[GroupFormat]
+) -> tuple[list[list[Group]], Tensor]:
     """The groups of each node's frame; and int32 (n,), not 0 where a frame is none.
 
     Args:
@@ -95,9 +97,7 @@ def get_sections(kernels: Any, rows: Tensor, formats: Sequence[GroupFormat]) -> 
         else:
             symbols, top = kind.grid.symbols(kind.dtype), level_count(kind.grid, kind.dtype)
             shared, width = symbol_bits(symbols)
-            columns["values"] = kernels.get_codes(
-                rows, byte, one.columns, symbols, shared, width, top, flags
-            )
+            columns["values"] = kernels.get_codes(rows, byte, one.columns, symbols, shared, width, top, flags)
         byte += value_bytes(kind, one.columns)
         found.append((one, columns))
     nodes = [

@@ -87,7 +87,11 @@ def unpack(
 
 
 def unpack_all(
-    buffers: Sequence[Tensor], frames: Sequence[Frame], expect: MessageFormat, round: int, device: torch.device
+    buffers: Sequence[Tensor],
+    frames: Sequence[Frame],
+    expect: MessageFormat,
+    round: int,
+    device: torch.device,
 ) -> list[Message] | None:
     """The messages of several senders, unpacked on a device; None where that cannot be done there.
 

@@ -67,7 +67,8 @@ class FrameSender:
             size = FRAME_BYTES if message is None else packed_size(message, expect=expected)
         if self._frame.numel() != size:
             # Page-locked where columns come from a GPU, so that the copy is one.
-            self._frame = torch.zeros(size, dtype=torch.uint8, pin_memory=self._context.like.device.type == "cuda")
+            pinned = self._context.like.device.type == "cuda"
+            self._frame = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
         if message is None:
             pack_non_finite(self._frame, expected.digest, self.sender.round)
         else:

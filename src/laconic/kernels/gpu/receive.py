@@ -1,7 +1,7 @@
 """Addition of nodes' columns to vectors in ascending order of nodes, and its undoing.
 
 One launch a node and group: it decodes, multiplies and adds. Launches follow each other on a stream, and
-within a node the positions are distinct, so no two programs touch one number, and no sum depends on their order.
+within a node the positions are distinct, so no two programs touch one number: no sum depends on order.
 """
 # mypy: ignore-errors
 # Triton's decorators are not typed.
@@ -106,8 +106,8 @@ def _clear(out, starts, tiles, numels, TILE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["node", "stride", "middle", "block"])
 def _add(
-    memory, starts, tiles, kept, bounds, numels, owned, used, values, positions, levels, scales, lows, factors,
-    before, weights, node, stride, middle, block,
+    memory, starts, tiles, kept, bounds, numels, owned, used, values, positions, levels, scales, lows,
+    factors, before, weights, node, stride, middle, block,
     SPARSE: tl.constexpr, CODES: tl.constexpr, SCALED: tl.constexpr, LOW: tl.constexpr,
     FACTORS: tl.constexpr, RECORDS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip

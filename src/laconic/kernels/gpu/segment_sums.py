@@ -24,7 +24,7 @@ _SQUARES, _MEANS = 0, 1
 
 
 def segment_sums(x, memory, numels, what):
-    """The canonical sum of each segment's squares ("squares"), or of ``fl(|x_i| / d)`` ("means"): float64 (S,)."""
+    """The canonical sum of each segment's squares, or of ``fl(|x_i| / d)`` for "means": float64 (S,)."""
     device = x.array.device
     programs, blocks, folds = _plan(np.ascontiguousarray(numels, np.int64).tobytes())
     sums = torch.empty(blocks, dtype=torch.float64, device=device)
@@ -44,17 +44,13 @@ def segment_sums(x, memory, numels, what):
 
 @lru_cache(maxsize=256)
 def _plan(data):
-    """Programs (P, 4): segment, first block, blocks, where their sums go; all blocks; and each fold's table."""
+    """Programs (P, 4), as :func:`_programs` has them; all blocks; and each fold's table and length."""
     numels = np.frombuffer(data, np.int64)
     counts = -(-numels // (LANES * ROWS))
     ends = np.cumsum(counts)
-    programs = np.concatenate([
-        np.stack(
-            [np.full(len(first := np.arange(0, n, _TOGETHER)), s), first, np.minimum(n - first, _TOGETHER), end - n + first],
-            axis=1,
-        )
-        for s, (n, end) in enumerate(zip(counts, ends, strict=True))
-    ])  # fmt: skip
+    programs = np.concatenate(
+        [_programs(s, n, end - n) for s, (n, end) in enumerate(zip(counts, ends, strict=True))]
+    )
     folds, starts = [], ends - counts
     while True:
         parts = -(-counts // _FAN)
@@ -65,6 +61,14 @@ def _plan(data):
         if int(parts.max()) == 1:
             return programs, int(ends[-1]), folds
         starts, counts = np.cumsum(parts) - parts, parts
+
+
+def _programs(segment, count, start):
+    """Of each TOGETHER of a segment's blocks: segment, first block, how many, and where their sums go."""
+    first = np.arange(0, count, _TOGETHER)
+    return np.stack(
+        [np.full_like(first, segment), first, np.minimum(count - first, _TOGETHER), start + first], axis=1
+    )
 
 
 @triton.jit
@@ -87,7 +91,7 @@ def _blocks(
         number = number_at(x, x_starts, memory, memory_starts, segment, place, mask, DIFFERENCE).to(
             tl.float64
         )
-        if WHAT == 0:
+        if WHAT == 0:  # noqa: SIM108 (Triton decides it when it compiles)
             number = number * number
         else:
             number = tl.abs(number) / numel.to(tl.float64)

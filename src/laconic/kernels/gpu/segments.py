@@ -27,7 +27,7 @@ def copy_segments(out, x, numels):
 
 
 def cast_segments(x, memory, numels, dtype):
-    """As ``laconic.kernels.cast_segments``; the second result is int32 (1,), not 0 where a number is not finite."""
+    """As ``laconic.kernels.cast_segments``; the second result is int32 (1,), 0 where all are finite."""
     device, wide = x.array.device, accumulation_dtype(x.dtype)
     values = torch.empty(int(numels.sum()), dtype=dtype, device=device)
     broken = torch.zeros(1, dtype=torch.int32, device=device)

@@ -1,8 +1,8 @@
 """Sections of the frames of all nodes, unpacked on the device in a fixed number of launches a group.
 
-Frames lie in rows of 32-bit words, with two words to spare. What no sender writes raises a node's flag, which
-the host looks at once for all groups: ones in the high stream that are too many or too few, positions out of
-order or outside, symbols that are none, numbers that are not finite. Bits that only fill a byte are not looked at.
+Frames lie in rows of 32-bit words, with two words to spare. What no sender writes raises a node's flag, at
+which the host looks once for all groups: too many or too few ones in the high stream, positions out of order
+or outside, symbols that are none, numbers that are not finite. Bits that only fill a byte are not checked.
 
 A program writes the places of its own tile alone. The ones before a tile are counted (``_count``) and summed up
 (``_scan``) before any position is written (``_marked``).
@@ -25,7 +25,7 @@ _EXPONENT = {
     torch.float32: (0x7F800000, 1), torch.bfloat16: (0x7F80, 1), torch.float16: (0x7C00, 1),
     torch.float64: (0x7FF00000, 2),
 }  # fmt: skip
-"""The bits of an exponent in a unit of 16 or 32 bits, and units of a number; the last one holds the exponent."""
+"""The bits of an exponent in a unit of 16 or 32 bits; units of a number, of which the last one has it."""
 
 
 def get_positions(rows, byte, plan, flags):
@@ -70,7 +70,7 @@ def get_positions(rows, byte, plan, flags):
         )  # fmt: skip
     tiles = tiles_of(np.diff(plan.bounds), device)
     launch(
-        _checked, n * len(tiles), *common, tiles, integers(np.diff(plan.bounds), device), positions, flags, bits[0],
+        _checked, n * len(tiles), *common, tiles, positions, flags, bits[0],
         plan.columns, len(tiles), FIELDS=PLAN_FIELDS, CELLS=CELLS, FANO=ELIAS_FANO, TILE=TILE,
     )  # fmt: skip
     return positions
@@ -207,7 +207,7 @@ def _position(row, field, positions, i, mask, low_bit, CELLS: tl.constexpr, FANO
 
 @triton.jit(do_not_specialize=["low_bit", "columns", "programs"])
 def _checked(
-    rows, stride, plan, tiles, kept, positions, flags, low_bit, columns, programs,
+    rows, stride, plan, tiles, positions, flags, low_bit, columns, programs,
     FIELDS: tl.constexpr, CELLS: tl.constexpr, FANO: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Positions in cells and implied ones are written, and all are held against their neighbours."""

@@ -20,11 +20,11 @@ PLAN_FIELDS = 9
 
 
 def plan_table(plan):
-    """int64 (S, 9): numel, positions used, first column, form, width, length and count of cells, low, high bit."""
+    """int64 (S, 9): numel, positions, first column, form, width, cells, their counts, low and high bit."""
     return np.stack(
         [
-            plan.numels, plan.used, plan.bounds[:-1], plan.forms, plan.widths,
-            np.maximum(plan.cell_lengths, 0), np.maximum(plan.cell_counts, 1), plan.lows[:-1], plan.highs[:-1],
+            plan.numels, plan.used, plan.bounds[:-1], plan.forms, plan.widths, plan.cell_lengths,
+            np.maximum(plan.cell_counts, 1), plan.lows[:-1], plan.highs[:-1],
         ],
         axis=1,
     )  # fmt: skip

@@ -118,7 +118,9 @@ def test_sums_of_many_blocks():
     found = gpu.segment_sums(vectors, None, numels, "squares")
     expected = torch.stack([squared_norm_reference(vectors.segment(s, n)) for s, n in enumerate(numels)])
     assert same(found, expected)
-    _, blocks, folds = sys.modules["laconic.kernels.gpu.segment_sums"]._plan(np.array([4096 * 1024 * 2 + 1, 5]).tobytes())
+    _, blocks, folds = sys.modules["laconic.kernels.gpu.segment_sums"]._plan(
+        np.array([4096 * 1024 * 2 + 1, 5]).tobytes()
+    )
     assert (blocks, [count for _, count in folds]) == (2050, [4, 2])
     assert folds[0][0].tolist() == [[0, 1024], [1024, 1024], [2048, 1], [2049, 1]]
     assert folds[1][0].tolist() == [[0, 3], [3, 1]]

@@ -1,5 +1,6 @@
-"""A step on a device: the way of users on a stand-in for one, equal bit for bit to the CPU; launches counted."""
+"""A step on a device, which a stand-in takes the place of: bits as on the CPU, launches counted."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,63 +10,18 @@ from same import same
 
 sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks" / "gpu"))
 import stand_in
+from ends import Ends
 
 import laconic
 from laconic import BlockQuantizer, BlockTopK, Cast, ScaledSign, TopK
-from laconic.comm._stats import Counter
-from laconic.comm.topologies import BucketContext
-from laconic.comm.topologies._frames import FrameReceiver, FrameSender
 
 SIZES = {"weight": (20, 12), "bias": (30,), "wide": (500,), "norm": (7,)}
 EXEMPT = ["bias", "norm"]
 
 
-class Alone:
-    def __init__(self, rank, size):
-        self.rank, self.size = rank, size
-
-
 @pytest.fixture(scope="module")
 def device():
-    return stand_in.install()
-
-
-class Ends:
-    """Senders and receivers of all ranks in one process; frames go from hand to hand in main memory."""
-
-    def __init__(self, layout, feedback, device, ranks=2, dtype=torch.float32):
-        self.device, self.ranks = device, ranks
-        like = torch.empty(0, dtype=dtype, device=device)
-        contexts = [
-            BucketContext(layout, feedback, like, 0, Alone(rank, ranks), Counter()) for rank in range(ranks)
-        ]
-        self.senders = [FrameSender(context) for context in contexts]
-        self.receivers = [FrameReceiver(context, ranks) for context in contexts]
-
-    def stage(self, sources, rank):
-        staged = [
-            sender.stage(source.to(self.device)) for sender, source in zip(self.senders, sources, strict=True)
-        ]
-        frames = [frame.clone() for frame, _ in staged]
-        out = torch.empty(sources[0].shape, dtype=sources[0].dtype, device=self.device)
-        known = {} if staged[rank][1] is None else {rank: staged[rank][1]}
-        return frames, out, self.receivers[rank].stage(frames, out, 1.0, known)
-
-    def commit(self, rank):
-        for sender in self.senders:
-            sender.commit()
-        self.receivers[rank].receiver.commit()
-
-    def roll_back(self, rank):
-        for sender in self.senders:
-            sender.roll_back()
-        self.receivers[rank].receiver.roll_back()
-
-    def states(self, rank):
-        ends = [*(sender.sender for sender in self.senders), self.receivers[rank].receiver]
-        return [
-            value.cpu() for end in ends for value in end.state_dict().values() if isinstance(value, torch.Tensor)
-        ]
+    return torch.device("cuda", 0) if os.environ.get("LACONIC_GPU_TESTS") else stand_in.install()
 
 
 FEEDBACKS = {
@@ -138,6 +94,7 @@ def launches(counts):
     return sum(count for name, count in counts.items() if name.startswith("launch "))
 
 
+@pytest.mark.skipif(bool(os.environ.get("LACONIC_GPU_TESTS")), reason="a GPU does not count launches")
 @pytest.mark.parametrize(
     "name", ["EF21, Top-k", "EF21, Top-k in bfloat16", "EF14, 1-bit", "EF14, blocks", "DCGD, bfloat16"]
 )
@@ -176,7 +133,9 @@ def test_steps_of_the_optimizer(feedback, device):
     results = []
     for where in (device, torch.device("cpu")):
         generator = torch.Generator().manual_seed(0)
-        parameters = [torch.nn.Parameter(torch.randn(s, generator=generator).to(where)) for s in SIZES.values()]
+        parameters = [
+            torch.nn.Parameter(torch.randn(s, generator=generator).to(where)) for s in SIZES.values()
+        ]
         optimizer = laconic.optim.CompressedAdamW(parameters, lr=1e-2, feedback=feedback)
         for _ in range(3):
             for parameter in parameters:
