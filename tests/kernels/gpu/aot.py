@@ -160,12 +160,12 @@ def recorded():
     return [(f"{key[0]}.{key[1]}", *job) for key, job in found.items()]
 
 
-def ptx(kernel, types, constants, warps, target, fusion=False):
-    """The compiled kernel's PTX; ptxas, which Triton brings, has accepted it."""
+def compiled(kernel, types, constants, warps, target, fusion=False):
+    """The compiled kernel; ptxas, which Triton brings, has accepted it."""
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind[0] == "*"}
     source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}
-    return triton.compile(source, target=target, options=options).asm["ptx"]
+    return triton.compile(source, target=target, options=options)
 
 
 def contracting(x, y, z, out, N: tl.constexpr):
@@ -186,7 +186,8 @@ def main(target, folder):
         if target != "sm_80" and not constants.get("DIFFERENCE", True):
             continue
         path = Path(folder) / f"{number}.ptx"
-        path.write_text(ptx(kernel, types, constants, warps, TARGETS[target], fusion=name == "contracting"))
+        made = compiled(kernel, types, constants, warps, TARGETS[target], fusion=name == "contracting")
+        path.write_text(made.asm["ptx"])
         listed.append((name, path.name))
     (Path(folder) / "kernels.json").write_text(json.dumps(listed))
 

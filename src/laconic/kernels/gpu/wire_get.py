@@ -4,7 +4,7 @@ Frames lie in rows of 32-bit words, with two words to spare. What no sender writ
 which the host looks once for all groups: too many or too few ones in the high stream, positions out of order
 or outside, symbols that are none, numbers that are not finite. Bits that only fill a byte are not checked.
 
-A program writes the places of its own tile alone. The ones before a tile are counted (``_count``) and summed up
+A program writes the places of its own tile alone. Ones before a tile are counted (``_count``) and summed up
 (``_scan``) before any position is written (``_marked``).
 """
 # mypy: ignore-errors
