@@ -21,7 +21,7 @@ _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
 def usage(cubin):
-    """Registers a thread, bytes of stack, static shared memory and local memory, as cuobjdump has them; or None."""
+    """Registers a thread, bytes of stack, static shared memory, local memory, by cuobjdump; or None."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

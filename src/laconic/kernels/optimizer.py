@@ -24,7 +24,13 @@ Settings = npt.NDArray[np.float64]
 
 
 def adamw_update(
-    out: Vectors, gradient: Vectors, first: Vectors, second: Vectors, settings: Settings, numels: Integers
+    out: Vectors,
+    gradient: Vectors,
+    first: Vectors,
+    second: Vectors,
+    settings: Settings,
+    numels: Integers,
+    after: Vectors | None = None,
 ) -> None:
     """AdamW's update of each segment; the moments stay as they are.
 
@@ -40,6 +46,7 @@ def adamw_update(
         second: v, in out's dtype.
         settings: (S, 9): factor, beta_1, 1 - beta_1, whole_1, beta_2, 1 - beta_2, whole_2, eps, rate.
         numels: int64 (S,), lengths of the segments.
+        after: where v' is written, if beta_1 is 0 everywhere; on a GPU in the same launch.
 
     Example:
         >>> row = np.array([[1.0, 0.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.0, 0.25]])
@@ -51,15 +58,27 @@ def adamw_update(
         tensor([ 0.2500, -0.2500])
     """
     rows = _rounded(settings, out)
+
+    def reference() -> None:
+        adamw_update_reference(out, gradient, first, second, _beside(rows, out), numels)
+        if after is not None:
+            adamw_advance_reference(first, second, gradient, _beside(rows, out), numels, after)
+
     dispatch_elementwise(
         "optimizer",
         "adamw_update",
-        lambda: adamw_update_reference(out, gradient, first, second, _beside(rows, out), numels),
+        reference,
         numels,
         (out, gradient, first, second),
         rows,
-        gpu=lambda gpu: gpu.adamw_update(out, gradient, first, second, rows, numels),
+        gpu=lambda gpu: (
+            gpu.adamw_update(out, gradient, first, second, rows, numels)
+            if after is None
+            else gpu.adamw_both(out, gradient, second, after, rows, numels)
+        ),
     )
+    if after is not None and not out.on_device:
+        adamw_advance(first, second, gradient, settings, numels, after)
 
 
 def adamw_advance(

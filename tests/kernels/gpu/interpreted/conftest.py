@@ -1,7 +1,7 @@
 """These tests need Triton's interpreter from the first import on: ``test_interpreted.py`` sees to that.
 
-With ``LACONIC_GPU_TESTS=1`` the kernels run on a GPU: what a test gives them is copied there, and back after the
-call, so the same tests hold it against the plain forms on a CPU.
+With ``LACONIC_GPU_TESTS=1`` the kernels run on a GPU: what a test gives them is copied there, and back after
+the call, so the same tests hold it against the plain forms on a CPU.
 """
 
 import os
