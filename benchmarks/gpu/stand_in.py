@@ -199,6 +199,10 @@ def install():
     torch.cuda.current_stream = lambda device=None: _Stream()
     torch.cuda.stream = torch.cuda.device_of = torch.cuda.device = lambda *_: nullcontext()
     torch.cuda.synchronize = lambda device=None: None
+    from laconic.comm import exchange
+
+    # PyTorch's futures know streams of devices in C++ alone.
+    exchange.future_of = lambda _: torch.futures.Future()
     _count_kernels()
     return torch.device(f"{NAME}:0")
 

@@ -9,6 +9,7 @@ multiply-add and divide with correct rounding. ``docs/gpu.md`` says what was tes
 
 from laconic.kernels.gpu.blocks import dequantize_blocks as dequantize_blocks
 from laconic.kernels.gpu.blocks import quantize_blocks as quantize_blocks
+from laconic.kernels.gpu.checksum import crc32_rows as crc32_rows
 from laconic.kernels.gpu.codes import pack_codes as pack_codes
 from laconic.kernels.gpu.optimizer import adamw_advance as adamw_advance
 from laconic.kernels.gpu.optimizer import adamw_both as adamw_both
