@@ -5,6 +5,7 @@ import torch
 from laconic.comm._stats import Counter
 from laconic.comm.topologies import BucketContext
 from laconic.comm.topologies._frames import FrameReceiver, FrameSender
+from laconic.wire import heads_of, row_kernels
 
 
 class Alone:
@@ -35,6 +36,24 @@ class Ends:
         out = torch.empty(sources[0].shape, dtype=sources[0].dtype, device=self.device)
         known = {} if staged[rank][1] is None else {rank: staged[rank][1]}
         return frames, out, self.receivers[rank].stage(frames, out, 1.0, known)
+
+    def stage_rows(self, sources, rank, change=lambda rows: None):
+        """As :meth:`stage`, with frames that stay on the device; ``change`` may do something to them."""
+        expected = self.senders[0].format
+        kernels = row_kernels(expected, torch.empty(0, device=self.device))
+        sent = [
+            sender.stage_row(kernels, source.to(self.device))
+            for sender, source in zip(self.senders, sources, strict=True)
+        ]
+        # As in a collective, something else stands behind each row.
+        rows = torch.cat(
+            [torch.stack(sent), torch.ones(self.ranks, 2, dtype=torch.int32, device=self.device)], 1
+        )
+        rows = rows[:, :-2]
+        change(rows)
+        out = torch.empty(sources[0].shape, dtype=sources[0].dtype, device=self.device)
+        heads = heads_of(kernels, rows, expected).cpu()
+        return rows, out, self.receivers[rank].stage_rows(kernels, rows, heads, out, 1.0)
 
     def commit(self, rank):
         """Let the memories move on."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from laconic.formats import GroupFormat
-from laconic.formats.sizes import FRAME_BYTES, section_bytes, symbol_bits, value_bytes
+from laconic.formats.sizes import FRAME_BYTES, symbol_bits, value_bytes
 from laconic.kernels._dispatch import on_gpu
 from laconic.messages import Group
 from laconic.wire._values import level_count
@@ -36,11 +36,16 @@ def _fits(one: GroupFormat) -> bool:
     return not kind.has_positions or int(one.plan.widths.max(initial=0)) <= _WIDEST
 
 
-def put_sections(kernels: Any, groups: Sequence[Group], formats: Sequence[GroupFormat], start: int) -> Tensor:
-    """The frame's bytes, zeros up to ``start``, then a section for each group: uint8 (n,) on the device."""
-    length = start + sum(section_bytes(one) for one in formats)
-    # A number's bits may reach into a word behind its own.
-    words = torch.zeros(length // 4 + 2, dtype=torch.int32, device=groups[0].values.device)
+def frame_words(nbytes: int) -> int:
+    """Words of 32 bits for a frame, with one to spare: bits of a number may reach into the next word."""
+    return nbytes // 4 + 2
+
+
+def put_sections(
+    kernels: Any, groups: Sequence[Group], formats: Sequence[GroupFormat], start: int, nbytes: int
+) -> Tensor:
+    """The frame of so many bytes, zeros up to ``start``, then a section for each group: int32 (words,)."""
+    words = torch.zeros(frame_words(nbytes), dtype=torch.int32, device=groups[0].values.device)
     byte = start
     for group, one in zip(groups, formats, strict=True):
         kind = one.kind
@@ -57,12 +62,12 @@ def put_sections(kernels: Any, groups: Sequence[Group], formats: Sequence[GroupF
             symbols = kind.grid.symbols(kind.dtype)
             kernels.put_codes(words, byte, group.values, symbols, *symbol_bits(symbols))
         byte += value_bytes(kind, one.columns)
-    return words.view(torch.uint8)[:length]
+    return words
 
 
 def rows_for(frames: Sequence[Tensor], device: torch.device) -> Tensor:
     """Frames in main memory as int32 (n, words) on the device, with words to spare; one copy."""
-    words = max(frame.numel() for frame in frames) // 4 + 3
+    words = frame_words(max(frame.numel() for frame in frames))
     host = torch.empty(len(frames), words, dtype=torch.int32, pin_memory=device.type == "cuda")
     for row, frame in zip(host.view(torch.uint8), frames, strict=True):
         row[: frame.numel()] = frame

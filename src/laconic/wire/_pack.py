@@ -132,6 +132,11 @@ class _Planned:
     sections: tuple[_Section, ...]
 
 
+def planned_for(message: Message, expect: MessageFormat) -> _Planned:
+    """A message without leading dimensions, as it travels where the receivers know its format."""
+    return _plan(message, expect, None, False)
+
+
 def _plan(message: Message, expect: MessageFormat | None, layout: Layout | None, adaptive: bool) -> _Planned:
     if message.batch:
         raise ValueError(
@@ -206,7 +211,8 @@ def _write(out: Tensor, planned: _Planned) -> None:
     data, start = out.numpy(), FRAME_BYTES + len(planned.head)
     kernels = device_kernels(groups[0].values, formats)
     if kernels is not None:
-        out.copy_(put_sections(kernels, groups, formats, start))
+        words = put_sections(kernels, groups, formats, start, out.numel())
+        out.copy_(words.view(torch.uint8)[: out.numel()])
     cursor = Cursor(data, FRAME_BYTES)
     cursor.take(len(planned.head), "the head")[:] = np.frombuffer(planned.head, np.uint8)
     if kernels is None:

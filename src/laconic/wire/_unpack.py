@@ -1,6 +1,6 @@
 """Unpacking: bytes to messages, validated before use."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +14,6 @@ from laconic.formats.sizes import (
     COUNT_BYTES,
     FRAME_BYTES,
     base_bytes,
-    section_bytes,
     value_bytes,
     whole_bytes,
 )
@@ -22,7 +21,6 @@ from laconic.kernels import Stream, group_codes, permuted_segments
 from laconic.kernels.group_positions import get_adaptive, get_positions
 from laconic.kernels.tables import Integers
 from laconic.messages import Group, Message
-from laconic.wire._device import device_kernels, get_sections, rows_for
 from laconic.wire._frame import Flags, Frame, as_bytes, frame_of
 from laconic.wire._names import read_layout
 from laconic.wire._values import get_codes, get_numbers
@@ -68,7 +66,7 @@ def unpack(
     frame = frame_of(data) if frame is None else frame
     if frame.length != data.size:
         raise WireError(f"the buffer has {data.size} bytes, the message {frame.length}")
-    _check(frame, expect, round)
+    check_frame(frame, expect, round)
     cursor = Cursor(data, FRAME_BYTES)
     found = _format(cursor, frame, expect, max_d)
     replaces = _get_choices(cursor, found.segments) if Flags.REPLACE_FLAGS in frame.flags else None
@@ -86,47 +84,6 @@ def unpack(
     return message.to(buffer.device) if isinstance(buffer, Tensor) else message
 
 
-def unpack_all(
-    buffers: Sequence[Tensor],
-    frames: Sequence[Frame],
-    expect: MessageFormat,
-    round: int,
-    device: torch.device,
-) -> list[Message] | None:
-    """The messages of several senders, unpacked on a device; None where that cannot be done there.
-
-    Args:
-        buffers: uint8 (n,) in main memory, each a message, perhaps with more behind it.
-        frames: what :func:`laconic.wire.read_frame` made of them; none is a non-finite one.
-        expect: what is known of the messages.
-        round: the round that they must be of.
-        device: where the columns are to lie.
-
-    Raises:
-        WireError: as :func:`unpack`, with the sender's place among the buffers as ``node``. The host looks
-            once for all.
-    """
-    flags_of_all = {frame.flags for frame in frames}
-    if len(flags_of_all) > 1 or not flags_of_all <= {Flags(0), Flags.DENSE, Flags.SILENT}:
-        return None
-    found = expect.silent if frames[0].silent else expect.dense if frames[0].dense else expect
-    kernels = device_kernels(torch.empty(0, device=device), found.groups)
-    if kernels is None:
-        return None
-    length = FRAME_BYTES + sum(section_bytes(one) for one in found.groups)
-    for node, frame in enumerate(frames):
-        with naming(node):
-            _check(frame, expect, round)
-            if frame.length != length:
-                raise WireError(f"the frame says that the message has {frame.length} bytes, not {length}")
-    groups, flags = get_sections(kernels, rows_for([b[:length] for b in buffers], device), found.groups)
-    for node, wrong in enumerate(flags.tolist()):
-        with naming(node):
-            if wrong:
-                raise WireError("positions, codes or numbers are none that a message holds")
-    return [Message(own, round=round, digest=frame.digest) for own, frame in zip(groups, frames, strict=True)]
-
-
 @contextmanager
 def naming(node: int) -> Iterator[None]:
     """Say of whose message a WireError is, in its attribute ``node``."""
@@ -137,7 +94,8 @@ def naming(node: int) -> Iterator[None]:
         raise
 
 
-def _check(frame: Frame, expect: MessageFormat | None, round: int | None) -> None:
+def check_frame(frame: Frame, expect: MessageFormat | None, round: int | None) -> None:
+    """Refuse the frame of another layout, method or round than expected, with a WireError."""
     if frame.non_finite:
         raise WireError(
             f"the sender's numbers of round {frame.round} are not finite: discard the round on every rank "

@@ -1,8 +1,8 @@
 """CRC-32 of rows of bytes on the device, without its constants: the state after the bytes, from state 0.
 
-Leading zeros leave state 0 alone, so a row is cut into equal chunks from its end. A program runs through its own
-chunks byte by byte; then neighbours are joined, 1024 at a launch: the left one's state moves on by as many zero
-bytes as the right one has, which is a matrix of bits.
+Leading zeros leave state 0 alone, so a row is cut into equal chunks from its end. A program runs through its
+own chunks byte by byte; then neighbours are joined, 1024 at a launch: the left one's state moves on by as
+many zero bytes as the right one has, which is a matrix of bits.
 """
 # mypy: ignore-errors
 # Triton's decorators are not typed.
@@ -28,7 +28,7 @@ def crc32_rows(rows, first, length):
         first: the first byte.
         length: bytes, at least 1.
     """
-    (n, stride), device = rows.shape, rows.device
+    n, stride, device = len(rows), rows.stride(0), rows.device
     count, reach = triton.cdiv(length, _CHUNK), _CHUNK
     programs = triton.cdiv(count, _LANES)
     states = torch.empty(n, count, dtype=torch.int64, device=device)
@@ -51,7 +51,7 @@ def _table(device):
 
 @lru_cache(maxsize=32)
 def _operators(reach, device):
-    """int64 (10, 32): what becomes of each bit of a state by ``reach``, twice, four times as many zero bytes."""
+    """int64 (10, 32): what each bit of a state becomes by ``reach``, twice, four times as many zero bytes."""
     return ready(torch.tensor([zeros_operator(reach << level) for level in range(10)]).to(device))
 
 

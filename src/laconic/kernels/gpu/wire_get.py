@@ -32,12 +32,12 @@ def get_positions(rows, byte, plan, flags):
     """Positions: int64 (n, K).
 
     Args:
-        rows: int32 (n, words), a frame each.
+        rows: int32 (n, words), a frame each, words next to each other.
         byte: where the positions begin.
         plan: what they were written with; widths up to 32 bits.
         flags: int32 (n,).
     """
-    (n, stride), device = rows.shape, rows.device
+    n, stride, device = len(rows), rows.stride(0), rows.device
     table = plan_table(plan)
     positions = torch.empty(n, plan.columns, dtype=torch.int64, device=device)
     common = (rows, stride, integers(table, device))
@@ -78,7 +78,7 @@ def get_positions(rows, byte, plan, flags):
 
 def get_numbers(rows, byte, count, dtype, flags):
     """Numbers: (n, count) of the dtype."""
-    n, stride = rows.shape
+    n, stride = len(rows), rows.stride(0)
     numbers = torch.empty(n, count, dtype=dtype, device=rows.device)
     kind = torch.int16 if dtype.itemsize == 2 else torch.int32
     units = numbers.view(kind)
@@ -93,7 +93,7 @@ def get_numbers(rows, byte, count, dtype, flags):
 
 def get_codes(rows, byte, count, symbols, shared, width, top, flags):
     """Codes: (n, count) in the narrowest dtype that holds ``top``; their bases are 0."""
-    n, stride = rows.shape
+    n, stride = len(rows), rows.stride(0)
     codes = torch.empty(n, count, dtype=code_dtype(top), device=rows.device)
     tiles = triton.cdiv(count, TILE)
     launch(

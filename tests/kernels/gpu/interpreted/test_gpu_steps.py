@@ -14,6 +14,7 @@ from ends import Ends
 
 import laconic
 from laconic import BlockQuantizer, BlockTopK, Cast, ScaledSign, TopK
+from laconic.wire import read_frame
 
 SIZES = {"weight": (20, 12), "bias": (30,), "wide": (500,), "norm": (7,)}
 EXEMPT = ["bias", "norm"]
@@ -69,6 +70,53 @@ def test_bits_are_those_of_the_cpu(name, dtype, device):
         assert all(same(a, b) for a, b in zip(there.states(1), here.states(1), strict=True))
     used = {key for key, count in laconic.kernels.kernel_counts().items() if count > before.get(key, 0)}
     assert "gpu:receive" in used
+
+
+@pytest.mark.parametrize("name", ["EF21, Top-k in bfloat16", "EF14, 1-bit"])
+def test_frames_that_stay_on_the_device_are_those_of_main_memory(name, device):
+    layout = layout_of()
+    there, here = (Ends(layout, FEEDBACKS[name], where) for where in (device, "cpu"))
+    for step in range(3):
+        sources = gradients(layout, step)
+        if step == 1:
+            sources[1][3] = torch.nan
+        rows, out, stands = there.stage_rows(sources, 0)
+        frames, expected, defined = here.stage(sources, 0)
+        assert stands == defined == (step != 1)
+        for row, frame in zip(rows.cpu(), frames, strict=True):
+            bytes_, length = row.contiguous().view(torch.uint8), read_frame(frame).length
+            assert same(bytes_[:length], frame[:length])
+            assert not bytes_[length:].any()
+        if step == 1:
+            there.roll_back(0)
+            here.roll_back(0)
+        else:
+            assert same(out.cpu(), expected)
+            there.commit(0)
+            here.commit(0)
+        assert all(same(a, b) for a, b in zip(there.states(0), here.states(0), strict=True))
+
+
+@pytest.mark.parametrize("byte", [3, 9, 30, 40, 100])
+def test_a_frame_that_was_changed_on_the_device_is_refused(byte, device):
+    ends = Ends(layout_of(), FEEDBACKS["EF14, 1-bit"], device)
+
+    def change(rows):
+        rows[1, byte // 4] ^= 1 << byte % 4 * 8
+
+    with pytest.raises(laconic.ExchangeError, match="the message of rank 1"):
+        ends.stage_rows(gradients(layout_of(), 0), 0, change)
+
+
+def test_the_host_waits_for_no_frame_on_the_device(device):
+    ends = Ends(layout_of(), FEEDBACKS["EF14, 1-bit"], device)
+    for step in range(2):
+        sources = [source.to(device) for source in gradients(layout_of(), step)]
+        with stand_in.counted() as found:
+            ends.stage_rows(sources, 0)
+        ends.commit(0)
+    assert found["copy to host"] == 2  # heads, and flags
+    assert found["copy to device"] <= 2  # a head of each rank
 
 
 def step_counts(layout, feedback, device, ranks):
