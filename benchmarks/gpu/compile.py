@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/compile.py [sm_80 sm_90] [--out DIR]
 
-Triton brings ptxas, which does the same work as on a machine with a GPU. DIR keeps Triton's cache, of use only
-where architecture, Triton, PyTorch and sources are the same.
+Triton brings ptxas, which does the same work as on a machine with a GPU. DIR keeps Triton's cache, of use
+only where architecture, Triton, PyTorch and sources are the same.
 """
 
 import argparse

@@ -18,6 +18,7 @@ from laconic.kernels import (
     group_codes,
 )
 from laconic.kernels.receive import Received, add_nodes
+from laconic.kernels.segments import copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
 
 X = torch.tensor([3.0, -1.0, 0.5, 2.0])
@@ -46,7 +47,7 @@ CALLS = {
     "segment_sums": lambda: kernels.squared_norms(INPUTS),
     "sign_segments": lambda: kernels.sign_segments(INPUTS),
     "add_segments": lambda: kernels.add_segments(VECTORS, VECTORS, VECTORS, TABLE.numel_array),
-    "copy_segments": lambda: kernels.copy_segments(VECTORS, VECTORS, TABLE.numel_array),
+    "copy_segments": lambda: copy_segments(VECTORS, VECTORS, TABLE.numel_array),
     "adamw_update": lambda: kernels.adamw_update(*[VECTORS] * 4, np.ones((1, 9)), TABLE.numel_array),
     "adamw_advance": lambda: kernels.adamw_advance(*[VECTORS] * 3, np.ones((1, 9)), TABLE.numel_array),
     "momentum_update": lambda: kernels.momentum_update(*[VECTORS] * 3, np.ones((1, 3)), TABLE.numel_array),

@@ -26,7 +26,7 @@ from laconic.kernels.tables import SegmentTable, Vectors
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32)}
 MODULES = (
     *("selection", "_short", "philox", "rounding", "sums", "scatter", "blocks", "codes", "segments"),
-    *("segment_sums", "optimizer", "receive", "wire_put", "wire_get"),
+    *("segment_sums", "optimizer", "receive", "wire_put", "wire_get", "checksum"),
 )
 POINTERS = {
     torch.float64: "*fp64",
@@ -129,6 +129,7 @@ def segment_calls():
     )
     gpu.put_positions(words, 32, positions, plan)
     gpu.get_positions(words[None], 32, plan, flags)
+    gpu.crc32_rows(words[None], 32, 300)
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         gpu.put_numbers(words, 32, torch.ones(18, dtype=dtype))
         gpu.get_numbers(words[None], 32, 18, dtype, flags)

@@ -24,7 +24,7 @@ MODULES = {
         "codes",
         "segments",
     ),
-    *("segment_sums", "optimizer", "receive", "wire_put", "wire_get"),
+    *("segment_sums", "optimizer", "receive", "wire_put", "wire_get", "checksum"),
 }
 INEXACT = {
     "a fused multiply-add": r"\b(fma|mad)\.[a-z.]*(f16|bf16|f32|f64)",
