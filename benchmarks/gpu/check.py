@@ -29,8 +29,8 @@ PARTS = {
     6: "training run",
 }
 LIMITS = {
-    "full": {1: 130, 2: 40, 3: 80, 4: 60, 5: 40, 6: 130},
-    "quick": {1: 90, 2: 20, 3: 40, 4: 40, 5: 20, 6: 25},
+    "full": {1: 110, 2: 40, 3: 80, 4: 60, 5: 50, 6: 140},
+    "quick": {1: 70, 2: 30, 3: 40, 4: 45, 5: 30, 6: 24},
     "rehearse": dict.fromkeys(PARTS, 300),
 }
 """Seconds a part may take; in sum 8 minutes, and less than 4."""

@@ -67,6 +67,9 @@ def narrowed(number, like):
         whole = (bits & 0x7FFFFFFF) <= 0x7F800000
         upper = tl.where(whole, upper, (bits >> 16) | 0x40)
         result = upper.to(tl.int16).to(tl.bfloat16, bitcast=True)
+    elif like.dtype == tl.float16:
+        # By way of float32, as PyTorch rounds float64.
+        result = number.to(tl.float32).to(tl.float16)
     else:
         result = number.to(like.dtype)
     return result
