@@ -21,12 +21,14 @@ SEEN = {torch.float32: np.int32, torch.float64: np.int64, torch.bfloat16: np.int
 PAGE = mmap.PAGESIZE
 
 
-@pytest.fixture(params=[1, 3])
+@pytest.fixture(params=[(1, False), (3, True)], ids=["alone", "threads-with-updates"])
 def threads(request, monkeypatch):
+    count, with_updates = request.param
     monkeypatch.setattr(selection, "_WORTH", 1 << 10)
     monkeypatch.setattr(selection, "_CUT", 1 << 11)
-    set_threads(request.param)
-    yield request.param
+    monkeypatch.setattr(selection, "_with_updates", with_updates)
+    set_threads(count)
+    yield count
     set_threads(None)
 
 

@@ -371,3 +371,20 @@ def test_what_it_cannot_do_is_refused():
     with pytest.raises(RuntimeError, match="equal after outer steps"):
         optimizer.check_replicas()
     optimizer.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_only_gradients_that_are_not_finite_are_left_out(dtype):
+    weight = torch.nn.Parameter(torch.zeros(40, 30, dtype=dtype))
+    other = torch.nn.Parameter(torch.zeros(7, dtype=dtype))
+    optimizer = laconic.optim.LocalSteps(torch.optim.SGD([weight, other], lr=1.0), every=100)
+    # Squares of these do not fit into the gradient's own dtype; a transposed gradient is read as it lies.
+    for value, steps in [(1e30, True), (math.inf, False), (-math.inf, False), (math.nan, False)]:
+        with torch.no_grad():
+            weight.zero_()
+        weight.grad = torch.zeros(30, 40, dtype=dtype).t()
+        weight.grad[3, 5] = value
+        other.grad = torch.ones(7, dtype=dtype)
+        optimizer.step()
+        assert bool((weight != 0).any()) == steps
+    optimizer.close()

@@ -105,6 +105,7 @@ class CompressedOptimizer(UpdateArithmetic):
             )
         check_positive("bucket_cap_mb", bucket_cap_mb)
         parameters = TrainedParameters(named_parameters(groups))
+        warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session = Session(
             parameters,
             make_schedule(feedback, 0, density),
@@ -120,7 +121,6 @@ class CompressedOptimizer(UpdateArithmetic):
             adaptive=adaptive,
             check_replicas_every=check_replicas_every,
         )
-        warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session.broadcast_parameters()
         self._inside = feedback.estimates == "step"
         self._dense_lr = dense_lr
