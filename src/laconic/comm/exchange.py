@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -121,7 +122,10 @@ class Exchange:
         self._last_finite = True
         self._failure: BaseException | None = None
         settings = {"operation": "construction", **settings_of(layout, feedback, self._topology, dtypes)}
-        self.compare({**settings, "buckets": self._buckets, "seed": seed, "adaptive": adaptive})
+        settings |= {"buckets": self._buckets, "seed": seed, "adaptive": adaptive}
+        # Frames that stay on a GPU are packed by Triton, on all ranks or none.
+        settings["Triton"] = self._collectives.on_device and find_spec("triton") is not None
+        self.compare(settings)
 
     @property
     def feedback(self) -> Feedback:

@@ -76,8 +76,9 @@ class LinearReceiver:
             deferred, out = out.deferred, out.flat
         check_out(out, like, self._layout)
         dtype = self.memories["memory"].dtype if self._lam else like.dtype
-        row = not isinstance(messages, Message) and like.dim() == 1 and like.device.type == "cpu"
-        if row and deferred is not None and _is_shorter(messages, self._layout.d):  # type: ignore[arg-type]
+        row = not isinstance(messages, Message) and like.dim() == 1
+        defers = row and deferred is not None and like.device.type == "cpu"
+        if defers and deferred is not None and _is_shorter(messages, self._layout.d):  # type: ignore[arg-type]
             by_group = zip(*(message.groups for message in each_message(messages)), strict=True)
             deferred[:] = [GroupSum(columns, self._scaled(self._nu)) for columns in by_group]
             self._staged = _Staged(messages, [], None)
@@ -94,11 +95,11 @@ class LinearReceiver:
     def _stage_row(
         self, messages: list[Message], out: Tensor | Sequence[Tensor] | None, dtype: torch.dtype
     ) -> Tensor | None:
-        """One vector in main memory: one compiled call a group."""
+        """One vector: one compiled call a group, on a device one a group and node."""
         estimate: Tensor | None = None
         written = out
         if out is None or not _is_written(out, dtype):
-            written = estimate = torch.empty(self._layout.d, dtype=dtype)
+            written = estimate = torch.empty(self._layout.d, dtype=dtype, device=messages[0].device)
         assert written is not None
         goal, weights = SegmentedVector.of(written), self._scaled(self._nu)
         # The memory moves in the call that writes the estimate; what stood there is kept for an undo.
@@ -133,8 +134,8 @@ class LinearReceiver:
         size = group.format.columns * (1 if group.positions is None else len(columns))
         number = group.format.places[0]
         room = self._before.get(number)
-        if room is None or room.numel() != size or room.dtype != dtype:
-            room = self._before[number] = torch.empty(size, dtype=dtype)
+        if room is None or room.numel() != size or room.dtype != dtype or room.device != group.values.device:
+            room = self._before[number] = torch.empty(size, dtype=dtype, device=group.values.device)
         return room
 
     def _wide(self, like: Tensor) -> torch.dtype:

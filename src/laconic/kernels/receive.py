@@ -13,7 +13,12 @@ from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.group_decode import decode
 from laconic.kernels.received import Received, is_dense
-from laconic.kernels.reference.receive import OUTSIDE, add_nodes_reference, subtract_nodes_reference
+from laconic.kernels.reference.receive import (
+    OUTSIDE,
+    add_nodes_reference,
+    subtract_nodes_reference,
+    undo_nodes_reference,
+)
 from laconic.kernels.segments import copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
 
@@ -56,7 +61,8 @@ def add_nodes(
 
     Raises:
         IndexError: for positions outside their segment or out of order, and for codes without a level; what
-            fitted has been added.
+            fitted has been added. Triton's form does not look, which would make the host wait: unpacking
+            has.
         ValueError: for arguments that do not fit together.
 
     Example:
@@ -72,12 +78,21 @@ def add_nodes(
     def reference() -> None:
         add_nodes_reference(memory, nodes, weights, table, levels, block, out, before, commit, dtype)
 
-    if not nodes or (out is not None and out.dtype not in (dtype, torch.bfloat16)):
+    like = _like(memory, nodes, out)
+    on_device = like is not None and like.device.type != "cpu"
+    if not nodes or (out is not None and out.dtype not in (dtype, torch.bfloat16) and not on_device):
         reference()
         return
-    place = place_of(memory, out, dtype, commit)
     dispatch(
-        "receive", lambda cpu: _compiled(cpu, place, nodes, weights, table, levels, block, before), reference
+        "receive",
+        lambda cpu: _compiled(
+            cpu, place_of(memory, out, dtype, commit), nodes, weights, table, levels, block, before
+        ),
+        reference,
+        gpu=lambda gpu: gpu.add_nodes(
+            memory, nodes, weights, table, levels, block, out, before, commit, dtype
+        ),
+        tensor=like,
     )
 
 
@@ -117,7 +132,7 @@ def subtract_nodes(
     def reference() -> None:
         subtract_nodes_reference(parameters, nodes, weights, settings, table, levels, block, dtype)
 
-    if not nodes or parameters.dtype not in (dtype, torch.bfloat16):
+    if not nodes or parameters.on_device or parameters.dtype not in (dtype, torch.bfloat16):
         reference()
         return
     place = place_of(None, parameters, dtype, False, settings)
@@ -182,6 +197,15 @@ def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, 
     if is_dense(nodes, table):
         copy_segments(memory, Vectors.flat(before, stretches_of(table, None).offsets[:-1]), table.numel_array)
         return
+    if memory.on_device:
+        dispatch(
+            "receive",
+            None,
+            lambda: undo_nodes_reference(memory, nodes, table, before),
+            gpu=lambda gpu: gpu.undo_nodes(memory, nodes, table, before),
+            tensor=before,
+        )
+        return
 
     record, kept = as_array(before, dtype), table.kept_array
     first_places = np.repeat(memory.starts, kept)
@@ -191,6 +215,14 @@ def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, 
         used = slice(None) if node.counts is None else numbers < np.repeat(node.counts, kept)
         places = first_places[used] + node.positions.numpy()[used]
         memory.array[places] = record[i * table.columns : (i + 1) * table.columns][used]
+
+
+def _like(memory: Vectors | None, nodes: Sequence[Received], out: Vectors | None) -> Tensor | None:
+    """A tensor on the device of what is added to, which is that of the columns."""
+    where = memory or out
+    if where is not None and where.on_device:
+        return where.owners[0]
+    return nodes[0].values if nodes else None
 
 
 def _check(

@@ -138,19 +138,19 @@ class _Memory:
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Segments of one dtype in main memory, wherever each lies: one array that spans them, and their starts.
+    """Segments of one dtype, wherever each lies: one array that spans them, and their starts.
 
     Compiled loops read and write ``array[starts[s] + i]``; so tensors need not be copied into a flat vector.
     What lies between the segments belongs to others and must not be touched.
 
     Args:
-        array: one-dimensional; bfloat16 is seen as int16.
+        array: one-dimensional; bfloat16 is seen as int16. On a device the tensor at the lowest address.
         starts: int64 (S,).
         dtype: of the tensors.
-        owners: the tensors, which keep the memory alive.
+        owners: the tensors, which keep the memory alive: the flat one, or one a segment.
     """
 
-    array: npt.NDArray[Any]
+    array: Any
     starts: Integers
     dtype: torch.dtype
     owners: tuple[Tensor, ...]
@@ -159,12 +159,14 @@ class Vectors:
     def flat(cls, vector: Tensor, starts: Integers) -> "Vectors":
         """Segments of a contiguous vector (d,)."""
         vector = vector.detach()
+        if vector.device.type != "cpu":
+            return cls(vector, starts, vector.dtype, (vector,))
         seen = vector.view(torch.int16) if vector.dtype == torch.bfloat16 else vector
         return cls(seen.numpy(), starts, vector.dtype, (vector,))
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Vectors":
-        """CPU tensors of one dtype, one for each segment, where they lie; of strided ones a contiguous copy.
+        """Tensors of one dtype, one for each segment, where they lie; of strided ones a contiguous copy.
 
         Raises:
             ValueError: for tensors of several dtypes or devices.
@@ -187,13 +189,24 @@ class Vectors:
         tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
         addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
         base = int(addresses.min())
+        if tensors[0].device.type != "cpu":
+            lowest = tensors[int(addresses.argmin())].detach()
+            return cls(lowest, (addresses - base) // kind.itemsize, lowest.dtype, tuple(tensors))
         ends = addresses + np.array([tensor.numel() for tensor in tensors]) * kind.itemsize
         array = np.asarray(_Memory(base, (int(ends.max()) - base) // kind.itemsize, kind))
         return cls(array, (addresses - base) // kind.itemsize, tensors[0].dtype, tuple(tensors))
 
+    @property
+    def on_device(self) -> bool:
+        """Whether they lie on a device, where only its kernels and the references read them."""
+        return isinstance(self.array, Tensor)
+
     def segment(self, s: int, numel: int) -> Tensor:
         """Segment s as a tensor (numel,) that shares its memory."""
         start = int(self.starts[s])
+        if self.on_device:
+            whole = len(self.owners) == 1
+            return self.array[start : start + numel] if whole else self.owners[s].detach().view(-1)[:numel]
         own = torch.from_numpy(self.array[start : start + numel])
         return own.view(self.dtype) if own.dtype != self.dtype else own
 
@@ -274,14 +287,12 @@ class SegmentedVector:
         return torch.Size() if self.flat is None else self.flat.shape[:-1]
 
     def vectors(self, places: Sequence[int], table: SegmentTable) -> Vectors | None:
-        """The segments for compiled loops; None for batches, devices and strides, which these do not take.
+        """The segments for compiled loops; None for batches and strides, which these do not take.
 
         Args:
             places: (S,) of the segments in the layout.
             table: where they lie in the flat vector.
         """
-        if self.like.device.type != "cpu":
-            return None
         if self.computed is not None:
             return self._written(self.computed.at(places), table.start_array)
         if self.flat is not None:

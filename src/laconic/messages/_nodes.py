@@ -22,7 +22,7 @@ def add_nodes_(out: Tensor, nodes: Sequence[Groups], weights: Sequence[float]) -
         nodes: the groups of each node's message, each with the leading dimensions of out.
         weights: a number for each node.
     """
-    compiled = out.dim() == 1 and out.device.type == "cpu" and out.is_contiguous()
+    compiled = out.dim() == 1 and out.is_contiguous()
     for columns in zip(*nodes, strict=True):
         one = columns[0].format
         if compiled:

@@ -28,7 +28,7 @@ class ParameterBucket:
         names: (S,) of the segments.
         groups: int64 (S,), numbers of the optimiser's groups that they belong to.
         numels: int64 (S,), their lengths.
-        compiled: whether the loops of :mod:`laconic.kernels.optimizer` take them: contiguous, in main memory,
+        compiled: whether the loops of :mod:`laconic.kernels.optimizer` take them: contiguous, on one device,
             and not float16.
     """
 
@@ -41,8 +41,9 @@ class ParameterBucket:
     @classmethod
     def of(cls, parameters: Sequence[Tensor], names: tuple[str, ...], groups: Sequence[int]) -> Self:
         """Parameters with their names and groups."""
+        device = parameters[0].device
         compiled = all(
-            p.is_contiguous() and p.device.type == "cpu" and p.dtype != torch.float16 for p in parameters
+            p.is_contiguous() and p.device == device and p.dtype != torch.float16 for p in parameters
         )
         numels = np.array([p.numel() for p in parameters], np.int64)
         return cls(tuple(parameters), names, np.array(groups, np.int64), numels, compiled)
@@ -68,7 +69,8 @@ class ParameterBucket:
     @cached_property
     def room(self) -> Tensor:
         """Room for the updates, (d,) in the accumulation dtype; kept from step to step."""
-        return torch.empty(int(self.numels.sum()), dtype=accumulation_dtype(self.parameters[0].dtype))
+        like = self.parameters[0]
+        return torch.empty(int(self.numels.sum()), dtype=accumulation_dtype(like.dtype), device=like.device)
 
     @cached_property
     def starts(self) -> Integers:
