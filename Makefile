@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist worksteal
 OUT ?= demo-out
 
-.PHONY: help demo test quick test-other-cpus test-ecosystem docs test-docs dist versions fuzz check format constraints clean
+.PHONY: help demo test quick test-other-cpus test-ecosystem docs test-docs dist versions fuzz gpu-check gpu-compile check format constraints clean
 
 help:
-	@echo "make demo    set up, and train a small model in four processes, six ways"
+	@echo "make demo    set up, and train a small model in four processes over a slow link, four ways"
 	@echo "make test    set up, and run all tests"
 	@echo "make quick   the tests without the slow ones"
 	@echo "make test-other-cpus  the same with what other processors choose, one after another; TESTS=... for some"
@@ -18,6 +18,8 @@ help:
 	@echo "make dist    build sdist and wheel into dist/, and try them in an empty environment"
 	@echo "make versions  the quick tests with the oldest and the newest PyTorch; TESTS=... for some"
 	@echo "make fuzz    attack the decoder with coverage-guided inputs for FUZZ_SECONDS"
+	@echo "make gpu-check    check and measure on this machine's GPU, in 8 minutes; GPU_CHECK=--quick in 4"
+	@echo "make gpu-compile  compile the kernels for GPUs without one, and list what they take"
 	@echo "make check   lint, formatting and types"
 	@echo "make format  format the code"
 	@echo "make clean   remove what the above made"
@@ -126,6 +128,15 @@ fuzz: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python tests/wire/fuzz_atheris.py -max_total_time=$(FUZZ_SECONDS)
 
+# With the Python that has PyTorch for the GPU, which installs nothing; see benchmarks/gpu/README.md.
+GPU_PYTHON ?= python3
+GPU_CHECK ?=
+gpu-check:
+	$(GPU_PYTHON) benchmarks/gpu/check.py $(GPU_CHECK)
+
+gpu-compile: $(VENV)/.ready
+	$(BIN)/python benchmarks/gpu/compile.py
+
 check: $(VENV)/.ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -140,4 +151,4 @@ constraints: $(VENV)/.ready
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(ECOVENV) $(TOOLS) $(SITE) dist demo-out laconic-out build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ECOVENV) $(TOOLS) $(SITE) dist demo-out laconic-out gpu-check-out build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -66,14 +66,14 @@ def all_specs() -> Iterator[Spec]:
         yield Spec(1, "adamw", lr, steps=1000)
     for lr in (0.03, 0.1, 0.3):
         yield Spec(1, "ef14-sgd", lr, steps=1000)
-    for lr in (0.1, 0.3, 1.0):
+    for lr in (0.1, 0.3, 1.0, 3.0):
         yield Spec(1, "ef21-sgdm", lr, steps=1000)
     for seed in range(5):
         yield Spec(1, lr=LR, seed=seed, **DENSE)
         yield Spec(1, "adamw", 2 * LR, seed)
     for seed in range(5):
-        yield Spec(1, "ef14-sgd", 0.3, seed)
-        yield Spec(1, "ef21-sgdm", 0.3, seed)
+        yield Spec(1, "ef14-sgd", 0.1, seed)
+        yield Spec(1, "ef21-sgdm", 1.0, seed)
     for seed in range(2):
         for nodes in (2, 8, 16):
             yield Spec(2, lr=LR, seed=seed, steps=1000, nodes=nodes, batch=16 // nodes, **DENSE)

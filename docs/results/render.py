@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from laconic.bench.time_to_loss import studied_steps, time_to_loss
+from laconic.bench.time_to_loss import STUDIED, studied_steps, time_to_loss
 
 RESULTS = Path(__file__).parent
 PAGE = RESULTS.parent / "does-it-help.md"
@@ -100,17 +100,15 @@ def losses(_: str) -> str:
 def plan(name: str) -> str:
     """Predicted beside measured steps."""
     lines = [
-        "| model, link | method | predicted, ms | measured, ms | predicted / measured |",
-        "|---|---|---:|---:|---:|",
+        "| model, link | method | all from the probe, ms | predicted, ms | measured, ms | ratio |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     chosen = []
     for cell in load(name)["cells"]:
         where = f"{cell['model']}, {cell['link']}"
         for method, found in cell["methods"].items():
-            lines.append(
-                f"| {where} | {method} | {found['predicted_ms']:.0f} | {found['measured_ms']:.0f} "
-                f"| {found['ratio']:.2f} |"
-            )
+            times = " | ".join(f"{found[key]:.0f}" for key in ("from_probe", "predicted", "measured"))
+            lines.append(f"| {where} | {method} | {times} | {found['ratio']:.2f} |")
         chosen.append(f"{where}: {cell['chosen']}, {cell['cost']:.2f} times the fastest ({cell['best']})")
     return "\n".join(lines) + "\n\nChosen: " + "; ".join(chosen) + "."
 
@@ -118,7 +116,17 @@ def plan(name: str) -> str:
 def loss(name: str) -> str:
     """Time to loss with its factors."""
     record = load(name)
+    studies = [
+        f"{STUDIED[method]}: {found['steps']:.0f} steps where bf16 takes {found['dense_steps']:.0f} "
+        f"({found['seeds']} seeds, learning rate {found['lr']:g})"
+        if found["steps"] is not None
+        else f"{STUDIED[method]} never had that loss in {found['run_steps']} steps"
+        for method, found in record["study"].items()
+        if method in STUDIED
+    ]
     lines = [
+        "; ".join(studies) + ".",
+        "",
         "| model, link | method | ms × steps = s | bf16: ms × steps = s | gain | ceiling | of it |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]

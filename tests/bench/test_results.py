@@ -83,16 +83,20 @@ def test_predictions_are_compared_with_the_rows_of_their_methods():
         Method("EF21, 1 %, bf16", "messages", 1_000),
         Method("local steps, 4 x 3 %, 2 bits", "messages", 1_000, loss_gap=2.4),
     ]
-    predictions = [predict(method, link, Compute(forward=0.1), 4) for method in methods]
+    compute = Compute(forward=0.1)
+    predictions = [predict(method, link, compute, 4) for method in methods]
     steps = {"bf16-adamw": 240.0, "recommended": 110.0, "ef21-bf16": 90.0}
-    found = compare(predictions, [{"method": name, "step_ms": ms} for name, ms in steps.items()])
+    rows = [{"method": name, "step_ms": ms, "compute_ms": 80.0} for name, ms in steps.items()]
+    found = compare(predictions, compute, rows)
     assert set(found["methods"]) == {"bf16", "CompressedAdamW, 1 %, 1 bit", "EF21, 1 %, bf16"}
-    ratio = found["methods"]["bf16"]["ratio"]
-    assert ratio == pytest.approx(1e3 * predictions[0].step / 240)
+    dense = found["methods"]["bf16"]
+    assert dense["from_probe"] == pytest.approx(1e3 * predictions[0].step)
+    # Compute alone took 80 ms in the benchmark, 100 in the probe.
+    assert dense["predicted"] == pytest.approx(dense["from_probe"] - 20)
+    assert dense["ratio"] == pytest.approx(dense["predicted"] / 240)
     # EF21 is faster, but of unknown loss.
     assert found["chosen"] == found["best"] == "CompressedAdamW, 1 %, 1 bit"
     assert found["cost"] == 1
-    slow = compare(
-        predictions, [{"method": "bf16-adamw", "step_ms": 100.0}, {"method": "recommended", "step_ms": 150.0}]
-    )
+    # The dense step was measured shorter.
+    slow = compare(predictions, compute, [rows[0] | {"step_ms": 100.0}, rows[1] | {"step_ms": 150.0}])
     assert (slow["best"], slow["cost"]) == ("bf16", 1.5)

@@ -11,16 +11,23 @@ from laconic import kernels
 from laconic.kernels import (
     Levels,
     Purpose,
+    SegmentedInput,
     SelectionTable,
     Stream,
     _dispatch,
     group_codes,
 )
+from laconic.kernels.receive import Received, add_nodes
+from laconic.kernels.segments import copy_segments
+from laconic.kernels.tables import SegmentTable, Vectors
 
 X = torch.tensor([3.0, -1.0, 0.5, 2.0])
 PLACES, NUMBERS = [torch.tensor([1, 3])], [torch.tensor([1.0, 2.0])]
 LEVELS = Levels(torch.tensor([0.0, 1.0, 2.0, 4.0]))
 CODES = torch.tensor([1, -2], dtype=torch.int32)
+TABLE = SegmentTable((0,), (4,), (4,), (0,))
+VECTORS = Vectors.flat(X.clone(), TABLE.start_array)
+INPUTS = SegmentedInput.of(VECTORS, TABLE)
 SEGMENT = np.array([0]), np.array([0, 2]), np.array([2])  # base, bounds, used
 
 CALLS = {
@@ -37,6 +44,16 @@ CALLS = {
     "scatter_add_": lambda: kernels.scatter_add_(X.clone(), PLACES[0][None], NUMBERS[0][None]),
     "quantize_blocks": lambda: kernels.quantize_blocks(X, 3, 2),
     "dequantize_blocks": lambda: kernels.dequantize_blocks(CODES, LEVELS.table, X[:1], X[:1], 2),
+    "segment_sums": lambda: kernels.squared_norms(INPUTS),
+    "sign_segments": lambda: kernels.sign_segments(INPUTS),
+    "add_segments": lambda: kernels.add_segments(VECTORS, VECTORS, VECTORS, TABLE.numel_array),
+    "copy_segments": lambda: copy_segments(VECTORS, VECTORS, TABLE.numel_array),
+    "adamw_update": lambda: kernels.adamw_update(*[VECTORS] * 4, np.ones((1, 9)), TABLE.numel_array),
+    "adamw_advance": lambda: kernels.adamw_advance(*[VECTORS] * 3, np.ones((1, 9)), TABLE.numel_array),
+    "momentum_update": lambda: kernels.momentum_update(*[VECTORS] * 3, np.ones((1, 3)), TABLE.numel_array),
+    "scale_segments": lambda: kernels.scale_segments(*[VECTORS] * 2, np.ones((1, 2)), TABLE.numel_array),
+    "apply_steps": lambda: kernels.apply_steps(*[VECTORS] * 2, np.ones((1, 2)), TABLE.numel_array),
+    "add_nodes": lambda: add_nodes(VECTORS, [Received(X)], [1.0], TABLE),
     "pack_codes": lambda: group_codes._put_on_device(CODES, *SEGMENT, 5, 1, 3),
 }
 
@@ -56,7 +73,8 @@ def test_kernels_go_where_the_tensors_are(name, monkeypatch):
     counted = {key for key, count in kernels.kernel_counts().items() if count > before.get(key, 0)}
     assert len(counted) == 1
     assert counted.pop().startswith("gpu:")
-    assert result == ("the GPU's" if not name.startswith("scatter") else None)
+    in_place = "scatter", "add_", "copy_", "adamw", "momentum", "scale", "apply"
+    assert result == (None if name.startswith(in_place) else "the GPU's")
 
 
 def test_main_memory_is_no_gpu():

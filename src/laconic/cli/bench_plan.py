@@ -22,7 +22,9 @@ def command(measured: Path, out: Path | None) -> None:
     probe of laconic plan, which knows nothing of the measured steps.
 
     \b
-    predicted  milliseconds a step, from the probe
+    probe      milliseconds a step, all from the probe
+    predicted  the same with the compute alone of the benchmark's turns: the
+               speed of a shared machine differs between minutes
     measured   the median of the benchmark
     chosen     what plan advises; its cost is its measured step over that of
                the fastest method that keeps the loss
@@ -55,9 +57,9 @@ def command(measured: Path, out: Path | None) -> None:
 def _table(cell: dict[str, Any]) -> Any:
     table = table_like()
     table.add_column("method", no_wrap=True)
-    for name in ("predicted", "measured", "ratio"):
+    for name in ("probe", "predicted", "measured", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in cell["methods"].items():
-        values = f"{found['predicted_ms']:.0f}", f"{found['measured_ms']:.0f}", f"{found['ratio']:.2f}"
-        table.add_row(name, *values)
+        times = (f"{found[key]:.0f}" for key in ("from_probe", "predicted", "measured"))
+        table.add_row(name, *times, f"{found['ratio']:.2f}")
     return table

@@ -73,6 +73,8 @@ class Cast(Quantizer):
 
     dtype: torch.dtype
 
+    joint_on_device = True
+
     def __post_init__(self) -> None:
         """Refuse what is not a floating-point dtype that messages carry."""
         if self.dtype not in _UNIT_ROUNDOFF:

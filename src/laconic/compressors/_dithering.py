@@ -213,6 +213,7 @@ class ScaledSign(Quantizer):
     """
 
     keeps_zeros = False
+    joint_on_device = True
 
     def part(self, x: Tensor, draw: Stream) -> Part:  # noqa: ARG002
         """The mean magnitude and a sign for each coordinate."""

@@ -53,7 +53,7 @@ def select_at(
         NotFiniteError: where what is to be compressed is not finite.
     """
     table, vectors = job.format.table, job.vectors()
-    if vectors is None:
+    if vectors is None or vectors[0].on_device:
         numbers = job.numbers()
         require_finite(numbers)
         batch = numbers.shape[:-1]
@@ -92,8 +92,8 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
     Args:
         job: what is compressed.
         cuts: how segments are cut, and how many numbers each keeps.
-        moves: whether the memory of a job that tracks is to move by what is selected. What a job that drains
-            selects is taken from its ``out`` in any case.
+        moves: whether the memory of a job that tracks, or the ``out`` of one that drains, is to move by what
+            is selected.
 
     Returns:
         None where loops do not take the vectors.
@@ -102,6 +102,8 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
         NotFiniteError: where what is to be compressed is not finite. No pass over the vector is needed
             to know: what is not finite is among the largest.
     """
+    if job.target.like.device.type != "cpu":
+        return _select_on_device(job, cuts)
     salt = job.draw.round
     x: Vectors | Computed
     memory: Vectors | None
@@ -109,14 +111,16 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
         assert job.memory is not None
         x, memory = computed, job.at(job.memory)
     elif (vectors := job.vectors()) is None:
-        return _select_on_device(job, cuts)
+        return None
     else:
         x, memory = vectors
     if job.update == "drain":
         assert job.out is not None
-        found = select_segments(x, memory, cuts, salt=salt, move="drain", out=job.at(job.out))
+        found = select_segments(
+            x, memory, cuts, salt=salt, move="drain" if moves else "sum", out=job.at(job.out)
+        )
         require_finite(found.values)
-        return Selected(found.positions, found.values, removed=True, undo=nothing_to_undo)
+        return Selected(found.positions, found.values, removed=moves, undo=nothing_to_undo)
     tracks = moves and job.update == "track"
     found = select_segments(x, memory, cuts, salt=salt, move="track" if tracks else "none")
     if found.before is None:
@@ -137,11 +141,22 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
 
 
 def _select_on_device(job: Job, cuts: SelectionTable) -> Selected | None:
-    flat, memory = job.target.flat, job.memory
-    if flat is None or flat.dim() != 1 or not flat.is_contiguous() or job.update == "drain":
+    """As :func:`select_largest`; a memory that is tracked is moved later."""
+    vectors, flat, memory = job.vectors(), job.target.flat, job.memory
+    if vectors is None or flat is None:
         return None
+    drains = job.update == "drain"
+    if drains:
+        assert job.out is not None
+        assert vectors[1] is not None
+        add_segments(job.at(job.out), vectors[1], vectors[0], job.format.table.numel_array)
+        flat, memory = job.out, None
     if memory is not None and memory.dtype != accumulation_dtype(flat.dtype):
         return None
     positions, values = top_k_segments(flat, memory, cuts, salt=job.draw.round)
     require_finite(values)
-    return Selected(positions, values)
+    if not drains:
+        return Selected(positions, values)
+    places = positions + job.format.on_device("start_of_column", flat.device)
+    flat.scatter_(0, places, 0.0)
+    return Selected(positions, values, removed=True, undo=nothing_to_undo)

@@ -31,7 +31,7 @@ def require_finite(target: Tensor, memory: Tensor | None = None) -> None:
     Raises:
         NotFiniteError: for NaN or infinity.
     """
-    if target.dim() == 1:
+    if target.dim() == 1 and target.device.type == "cpu":
         finite = all(
             _is_finite(target[i : i + _CHUNK], None if memory is None else memory[i : i + _CHUNK])
             for i in range(0, target.numel(), _CHUNK)

@@ -19,6 +19,9 @@ class Quantizer(Compressor):
 
     moves_memory = False
 
+    joint_on_device = False
+    """Whether :meth:`columns` takes segments on a device; else these are compressed one by one."""
+
     @abstractmethod
     def part(self, x: Tensor, draw: Stream) -> Part:
         """What is sent of one segment.
@@ -48,7 +51,7 @@ class Quantizer(Compressor):
     def compress_together(self, job: Job) -> Compressed | None:
         """A code or a narrower number for each coordinate of all segments, in one call."""
         vectors = job.vectors()
-        if vectors is None:
+        if vectors is None or (vectors[0].on_device and not self.joint_on_device):
             return None
         x, memory = vectors
         if job.update != "drain":

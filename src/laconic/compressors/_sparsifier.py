@@ -157,7 +157,9 @@ class Chain(Compressor):
         quantizer = self.then
         while isinstance(quantizer, Scaled):  # the factor is in the group's format
             quantizer = quantizer.inner
-        if not isinstance(quantizer, Quantizer) or job.target.batch or job.target.like.device.type != "cpu":
+        if not isinstance(quantizer, Quantizer) or job.target.batch:
+            return None
+        if job.target.like.device.type != "cpu" and not quantizer.joint_on_device:
             return None
         found = self.first.select_together(job)
         if found is None:
@@ -173,11 +175,7 @@ class Chain(Compressor):
         if job.update != "drain":
             return Compressed(group, found.undo)
         assert job.out is not None
-        if found.removed:
-            # The selection took the selected numbers away; what is decoded is less.
-            job.out.scatter_(0, group.flat_positions(), found.values - group.decode())  # faster than indexing
-        else:
-            add_nodes_(job.out, [[group]], [-1.0])
+        add_nodes_(job.out, [[group]], [-1.0])
         return Compressed(group, nothing_to_undo)
 
     def _multiplied(self, values: Tensor, one: GroupFormat) -> Tensor:
@@ -186,7 +184,7 @@ class Chain(Compressor):
         if factors is None:
             return values
         values = values.to(accumulation_dtype(values.dtype))
-        return values * factors.to(values.dtype)
+        return values * factors.to(values.device, values.dtype)
 
     def _factors(self, one: GroupFormat) -> Tensor | None:
         """The factor of ``first`` of each column, float64 (K,); None where all are 1."""

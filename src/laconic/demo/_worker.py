@@ -37,12 +37,12 @@ class DemoSettings:
         points: points of the loss curve.
     """
 
-    steps: int = 200
+    steps: int = 160
     nodes: int = 4
     seed: int = 0
-    curve: int = 128
+    curve: int = 64
     final: int = 320
-    points: int = 20
+    points: int = 16
 
 
 @dataclass(frozen=True)

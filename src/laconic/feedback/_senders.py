@@ -98,6 +98,8 @@ class NodeSender:
     def _checked(self, gradient: Tensor | Sequence[Tensor] | SegmentedVector) -> SegmentedVector:
         d = self._encoder.layout.d
         vector = SegmentedVector.of(gradient)
+        if vector.tensors is not None and vector.like.device.type != "cpu":
+            vector = SegmentedVector(vector.flattened())
         shape = tuple(vector.like.shape)
         if vector.tensors is not None:
             shape = (sum([tensor.numel() for tensor in vector.tensors]),)

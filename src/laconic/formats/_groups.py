@@ -79,6 +79,13 @@ class GroupFormat:
         found: T = self._made[key]
         return found
 
+    def on_device(self, name: str, device: torch.device) -> Tensor:
+        """A table of columns, such as ``start_of_column``, on a device."""
+        if device.type == "cpu":
+            own: Tensor = getattr(self, name)
+            return own
+        return self.made_once((name, device), lambda: getattr(self, name).to(device))
+
     @cached_property
     def table(self) -> SegmentTable:
         """The segments, as compiled loops take them."""

@@ -90,13 +90,14 @@ def dispatch(
             imported or compiled, ``reference`` runs.
         reference: the definition.
         gpu: is given ``laconic.kernels.gpu``; None where its kernels do not take these arguments.
-        tensor: what lies on the device; None: all is in main memory.
+        tensor: what may lie on a device, where no loop for CPUs runs; None: all is in main memory.
     """
     if not _reference_only and gpu is not None and tensor is not None and (kernels := on_gpu(tensor)):
         _counts[f"gpu:{name}"] += 1
         found: T = gpu(kernels)
         return found
-    module = None if _reference_only or cpu is None else cpu_kernels(name)
+    elsewhere = tensor is not None and tensor.device.type != "cpu"
+    module = None if _reference_only or cpu is None or elsewhere else cpu_kernels(name)
     if cpu is not None and module is not None:
         try:
             result = cpu(module)

@@ -86,7 +86,9 @@ def quantize_block_segments(
         codes, low, span = (torch.cat(columns) for columns in zip(*found, strict=True))
         return codes, low, span, all_finite_reference(rows)
 
-    return dispatch("blocks", lambda cpu: _quantized(cpu, inp.reading(), steps, block), reference)
+    return dispatch(
+        "blocks", lambda cpu: _quantized(cpu, inp.reading(), steps, block), reference, tensor=inp.like
+    )
 
 
 def _quantized(cpu: Any, reading: Reading, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor, bool]:

@@ -35,7 +35,13 @@ def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool
         values = inp.concatenated(lambda x: cast_reference(x, dtype), dtype)
         return values, all_finite_reference(inp.rows())
 
-    return dispatch("casting", lambda cpu: _cast(cpu, inp.reading(), dtype), reference)
+    def on_gpu(gpu: Any) -> tuple[Tensor, bool]:
+        values, broken = gpu.cast_segments(inp.x, inp.memory, inp.numels, dtype)
+        return values, not bool(broken)
+
+    return dispatch(
+        "casting", lambda cpu: _cast(cpu, inp.reading(), dtype), reference, gpu=on_gpu, tensor=inp.like
+    )
 
 
 def _cast(cpu: Any, reading: Reading, dtype: torch.dtype) -> tuple[Tensor, bool]:

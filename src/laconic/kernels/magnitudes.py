@@ -29,6 +29,7 @@ def largest_magnitudes(inp: SegmentedInput) -> Tensor:
         "rows",
         lambda cpu: _largest(cpu, inp.reading()),
         lambda: inp.concatenated(largest_magnitude_reference, inp.dtype),
+        tensor=inp.like,
     )
 
 

@@ -24,7 +24,13 @@ Settings = npt.NDArray[np.float64]
 
 
 def adamw_update(
-    out: Vectors, gradient: Vectors, first: Vectors, second: Vectors, settings: Settings, numels: Integers
+    out: Vectors,
+    gradient: Vectors,
+    first: Vectors,
+    second: Vectors,
+    settings: Settings,
+    numels: Integers,
+    after: Vectors | None = None,
 ) -> None:
     """AdamW's update of each segment; the moments stay as they are.
 
@@ -40,6 +46,7 @@ def adamw_update(
         second: v, in out's dtype.
         settings: (S, 9): factor, beta_1, 1 - beta_1, whole_1, beta_2, 1 - beta_2, whole_2, eps, rate.
         numels: int64 (S,), lengths of the segments.
+        after: where v' is written, if beta_1 is 0 everywhere; on a GPU in the same launch.
 
     Example:
         >>> row = np.array([[1.0, 0.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.0, 0.25]])
@@ -51,14 +58,27 @@ def adamw_update(
         tensor([ 0.2500, -0.2500])
     """
     rows = _rounded(settings, out)
+
+    def reference() -> None:
+        adamw_update_reference(out, gradient, first, second, _beside(rows, out), numels)
+        if after is not None:
+            adamw_advance_reference(first, second, gradient, _beside(rows, out), numels, after)
+
     dispatch_elementwise(
         "optimizer",
         "adamw_update",
-        lambda: adamw_update_reference(out, gradient, first, second, torch.from_numpy(rows), numels),
+        reference,
         numels,
         (out, gradient, first, second),
         rows,
+        gpu=lambda gpu: (
+            gpu.adamw_update(out, gradient, first, second, rows, numels)
+            if after is None
+            else gpu.adamw_both(out, gradient, second, after, rows, numels)
+        ),
     )
+    if after is not None and not out.on_device:
+        adamw_advance(first, second, gradient, settings, numels, after)
 
 
 def adamw_advance(
@@ -77,10 +97,11 @@ def adamw_advance(
     dispatch_elementwise(
         "optimizer",
         "adamw_advance",
-        lambda: adamw_advance_reference(first, second, gradient, torch.from_numpy(rows), numels, after),
+        lambda: adamw_advance_reference(first, second, gradient, _beside(rows, second), numels, after),
         numels,
         (first, second, after, gradient),
         rows,
+        gpu=lambda gpu: gpu.adamw_advance(first, second, gradient, rows, numels, after),
     )
 
 
@@ -100,10 +121,11 @@ def momentum_update(
     dispatch_elementwise(
         "optimizer",
         "momentum_update",
-        lambda: momentum_update_reference(out, gradient, buffer, torch.from_numpy(rows), numels),
+        lambda: momentum_update_reference(out, gradient, buffer, _beside(rows, out), numels),
         numels,
         (out, gradient, buffer),
         rows,
+        gpu=lambda gpu: gpu.momentum_update(out, gradient, buffer, rows, numels),
     )
 
 
@@ -120,10 +142,11 @@ def scale_segments(out: Vectors, x: Vectors, settings: Settings, numels: Integer
     dispatch_elementwise(
         "optimizer",
         "scale",
-        lambda: scale_reference(out, x, torch.from_numpy(rows), numels),
+        lambda: scale_reference(out, x, _beside(rows, out), numels),
         numels,
         (out, x),
         rows,
+        gpu=lambda gpu: gpu.scale_segments(out, x, rows, numels),
     )
 
 
@@ -140,12 +163,17 @@ def apply_steps(parameters: Vectors, steps: Vectors, settings: Settings, numels:
     dispatch_elementwise(
         "optimizer",
         "apply",
-        lambda: apply_reference(parameters, steps, torch.from_numpy(rows), numels),
+        lambda: apply_reference(parameters, steps, _beside(rows, steps), numels),
         numels,
         (parameters, steps),
         rows,
+        gpu=lambda gpu: gpu.apply_steps(parameters, steps, rows, numels),
     )
 
 
 def _rounded(settings: Settings, like: Vectors) -> npt.NDArray[Any]:
     return settings.astype(np.float64 if like.dtype == torch.float64 else np.float32)
+
+
+def _beside(rows: npt.NDArray[Any], like: Vectors) -> torch.Tensor:
+    return torch.from_numpy(rows).to(like.owners[0].device)

@@ -109,7 +109,7 @@ def round_segments(
             found.append(round_to_levels_reference(x, levels, origin, *own))
         return torch.cat(found), all_finite_reference(rows)
 
-    return dispatch("rounding", compiled, reference)
+    return dispatch("rounding", compiled, reference, tensor=inp.like)
 
 
 def _hangs(levels: Levels, base: Tensor | None, scale: Tensor | None) -> bool:
@@ -168,6 +168,8 @@ def sign_segments(inp: SegmentedInput) -> Tensor:
         "signs",
         lambda cpu: _signs(cpu, inp.reading()),
         lambda: inp.concatenated(round_to_signs_reference, torch.int8),
+        gpu=lambda gpu: gpu.sign_segments(inp.x, inp.memory, inp.numels),
+        tensor=inp.like,
     )
 
 

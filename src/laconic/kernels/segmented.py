@@ -103,7 +103,9 @@ class SegmentedInput:
             lengths, numbers, starts = len(self.numels), len(self.numbers), len(one.starts)
             if not lengths == numbers == starts:
                 raise ValueError(f"{lengths} lengths, {numbers} numbers and {starts} starts of segments")
-            if len(one.starts) and int((one.starts + self.numels).max()) > one.array.size:
+            if one.on_device or not len(one.starts):
+                continue
+            if int((one.starts + self.numels).max()) > one.array.size:
                 raise ValueError(f"a segment ends beyond its array of {one.array.size} numbers")
         if self.x.dtype not in _DTYPES:
             raise TypeError(f"x must be float32, float64, bfloat16 or float16, got {self.x.dtype}")
@@ -130,6 +132,11 @@ class SegmentedInput:
         """int64 (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``."""
         return bounds_of(self.numels)
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device of x."""
+        return self.x.owners[0]
+
     def rows(self) -> list[Tensor]:
         """The numbers of each segment, x or ``fl(x - memory)``, in the accumulation dtype."""
         rows = [self.x.segment(s, n) for s, n in enumerate(self.numels.tolist())]
@@ -139,7 +146,8 @@ class SegmentedInput:
 
     def concatenated(self, function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
         """``function`` of each segment's numbers, one result after another, in the dtype that it returns."""
-        return torch.cat([torch.empty(0, dtype=dtype), *(function(row).reshape(-1) for row in self.rows())])
+        rows = [function(row).reshape(-1) for row in self.rows()]
+        return torch.cat([torch.empty(0, dtype=dtype, device=self.like.device), *rows])
 
     def reading(self) -> Reading:
         """The same for compiled loops."""

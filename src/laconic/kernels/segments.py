@@ -42,8 +42,17 @@ def add_segments(out: Vectors, x: Vectors, y: Vectors, numels: Integers) -> None
     def reference() -> None:
         add_segments_reference(out, x, y, numels)
 
-    if y.dtype == out.dtype and (x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED):
-        dispatch_elementwise("segments", "add", reference, numels, (out, x, y))
+    if out.on_device or (
+        y.dtype == out.dtype and (x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED)
+    ):
+        dispatch_elementwise(
+            "segments",
+            "add",
+            reference,
+            numels,
+            (out, x, y),
+            gpu=lambda gpu: gpu.add_segments(out, x, y, numels),
+        )
     else:
         reference()
 
@@ -60,8 +69,10 @@ def copy_segments(out: Vectors, x: Vectors, numels: Integers) -> None:
     def reference() -> None:
         copy_segments_reference(out, x, numels)
 
-    if x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED:
-        dispatch_elementwise("segments", "copy", reference, numels, (out, x))
+    if out.on_device or x.dtype == out.dtype or (x.dtype, out.dtype) in _COMPILED:
+        dispatch_elementwise(
+            "segments", "copy", reference, numels, (out, x), gpu=lambda gpu: gpu.copy_segments(out, x, numels)
+        )
     else:
         reference()
 
@@ -73,6 +84,7 @@ def dispatch_elementwise(
     numels: Integers,
     vectors: Sequence[Vectors],
     *more: npt.NDArray[Any],
+    gpu: Callable[[Any], None] | None = None,
 ) -> None:
     """Run an element-wise loop over segments on shares of all coordinates, one a thread.
 
@@ -83,6 +95,7 @@ def dispatch_elementwise(
         numels: int64 (S,), lengths of the segments.
         vectors: what it reads and writes.
         more: further arguments.
+        gpu: is given ``laconic.kernels.gpu`` where the vectors lie on a device.
     """
     ends = np.cumsum(numels)
     size = int(ends[-1]) if ends.size else 0
@@ -97,7 +110,7 @@ def dispatch_elementwise(
 
         in_threads(share, threads)
 
-    dispatch(module, compiled, reference)
+    dispatch(module, compiled, reference, gpu=gpu, tensor=vectors[0].owners[0] if vectors[0].owners else None)
 
 
 def _seen(vectors: Vectors) -> Any:

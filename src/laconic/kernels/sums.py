@@ -67,6 +67,8 @@ def squared_norms(inp: SegmentedInput) -> Tensor:
         "sums",
         lambda cpu: _sums(cpu, inp.reading(), cpu.SQUARES),
         lambda: inp.concatenated(squared_norm_reference, torch.float64),
+        gpu=lambda gpu: gpu.segment_sums(inp.x, inp.memory, inp.numels, "squares"),
+        tensor=inp.like,
     )
 
 
@@ -106,7 +108,7 @@ def norms(inp: SegmentedInput, p: float) -> Tensor:
     def reference() -> Tensor:
         return inp.concatenated(lambda x: norm_reference(x, p), torch.float64)
 
-    return dispatch("sums", compiled, reference) if p in (1, 2, math.inf) else reference()
+    return dispatch("sums", compiled, reference, tensor=inp.like) if p in (1, 2, math.inf) else reference()
 
 
 def _large_norms(cpu: Any, reading: Reading, p: float, largest: Tensor) -> Tensor:
@@ -146,6 +148,8 @@ def mean_magnitudes(inp: SegmentedInput) -> Tensor:
         "sums",
         lambda cpu: _means(cpu, inp.reading()),
         lambda: inp.concatenated(mean_magnitude_reference, torch.float64),
+        gpu=lambda gpu: gpu.segment_sums(inp.x, inp.memory, inp.numels, "means"),
+        tensor=inp.like,
     )
 
 

@@ -110,10 +110,18 @@ class SegmentTable:
         """int64 (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``."""
         return bounds_of(self.kept_array)
 
+    @cached_property
+    def offsets(self) -> Integers:
+        """int64 (S + 1,): segment s has the coordinates from [s] to [s + 1] among those of all."""
+        return bounds_of(self.numel_array)
+
     def blocks(self, block: int | None) -> Integers:
         """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]; None: one."""
-        each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
-        return bounds_of(each)
+        known: dict[int | None, Integers] = self.__dict__.setdefault("_blocks", {})
+        if block not in known:
+            each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
+            known[block] = bounds_of(each)
+        return known[block]
 
 
 class _Memory:
@@ -130,19 +138,19 @@ class _Memory:
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Segments of one dtype in main memory, wherever each lies: one array that spans them, and their starts.
+    """Segments of one dtype, wherever each lies: one array that spans them, and their starts.
 
     Compiled loops read and write ``array[starts[s] + i]``; so tensors need not be copied into a flat vector.
     What lies between the segments belongs to others and must not be touched.
 
     Args:
-        array: one-dimensional; bfloat16 is seen as int16.
+        array: one-dimensional; bfloat16 is seen as int16. On a device the tensor at the lowest address.
         starts: int64 (S,).
         dtype: of the tensors.
-        owners: the tensors, which keep the memory alive.
+        owners: the tensors, which keep the memory alive: the flat one, or one a segment.
     """
 
-    array: npt.NDArray[Any]
+    array: Any
     starts: Integers
     dtype: torch.dtype
     owners: tuple[Tensor, ...]
@@ -151,12 +159,14 @@ class Vectors:
     def flat(cls, vector: Tensor, starts: Integers) -> "Vectors":
         """Segments of a contiguous vector (d,)."""
         vector = vector.detach()
+        if vector.device.type != "cpu":
+            return cls(vector, starts, vector.dtype, (vector,))
         seen = vector.view(torch.int16) if vector.dtype == torch.bfloat16 else vector
         return cls(seen.numpy(), starts, vector.dtype, (vector,))
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Vectors":
-        """CPU tensors of one dtype, one for each segment, where they lie; of strided ones a contiguous copy.
+        """Tensors of one dtype, one for each segment, where they lie; of strided ones a contiguous copy.
 
         Raises:
             ValueError: for tensors of several dtypes or devices.
@@ -179,13 +189,24 @@ class Vectors:
         tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
         addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
         base = int(addresses.min())
+        if tensors[0].device.type != "cpu":
+            lowest = tensors[int(addresses.argmin())].detach()
+            return cls(lowest, (addresses - base) // kind.itemsize, lowest.dtype, tuple(tensors))
         ends = addresses + np.array([tensor.numel() for tensor in tensors]) * kind.itemsize
         array = np.asarray(_Memory(base, (int(ends.max()) - base) // kind.itemsize, kind))
         return cls(array, (addresses - base) // kind.itemsize, tensors[0].dtype, tuple(tensors))
 
+    @property
+    def on_device(self) -> bool:
+        """Whether they lie on a device, where only its kernels and the references read them."""
+        return isinstance(self.array, Tensor)
+
     def segment(self, s: int, numel: int) -> Tensor:
         """Segment s as a tensor (numel,) that shares its memory."""
         start = int(self.starts[s])
+        if self.on_device:
+            whole = len(self.owners) == 1
+            return self.array[start : start + numel] if whole else self.owners[s].detach().view(-1)[:numel]
         own = torch.from_numpy(self.array[start : start + numel])
         return own.view(self.dtype) if own.dtype != self.dtype else own
 
@@ -208,6 +229,21 @@ class Computed(Protocol):
         """Write the numbers."""
 
 
+class Deferred(Protocol):
+    """Numbers of some segments of a vector that have not been computed yet."""
+
+    def write(self, out: "SegmentedVector") -> None:
+        """Write the numbers where their segments lie in ``out``."""
+
+    def subtract_from(self, parameters: Vectors, settings: npt.NDArray[np.float64]) -> None:
+        """``parameters <- fl(fl(parameters decay) - fl(numbers rate))``.
+
+        Args:
+            parameters: all segments of the vector.
+            settings: (S, 2), decay and rate of each.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentedVector:
     """A vector (..., d) given flat, or as one tensor for each segment of its layout.
@@ -219,11 +255,14 @@ class SegmentedVector:
         tensors: one a segment, in the layout's order, of one dtype; or None.
         computed: what the numbers of the layout's segments are computed from; ``flat`` is then a contiguous
             (d,) in main memory that they are written into where nothing computes them as it reads.
+        deferred: of a vector that is written to: a list that gets the numbers in the place of ``flat``, where
+            whoever would write them can defer that; else it stays empty.
     """
 
     flat: Tensor | None
     tensors: tuple[Tensor, ...] | None = None
     computed: Computed | None = None
+    deferred: list[Deferred] | None = None
 
     @classmethod
     def of(cls, vector: "Tensor | Sequence[Tensor] | SegmentedVector") -> "SegmentedVector":
@@ -248,14 +287,12 @@ class SegmentedVector:
         return torch.Size() if self.flat is None else self.flat.shape[:-1]
 
     def vectors(self, places: Sequence[int], table: SegmentTable) -> Vectors | None:
-        """The segments for compiled loops; None for batches, devices and strides, which these do not take.
+        """The segments for compiled loops; None for batches and strides, which these do not take.
 
         Args:
             places: (S,) of the segments in the layout.
             table: where they lie in the flat vector.
         """
-        if self.like.device.type != "cpu":
-            return None
         if self.computed is not None:
             return self._written(self.computed.at(places), table.start_array)
         if self.flat is not None:
@@ -283,6 +320,8 @@ class SegmentedVector:
         """The flat vector (..., d)."""
         if self.computed is not None:
             self._written(self.computed, bounds_of(self.computed.numels)[:-1])
+        for numbers in self.deferred or ():
+            numbers.write(self)
         if self.flat is not None:
             return self.flat
         assert self.tensors is not None

@@ -77,8 +77,8 @@ class AdamWUpdate:
 
     def write(self, out: Vectors) -> None:
         """Write the update, and the moments after it."""
-        adamw_update(out, self.gradient, self.moment, self.moment, self.settings, self.numels)
-        self._advance()
+        adamw_update(out, self.gradient, self.moment, self.moment, self.settings, self.numels, self.after)
+        self.note()
 
     def finish(self) -> None:
         """Write the moments of segments whose update nobody has computed."""

@@ -59,9 +59,9 @@ class Group:
 
     @property
     def levels(self) -> Tensor | None:
-        """The values of codes -L, ..., L on the CPU; None for numbers."""
+        """The values of codes -L, ..., L, on the device of the columns; None for numbers."""
         kind = self.format.kind
-        return None if kind.grid is None else signed_table(kind.grid, kind.dtype, torch.device("cpu"))
+        return None if kind.grid is None else signed_table(kind.grid, kind.dtype, self.values.device)
 
     def decode(self) -> Tensor:
         """The kept numbers: (..., K) in the accumulation dtype."""
@@ -86,7 +86,7 @@ class Group:
             table = signed_table(kind.grid, kind.dtype, device)
             numbers = table[self.values.to(torch.int64) + len(table) // 2]
             if self.scale is not None:
-                numbers = numbers * self.scale[..., self.format.scale_of_column.to(device)]
+                numbers = numbers * self.scale[..., self.format.on_device("scale_of_column", device)]
         if self.format.factors is None:
             return numbers
         factors = torch.from_numpy(self.format.factor_array).to(numbers.dtype)
@@ -98,7 +98,7 @@ class Group:
         if self.format.segments == 1:
             block = self.format.kind.block or max(1, self.format.columns)
             return dequantize_blocks(self.values, levels, self.scale, self.low, block)
-        place = self.format.scale_of_column.to(self.values.device)
+        place = self.format.on_device("scale_of_column", self.values.device)
         span, low = self.scale[..., place], self.low[..., place]
         magnitude = low + levels[self.values.to(torch.int64).abs()] * span
         return torch.where(self.values < 0, -magnitude, magnitude)
@@ -107,7 +107,7 @@ class Group:
         """Where each column lies in the message's flat vector: int64 (..., K)."""
         device = self.values.device
         assert self.positions is not None
-        return self.positions + self.format.start_of_column.to(device)
+        return self.positions + self.format.on_device("start_of_column", device)
 
     def add_to(self, out: Tensor, weight: float | Tensor) -> None:
         """``out <- fl(out + fl(weight * number))`` in place, in plain PyTorch; out is (..., d)."""
@@ -121,7 +121,7 @@ class Group:
         elif self.counts is None:
             scatter_add_(out, self.flat_positions().unsqueeze(-2), numbers.unsqueeze(-2))
         else:
-            unused = self.positions >= self.format.end_of_column.to(out.device)
+            unused = self.positions >= self.format.on_device("end_of_column", out.device)
             places = torch.where(unused, out.shape[-1], self.flat_positions())
             wide = torch.nn.functional.pad(out, (0, 1))
             scatter_add_(wide, places.unsqueeze(-2), numbers.unsqueeze(-2))
@@ -129,7 +129,7 @@ class Group:
 
     def received(self) -> Received:
         """The columns, as compiled loops take them; only without leading dimensions."""
-        counts = None if self.counts is None else self.counts.numpy()
+        counts = None if self.counts is None else self.counts.cpu().numpy()
         return Received(self.values, self.positions, self.scale, self.low, counts, self.format.factor_array)
 
     def parts(self) -> list[Part]:

@@ -51,33 +51,49 @@ def validate(rows: Sequence[Mapping[str, Any]], note: Callable[[str], None]) -> 
         costs, compute = LinkCosts(**probe["link"]), Compute(**probe["compute"])
         predictions = [predict(Method(**each), costs, compute, nodes) for each in probe["methods"]]
         cell = {"model": model, "link": link.label, "nodes": nodes}
-        compared.append(cell | compare(predictions, measured) | {"probe": probe})
+        compared.append(cell | compare(predictions, compute, measured) | {"probe": probe})
     return compared
 
 
-def compare(predictions: Sequence[Prediction], measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compare(
+    predictions: Sequence[Prediction], compute: Compute, measured: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Predicted and measured steps of one cell, and what the planner's choice costs.
 
+    The speed of a shared machine differs between the minutes of probe and benchmark, so that the prediction
+    is also made with the compute alone that the benchmark has measured in the turns of each method.
+
+    Args:
+        predictions: from the probe.
+        compute: that they rest on.
+        measured: rows of ``laconic bench step``.
+
     Returns:
-        "methods": by name, predicted and measured milliseconds and their ratio; "chosen" and "best": the
-        planner's choice and the fastest measured method, of those whose loss allows them to be advised; and
-        "cost": the chosen method's measured step over the best one's.
+        "methods": by name, milliseconds "from_probe", "predicted" with the benchmark's compute alone and
+        "measured", and the "ratio" of the last two; "chosen" and "best": the planner's choice and the fastest
+        measured method, of those whose loss allows them to be advised; and "cost": the chosen method's
+        measured step over the best one's.
     """
-    steps = {row["method"]: row["step_ms"] for row in measured}
-    both = {p.method: (1e3 * p.step, steps[MEASURED[p.method]]) for p in predictions if _has(p, steps)}
-    chosen = choose([p for p in predictions if p.method in both])
-    admitted = [p.method for p in predictions if p.method in both and p.keeps_loss]
-    best = min(admitted, key=lambda name: both[name][1])
+    by_method = {row["method"]: row for row in measured}
+    rows = {
+        p.method: by_method[MEASURED[p.method]] for p in predictions if MEASURED.get(p.method) in by_method
+    }
+    steps = {name: row["step_ms"] for name, row in rows.items()}
+    methods = {}
+    for each in [p for p in predictions if p.method in rows]:
+        own = 1e3 * (each.step - compute.step) + rows[each.method]["compute_ms"]
+        step = steps[each.method]
+        methods[each.method] = {
+            "from_probe": 1e3 * each.step,
+            "predicted": own,
+            "measured": step,
+            "ratio": own / step,
+        }
+    chosen = choose([p for p in predictions if p.method in steps])
+    best = min((p.method for p in predictions if p.method in steps and p.keeps_loss), key=steps.__getitem__)
     return {
-        "methods": {
-            name: {"predicted_ms": predicted, "measured_ms": step, "ratio": predicted / step}
-            for name, (predicted, step) in both.items()
-        },
+        "methods": methods,
         "chosen": chosen.method,
         "best": best,
-        "cost": both[chosen.method][1] / both[best][1],
+        "cost": steps[chosen.method] / steps[best],
     }
-
-
-def _has(prediction: Prediction, steps: Mapping[str, float]) -> bool:
-    return MEASURED.get(prediction.method) in steps

@@ -16,4 +16,9 @@ from laconic.wire._inspect import is_message as is_message
 from laconic.wire._pack import pack as pack
 from laconic.wire._pack import pack_into as pack_into
 from laconic.wire._pack import packed_size as packed_size
+from laconic.wire._rows import frames_of as frames_of
+from laconic.wire._rows import heads_of as heads_of
+from laconic.wire._rows import pack_row as pack_row
+from laconic.wire._rows import row_kernels as row_kernels
+from laconic.wire._rows import unpack_rows as unpack_rows
 from laconic.wire._unpack import unpack as unpack

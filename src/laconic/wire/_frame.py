@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -107,16 +108,26 @@ def read_frame(buffer: Tensor | bytes | bytearray | memoryview) -> Frame:
 
 def frame_of(data: Bytes) -> Frame:
     """As :func:`read_frame`, for a NumPy array."""
-    head = data[:FRAME_BYTES].tobytes()
+    return head_of(data[:FRAME_BYTES].tobytes(), data.size, lambda length: _checksum(data[:length]))
+
+
+def head_of(head: bytes, size: int, checksum_of: Callable[[int], int]) -> Frame:
+    """As :func:`read_frame`.
+
+    Args:
+        head: the first bytes of the message.
+        size: bytes of the buffer.
+        checksum_of: from the length that the frame says to the checksum of so many bytes.
+    """
     if len(head) > len(MAGIC):
         _check_version(head)
     if len(head) < FRAME_BYTES:
         raise WireError(f"{len(head)} bytes are too few: a message starts with {FRAME_BYTES} bytes of frame")
     _, _, extension, flags, stage, reserved, digest, round_, length, agreement = _FRAME.unpack_from(head)
-    if length < FRAME_BYTES or length > data.size:
-        raise WireError(f"the frame says that the message has {length} bytes, but the buffer has {data.size}")
+    if length < FRAME_BYTES or length > size:
+        raise WireError(f"the frame says that the message has {length} bytes, but the buffer has {size}")
     (checksum,) = _CHECKSUM.unpack_from(head, _FRAME.size)
-    if checksum != _checksum(data[:length]):
+    if checksum != checksum_of(length):
         raise WireError(f"the checksum does not fit the {length} bytes: the message was corrupted on its way")
     for name, byte in (("extension", extension), ("stage", stage), ("reserved byte", reserved)):
         if byte:
@@ -162,6 +173,13 @@ def _checked(bits: int, length: int) -> Flags:
 
 def write_frame(data: Bytes, frame: Frame) -> None:
     """Write the frame in front of the message's other bytes, which must stand in their places."""
+    data[: _FRAME.size] = np.frombuffer(written_head(frame), np.uint8)
+    checksum = _CHECKSUM.pack(_checksum(data[: frame.length]))
+    data[_FRAME.size : FRAME_BYTES] = np.frombuffer(checksum, np.uint8)
+
+
+def written_head(frame: Frame) -> bytes:
+    """The frame's bytes before its checksum."""
     if not 0 <= frame.round < _LIMIT:
         raise ValueError(f"the round must lie in [0, 2^32) to travel, got {frame.round}")
     if frame.length >= _LIMIT:
@@ -169,10 +187,7 @@ def write_frame(data: Bytes, frame: Frame) -> None:
             f"a message holds less than 2^32 bytes, this one takes {frame.length}; cut the layout"
         )
     numbers = (frame.digest, frame.round, frame.length, frame.agreement)
-    head = _FRAME.pack(MAGIC, VERSION, 0, int(frame.flags), frame.stage, 0, *numbers)
-    data[: _FRAME.size] = np.frombuffer(head, np.uint8)
-    checksum = _CHECKSUM.pack(_checksum(data[: frame.length]))
-    data[_FRAME.size : FRAME_BYTES] = np.frombuffer(checksum, np.uint8)
+    return _FRAME.pack(MAGIC, VERSION, 0, int(frame.flags), frame.stage, 0, *numbers)
 
 
 def _checksum(data: Bytes) -> int:

@@ -18,6 +18,7 @@ from laconic.kernels.position_plan import PositionPlan
 from laconic.kernels.tables import Integers
 from laconic.layout import Layout
 from laconic.messages import Group, Message
+from laconic.wire._device import device_kernels, put_sections
 from laconic.wire._frame import Flags, Frame, writable, write_frame
 from laconic.wire._names import name_layout
 from laconic.wire._values import put_codes, put_numbers
@@ -58,7 +59,7 @@ def pack(
     """
     planned = _plan(message, expect, layout, adaptive)
     out = torch.empty(planned.frame.length, dtype=torch.uint8)
-    _write(out.numpy(), planned)
+    _write(out, planned)
     return out.to(message.device)
 
 
@@ -80,10 +81,10 @@ def pack_into(message: Message, out: Tensor, *, expect: MessageFormat | None = N
     length = planned.frame.length
     writable(out, length)
     if out.device.type == "cpu" and out.is_contiguous():
-        _write(out.numpy()[:length], planned)
+        _write(out[:length], planned)
     else:
         packed = torch.empty(length, dtype=torch.uint8)
-        _write(packed.numpy(), planned)
+        _write(packed, planned)
         out[:length] = packed.to(out.device)
     return length
 
@@ -129,6 +130,11 @@ class _Planned:
     frame: Frame
     head: bytes
     sections: tuple[_Section, ...]
+
+
+def planned_for(message: Message, expect: MessageFormat) -> _Planned:
+    """A message without leading dimensions, as it travels where the receivers know its format."""
+    return _plan(message, expect, None, False)
 
 
 def _plan(message: Message, expect: MessageFormat | None, layout: Layout | None, adaptive: bool) -> _Planned:
@@ -199,11 +205,19 @@ def _section(group: Group, one: GroupFormat) -> _Section:
     return _Section(group, one, used, plan, adaptive)
 
 
-def _write(data: Bytes, planned: _Planned) -> None:
+def _write(out: Tensor, planned: _Planned) -> None:
+    groups = [section.group for section in planned.sections]
+    formats = [section.format for section in planned.sections]
+    data, start = out.numpy(), FRAME_BYTES + len(planned.head)
+    kernels = device_kernels(groups[0].values, formats)
+    if kernels is not None:
+        words = put_sections(kernels, groups, formats, start, out.numel())
+        out.copy_(words.view(torch.uint8)[: out.numel()])
     cursor = Cursor(data, FRAME_BYTES)
     cursor.take(len(planned.head), "the head")[:] = np.frombuffer(planned.head, np.uint8)
-    for section in planned.sections:
-        _write_section(cursor, section)
+    if kernels is None:
+        for section in planned.sections:
+            _write_section(cursor, section)
     write_frame(data, planned.frame)
 
 

@@ -1,5 +1,8 @@
 """Unpacking: bytes to messages, validated before use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,7 +10,13 @@ from torch import Tensor
 from laconic.formats import GroupFormat, MessageFormat
 from laconic.formats._cursor import Cursor, WireError
 from laconic.formats.description import read_description
-from laconic.formats.sizes import COUNT_BYTES, FRAME_BYTES, base_bytes, value_bytes, whole_bytes
+from laconic.formats.sizes import (
+    COUNT_BYTES,
+    FRAME_BYTES,
+    base_bytes,
+    value_bytes,
+    whole_bytes,
+)
 from laconic.kernels import Stream, group_codes, permuted_segments
 from laconic.kernels.group_positions import get_adaptive, get_positions
 from laconic.kernels.tables import Integers
@@ -57,7 +66,7 @@ def unpack(
     frame = frame_of(data) if frame is None else frame
     if frame.length != data.size:
         raise WireError(f"the buffer has {data.size} bytes, the message {frame.length}")
-    _check(frame, expect, round)
+    check_frame(frame, expect, round)
     cursor = Cursor(data, FRAME_BYTES)
     found = _format(cursor, frame, expect, max_d)
     replaces = _get_choices(cursor, found.segments) if Flags.REPLACE_FLAGS in frame.flags else None
@@ -75,7 +84,18 @@ def unpack(
     return message.to(buffer.device) if isinstance(buffer, Tensor) else message
 
 
-def _check(frame: Frame, expect: MessageFormat | None, round: int | None) -> None:
+@contextmanager
+def naming(node: int) -> Iterator[None]:
+    """Say of whose message a WireError is, in its attribute ``node``."""
+    try:
+        yield
+    except WireError as error:
+        error.node = node  # type: ignore[attr-defined]
+        raise
+
+
+def check_frame(frame: Frame, expect: MessageFormat | None, round: int | None) -> None:
+    """Refuse the frame of another layout, method or round than expected, with a WireError."""
     if frame.non_finite:
         raise WireError(
             f"the sender's numbers of round {frame.round} are not finite: discard the round on every rank "

@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -18,9 +19,15 @@ from triton.compiler import ASTSource
 from laconic.kernels import Purpose, Stream, gpu
 from laconic.kernels._selection_table import SelectionTable
 from laconic.kernels.levels import Levels
+from laconic.kernels.position_plan import position_plan
+from laconic.kernels.received import Received
+from laconic.kernels.tables import SegmentTable, Vectors
 
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32)}
-MODULES = ("selection", "_short", "philox", "rounding", "sums", "scatter", "blocks", "codes")
+MODULES = (
+    *("selection", "_short", "philox", "rounding", "sums", "scatter", "blocks", "codes", "segments"),
+    *("segment_sums", "optimizer", "receive", "wire_put", "wire_get", "checksum"),
+)
 POINTERS = {
     torch.float64: "*fp64",
     torch.float32: "*fp32",
@@ -69,6 +76,68 @@ def calls():
     gpu.pack_codes(torch.ones(100, dtype=torch.int8), 0, 3, 5, 8)
 
 
+def segment_calls():
+    """The same of the functions that work on segments and frames."""
+    numels, starts = np.array([600, 500]), np.array([0, 600])
+
+    def vectors(dtype):
+        made = torch.linspace(-1, 1, 1100).to(dtype)
+        return Vectors(made, starts, dtype, (made,))
+
+    wide, short, double = map(vectors, (torch.float32, torch.bfloat16, torch.float64))
+    for target, memory, out in (
+        (wide, wide, torch.bfloat16),
+        (short, wide, torch.bfloat16),
+        (double, None, torch.float32),
+    ):
+        gpu.cast_segments(target, memory, numels, out)
+        gpu.sign_segments(target, memory, numels)
+        gpu.segment_sums(target, memory, numels, "means")
+    gpu.segment_sums(wide, None, numels, "squares")
+    gpu.add_segments(wide, wide, short, numels)
+    gpu.copy_segments(short, wide, numels)
+    gpu.copy_segments(wide, wide, numels)
+    rows = np.array([[1, 0.9, 0.1, 1, 0.999, 0.001, 0.1, 1e-8, 1e-3]] * 2, np.float32)
+    plain = rows.copy()
+    plain[:, 1] = 0
+    for gradient in (wide, short):
+        gpu.adamw_update(wide, gradient, wide, wide, rows, numels)
+        gpu.adamw_advance(wide, wide, gradient, rows, numels, wide)
+        gpu.adamw_both(wide, gradient, wide, wide, plain, numels)
+        gpu.apply_steps(gradient, wide, rows[:, :2].copy(), numels)
+    gpu.adamw_update(double, double, double, double, rows.astype(np.float64), numels)
+    gpu.momentum_update(wide, wide, wide, rows[:, :3].copy(), numels)
+    gpu.scale_segments(wide, wide, rows[:, :2].copy(), numels)
+    table = SegmentTable((0, 600), (600, 500), (10, 8), (0, 1))
+    positions = torch.cat((torch.arange(10), torch.arange(8)))
+    before = torch.zeros(36)
+    for values, levels, scale, low, block in (
+        (torch.ones(18), None, None, None, None),
+        (torch.ones(18, dtype=torch.bfloat16), None, None, None, None),
+        (torch.ones(18, dtype=torch.int8), torch.ones(3), torch.ones(2), None, None),
+        (torch.ones(18, dtype=torch.int8), torch.ones(15), torch.ones(4), torch.ones(4), 5),
+    ):
+        nodes = [Received(values, positions, scale, low)] * 2
+        own = Vectors(wide.array, table.start_array, torch.float32, wide.owners)
+        gpu.add_nodes(own, nodes, [0.5, 0.5], table, levels, block, None, before, True, torch.float32)
+        gpu.undo_nodes(own, nodes, table, before)
+    gpu.add_nodes(None, nodes, [0.5, 0.5], table, levels, block, own, None, True, torch.float32)
+    plan, words, flags = (
+        position_plan([600, 500], [10, 8]),
+        torch.zeros(200, dtype=torch.int32),
+        torch.zeros(1, dtype=torch.int32),
+    )
+    gpu.put_positions(words, 32, positions, plan)
+    gpu.get_positions(words[None], 32, plan, flags)
+    gpu.crc32_rows(words[None], 32, 300)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        gpu.put_numbers(words, 32, torch.ones(18, dtype=dtype))
+        gpu.get_numbers(words[None], 32, 18, dtype, flags)
+    for symbols, shared, width in ((2, 1, 1), (16, 1, 4), (3, 5, 8)):
+        gpu.put_codes(words, 32, torch.ones(18, dtype=torch.int8), symbols, shared, width)
+        gpu.get_codes(words[None], 32, 18, symbols, shared, width, symbols // 2, flags)
+
+
 def recorded():
     """Each different launch: name, kernel, the types of its arguments, constants, warps."""
     found = {}
@@ -88,15 +157,16 @@ def recorded():
     for module in MODULES:
         importlib.import_module(f"laconic.kernels.gpu.{module}").launch = note
     calls()
+    segment_calls()
     return [(f"{key[0]}.{key[1]}", *job) for key, job in found.items()]
 
 
-def ptx(kernel, types, constants, warps, target, fusion=False):
-    """The compiled kernel's PTX; ptxas, which Triton brings, has accepted it."""
+def compiled(kernel, types, constants, warps, target, fusion=False):
+    """The compiled kernel; ptxas, which Triton brings, has accepted it."""
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind[0] == "*"}
     source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
     options = {"num_warps": warps, "enable_fp_fusion": fusion}
-    return triton.compile(source, target=target, options=options).asm["ptx"]
+    return triton.compile(source, target=target, options=options)
 
 
 def contracting(x, y, z, out, N: tl.constexpr):
@@ -117,7 +187,8 @@ def main(target, folder):
         if target != "sm_80" and not constants.get("DIFFERENCE", True):
             continue
         path = Path(folder) / f"{number}.ptx"
-        path.write_text(ptx(kernel, types, constants, warps, TARGETS[target], fusion=name == "contracting"))
+        made = compiled(kernel, types, constants, warps, TARGETS[target], fusion=name == "contracting")
+        path.write_text(made.asm["ptx"])
         listed.append((name, path.name))
     (Path(folder) / "kernels.json").write_text(json.dumps(listed))
 

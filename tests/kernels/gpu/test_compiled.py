@@ -11,7 +11,21 @@ from pathlib import Path
 import pytest
 
 TARGETS = ["sm_80", "sm_90"]
-MODULES = {"candidates", "compaction", "short", "philox", "rounding", "sums", "scatter", "blocks", "codes"}
+MODULES = {
+    *(
+        "candidates",
+        "compaction",
+        "short",
+        "philox",
+        "rounding",
+        "sums",
+        "scatter",
+        "blocks",
+        "codes",
+        "segments",
+    ),
+    *("segment_sums", "optimizer", "receive", "wire_put", "wire_get", "checksum"),
+}
 INEXACT = {
     "a fused multiply-add": r"\b(fma|mad)\.[a-z.]*(f16|bf16|f32|f64)",
     "arithmetic that ptxas may fuse": r"\b(add|sub|mul)\.(f16|bf16|f32|f64)",
@@ -56,7 +70,7 @@ def test_no_kernel_rounds_otherwise(compiled):
     assert {name.partition(".")[0] for name, _ in kernels} == MODULES
     assert {name: found for name, ptx in kernels if (found := faults(ptx))} == {}
     divides = {name for name, ptx in kernels if "div.rn.f32" in ptx}
-    assert divides == {"rounding.round_tile", "blocks.quantize"}
+    assert divides == {"rounding.round_tile", "blocks.quantize", "optimizer.adamw_tile"}
     # A kernel that contracts is noticed: the check can fail.
     found = faults(dict(compiled)["contracting"])
     assert found[0] == "a fused multiply-add"

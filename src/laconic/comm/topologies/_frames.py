@@ -2,19 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies._protocol import BucketContext
-from laconic.comm.topologies._vectors import Source, Vector, unscaled, write_scaled
+from laconic.comm.topologies._vectors import Destination, Source, unscaled, write_scaled
 from laconic.feedback import NotFiniteError
 from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.formats.sizes import FRAME_BYTES
 from laconic.kernels.tables import SegmentedVector
 from laconic.messages import Message
-from laconic.wire import WireError, pack_into, pack_non_finite, packed_size, read_frame, unpack
+from laconic.wire import (
+    Frame,
+    WireError,
+    frames_of,
+    pack_into,
+    pack_non_finite,
+    pack_row,
+    packed_size,
+    read_frame,
+    row_kernels,
+    unpack,
+    unpack_rows,
+)
+from laconic.wire._device import rows_for
 
 
 class FrameSender:
@@ -38,6 +52,11 @@ class FrameSender:
         """The format of the next message."""
         return self._context.format(self.sender.round)
 
+    @property
+    def frame_nbytes(self) -> int:
+        """Bytes of the room for a frame."""
+        return self._frame.nbytes
+
     def stage(self, source: Source, scale: float = 1.0) -> tuple[Tensor, Message | None]:
         """This round's frame, and its message; None where the numbers are not finite, as the frame says.
 
@@ -48,6 +67,14 @@ class FrameSender:
             message = self._message(unscaled(source, scale))
         with counter.phase("pack"):
             return self._packed(message), message
+
+    def stage_row(self, kernels: Any, source: Source, scale: float = 1.0) -> Tensor:
+        """As :meth:`stage`, the frame alone, int32 (words,) on the device of the vector."""
+        counter, device = self._context.counter, self._context.like.device
+        with counter.phase("select"):
+            message = self._message(unscaled(source, scale))
+        with counter.phase("pack"):
+            return pack_row(kernels, message, self.format, self.sender.round, device)
 
     def _message(self, source: Source) -> Message | None:
         try:
@@ -66,7 +93,9 @@ class FrameSender:
         else:
             size = FRAME_BYTES if message is None else packed_size(message, expect=expected)
         if self._frame.numel() != size:
-            self._frame = torch.zeros(size, dtype=torch.uint8)
+            # Page-locked where columns come from a GPU, so that the copy is one.
+            pinned = self._context.like.device.type == "cuda"
+            self._frame = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
         if message is None:
             pack_non_finite(self._frame, expected.digest, self.sender.round)
         else:
@@ -103,7 +132,7 @@ class FrameReceiver:
     def stage(
         self,
         frames: Sequence[Tensor],
-        out: Vector,
+        out: Destination,
         scale: float = 1.0,
         known: Mapping[int, Message] = MappingProxyType({}),
     ) -> bool:
@@ -120,15 +149,73 @@ class FrameReceiver:
         """
         counter = self._context.counter
         with counter.phase("unpack"):
-            messages = [
-                known[node] if node in known else self._unpacked(frame, node)
-                for node, frame in enumerate(frames)
-            ]
+            messages = self._unpacked_on_device(frames, SegmentedVector.of(out).like, known)
+            if messages is None:
+                messages = [
+                    known[node] if node in known else self._unpacked(frame, node)
+                    for node, frame in enumerate(frames)
+                ]
         finite = [message for message in messages if message is not None]
         if len(finite) < len(messages):
             return False
         with counter.phase("apply"):
             return self._apply(finite, out, scale)
+
+    def _unpacked_on_device(
+        self, frames: Sequence[Tensor], like: Tensor, known: Mapping[int, Message]
+    ) -> list[Message | None] | None:
+        """All messages, on the device of ``like``; None where they go by way of main memory."""
+        others = [node for node in range(len(frames)) if node not in known]
+        expected = self._context.format(self.receiver.round)
+        kernels = row_kernels(expected, like) if others else None
+        if kernels is None:
+            return None
+        heads = []
+        for node in others:
+            try:
+                heads.append(read_frame(frames[node]))
+            except WireError as error:
+                raise self._refused(node, error) from error
+        if any(head.non_finite for head in heads):
+            return [None]
+        rows = rows_for([frames[node] for node in others], like.device)
+        return self._completed(kernels, rows, heads, others, known)
+
+    def _completed(
+        self, kernels: Any, rows: Tensor, heads: list[Frame], nodes: list[int], known: Mapping[int, Message]
+    ) -> list[Message | None]:
+        """The messages in rows of these nodes, and those that are known, in the order of nodes."""
+        round_ = self.receiver.round
+        try:
+            found = unpack_rows(kernels, rows, heads, self._context.format(round_), round_)
+        except WireError as error:
+            raise self._refused(nodes[getattr(error, "node", 0)], error) from error
+        messages: dict[int, Message] = {**known, **dict(zip(nodes, found, strict=True))}
+        return [messages[node] for node in sorted(messages)]
+
+    def stage_rows(self, kernels: Any, rows: Tensor, heads: Tensor, out: Destination, scale: float) -> bool:
+        """As :meth:`stage`, of frames on the device.
+
+        Args:
+            kernels: that pack and unpack rows.
+            rows: int32 (n, words), the frame of each node.
+            heads: what the host has to see of them, in main memory.
+            out, scale: as for :meth:`stage`.
+        """
+        counter = self._context.counter
+        with counter.phase("unpack"):
+            try:
+                frames = frames_of(heads, self._context.format(self.receiver.round))
+            except WireError as error:
+                raise self._refused(getattr(error, "node", 0), error) from error
+            if any(frame.non_finite for frame in frames):
+                return False
+            messages = self._completed(kernels, rows, frames, list(range(len(frames))), {})
+        with counter.phase("apply"):
+            return self._apply([message for message in messages if message is not None], out, scale)
+
+    def _refused(self, node: int, error: WireError) -> ExchangeError:
+        return ExchangeError(f"the message of rank {node} for {self._context.what}: {error}")
 
     def _unpacked(self, buffer: Tensor, node: int) -> Message | None:
         round_ = self.receiver.round
@@ -139,16 +226,21 @@ class FrameReceiver:
             expected = self._context.format(round_)
             return unpack(buffer[: frame.length], frame=frame, expect=expected, round=round_)
         except WireError as error:
-            raise ExchangeError(f"the message of rank {node} for {self._context.what}: {error}") from error
+            raise self._refused(node, error) from error
 
-    def _apply(self, messages: list[Message], out: Vector, scale: float) -> bool:
+    def _apply(self, messages: list[Message], out: Destination, scale: float) -> bool:
         like = SegmentedVector.of(out).like
         messages = [message.to(like.device) for message in messages]
+        plain = out
+        if isinstance(out, SegmentedVector):
+            assert out.flat is not None
+            plain = out.flat
         if scale == 1.0 and like.dtype != torch.float16:
-            self.receiver.stage(messages, out=out)
+            defers = getattr(self.receiver, "defers", False)
+            self.receiver.stage(messages, out=out if defers else plain)
             return True
         if self._scratch is None:
             dtype = accumulation_dtype(like.dtype)
             self._scratch = torch.empty(self._context.layout.d, dtype=dtype, device=like.device)
         self.receiver.stage(messages, out=self._scratch)
-        return write_scaled(self._scratch, out, scale)
+        return write_scaled(self._scratch, plain, scale)

@@ -6,8 +6,9 @@ from typing import Any
 
 from laconic.comm.topologies._frames import FrameReceiver, FrameSender
 from laconic.comm.topologies._protocol import BucketContext, BucketExchange, SegmentStates
-from laconic.comm.topologies._states import Ends, cut_by_segment, load_by_segment
-from laconic.comm.topologies._vectors import Source, Vector
+from laconic.comm.topologies._states import Ends, cut_by_segment, held_bytes, load_by_segment
+from laconic.comm.topologies._vectors import Destination, Source
+from laconic.wire import heads_of, row_kernels
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,21 @@ class _AllGatherBucket:
         self._receiver = FrameReceiver(context, context.collectives.size)
         self._ends: Ends = {"sender": self._sender.sender, "receiver": self._receiver.receiver}
 
-    def stage(self, source: Source, out: Vector, scale: float) -> bool:
+    def stage(self, source: Source, out: Destination, scale: float) -> bool:
         collectives = self._context.collectives
         expected, round_ = self._sender.format, self._sender.sender.round
+        what = f"round {round_} of {self._context.what}"
+        if collectives.on_device and (kernels := row_kernels(expected, self._context.like)) is not None:
+            row = self._sender.stage_row(kernels, source, scale)
+            with self._context.counter.phase("communicate"):
+                rows, heads = collectives.all_gather_rows(
+                    row, what, lambda rows: heads_of(kernels, rows, expected)
+                )
+            return self._receiver.stage_rows(kernels, rows, heads, out, scale)
         frame, message = self._sender.stage(source, scale)
         with self._context.counter.phase("communicate"):
             gather = collectives.all_gather if expected.fixed else collectives.all_gather_varied
-            frames = gather(frame, f"round {round_} of {self._context.what}")
+            frames = gather(frame, what)
         # What unpacking would make of this rank's frame is its message, bit for bit.
         known = {} if message is None or expected.adaptive else {collectives.rank: message}
         return self._receiver.stage(frames, out, scale, known)
@@ -54,6 +63,10 @@ class _AllGatherBucket:
     def roll_back(self) -> None:
         self._sender.roll_back()
         self._receiver.receiver.roll_back()
+
+    def held_bytes(self) -> dict[str, int]:
+        held = held_bytes(self._ends)
+        return {**held, "scratch": held["scratch"] + self._sender.frame_nbytes}
 
     def state_by_segment(self) -> SegmentStates:
         return cut_by_segment(self._context.layout, self._ends)

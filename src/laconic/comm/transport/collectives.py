@@ -1,6 +1,6 @@
 """Collectives on tensors in main memory, with errors that name the collective."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,6 +132,43 @@ class Collectives:
             rows = self._staging.to_host(found).unbind()
         return self._received(rows, numbers.dtype, sent=(self.size - 1) * own.numel())
 
+    @property
+    def on_device(self) -> bool:
+        """Whether collectives work on tensors of a GPU, so that :meth:`all_gather_rows` can be called."""
+        return self._group is not None and self._staging.backend == "nccl"
+
+    def all_gather_rows(
+        self, words: Tensor, what: str, look: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Every rank's words, where all have as many and they lie on the backend's device, and stay there.
+
+        The traffic is that of :meth:`all_gather` of as many bytes.
+
+        Args:
+            words: int32 (n,).
+            what: what is exchanged, for the error.
+            look: from the rows int32 (ranks, n) to what the host is to see of them, int32 (ranks, m).
+
+        Returns:
+            The rows, and what the host sees of them in main memory: one wait.
+        """
+        assert self._group is not None
+        self.first = self.first or CollectiveShape((words.nbytes,))
+        with self._collective(f"all_gather of {words.nbytes} bytes", what) as worked:
+            own = torch.cat([words, self._staging.to_device(worked).view(torch.int32)])
+            found = own.new_empty(self.size, own.numel())
+            dist.all_gather_into_tensor(
+                found.view(-1).view(torch.uint8), own.view(torch.uint8), group=self._group
+            )
+            rows, tails = found[:, : -TAIL_BYTES // 4], found[:, -TAIL_BYTES // 4 :]
+            seen = self._staging.to_host(torch.cat([look(rows), tails], dim=1))
+        self._told(
+            seen[:, -TAIL_BYTES // 4 :].tolist(),
+            sent=(self.size - 1) * own.nbytes,
+            received=(self.size - 1) * own.nbytes,
+        )
+        return rows, seen[:, : -TAIL_BYTES // 4]
+
     def all_to_all(self, pieces: Sequence[Tensor], received: Sequence[int], what: str) -> list[Tensor]:
         """What each rank has sent to this one, in the order of ranks.
 
@@ -192,15 +229,19 @@ class Collectives:
 
     def _received(self, rows: Sequence[Tensor], dtype: torch.dtype, sent: int) -> list[Tensor]:
         """The numbers of uint8 rows, once their bytes and what stands behind them are counted."""
+        tails = torch.cat([row[-TAIL_BYTES:] for row in rows])
+        received = sum(row.numel() for row in rows) - rows[self.rank].numel()
+        self._told(tails.view(torch.int32).view(-1, 2).tolist(), sent, received)
+        return [row[:-TAIL_BYTES].view(dtype) for row in rows]
+
+    def _told(self, tails: list[list[int]], sent: int, received: int) -> None:
+        """Count bytes and waits, given how long each rank had worked and its word."""
         if self._counted:
             self._counter.bytes_sent += sent
-            self._counter.bytes_received += sum(row.numel() for row in rows) - rows[self.rank].numel()
-        tails = torch.cat([row[-TAIL_BYTES:] for row in rows])
-        worked, words = tails.view(torch.int32).view(-1, 2).T.tolist()
-        self._arrivals.leave(worked)
-        if any(word != self._word for word in words):
+            self._counter.bytes_received += received
+        self._arrivals.leave([worked for worked, _ in tails])
+        if any(word != self._word for _, word in tails):
             raise WordsDiffer
-        return [row[:-TAIL_BYTES].view(dtype) for row in rows]
 
     @contextmanager
     def _collective(self, name: str, what: str) -> Iterator[Tensor]:

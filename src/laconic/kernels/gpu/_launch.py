@@ -21,8 +21,12 @@ def launch(kernel, programs, *arguments, warps=4, **constants):
         warps: warps of 32 threads a program.
         constants: what is known when the kernel is compiled.
     """
-    if programs == 0:
-        return
+    if programs:
+        run(kernel, programs, arguments, warps, constants)
+
+
+def run(kernel, programs, arguments, warps, constants):
+    """Run at least one program, on the device and the current stream of the first tensor."""
     with torch.cuda.device_of(arguments[0]):
         kernel[(programs,)](*arguments, num_warps=warps, enable_fp_fusion=False, **constants)
 

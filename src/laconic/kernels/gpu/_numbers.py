@@ -55,3 +55,31 @@ def quotient(a, b):
 def signed(size, negative):
     """A magnitude with a sign. Triton's own minus subtracts from 0, which makes no negative zero."""
     return tl.where(negative, size * -1.0, size)
+
+
+@triton.jit
+def narrowed(number, like):
+    """A finite number rounded to the nearest of another's dtype, ties to even."""
+    if like.dtype == tl.bfloat16:
+        # By integers, as ``widened``; NaN and infinity have to go another way.
+        bits = number.to(tl.float32).to(tl.int32, bitcast=True)
+        upper = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        whole = (bits & 0x7FFFFFFF) <= 0x7F800000
+        upper = tl.where(whole, upper, (bits >> 16) | 0x40)
+        result = upper.to(tl.int16).to(tl.bfloat16, bitcast=True)
+    elif like.dtype == tl.float16:
+        # By way of float32, as PyTorch rounds float64.
+        result = number.to(tl.float32).to(tl.float16)
+    else:
+        result = number.to(like.dtype)
+    return result
+
+
+@triton.jit
+def is_finite(number):
+    """Whether a number of the accumulation dtype is neither NaN nor infinite."""
+    if number.dtype == tl.float64:
+        result = magnitude(number) < 0x7FF0000000000000
+    else:
+        result = magnitude(number) < 0x7F800000
+    return result
