@@ -37,7 +37,7 @@ $(VENV)/.ready $(VENV)/.ready-demo: pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.ready-demo
-	@echo "make demo: some 5 minutes on two cores"
+	@echo "make demo: some two minutes on two cores"
 	$(BIN)/laconic demo --out $(OUT)
 
 test: $(VENV)/.ready

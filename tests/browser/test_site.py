@@ -43,6 +43,7 @@ class Visit:
 
     def __init__(self, browser, width: int):
         self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.set_default_timeout(120_000)
         self.wrong: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda m: self.wrong.append(m.text) if m.type == "error" else None)
@@ -83,7 +84,7 @@ def test_the_search_finds_checkpoint(browser, address, width):
         visit.page.locator("label[for=__search]").first.click()
     visit.page.locator("input.md-search__input").fill("checkpoint")
     found = visit.page.locator(".md-search-result__link")
-    found.first.wait_for(timeout=20_000)
+    found.first.wait_for()
     links = found.evaluate_all("links => links.map(link => link.href)")
     visit.page.screenshot(path=SCREENSHOTS / f"search-{width}.png")
     assert any("checkpoints.html" in link for link in links)
