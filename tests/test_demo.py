@@ -4,16 +4,19 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from laconic.cli._group import laconic
-from laconic.demo import LINKS, METHODS, DemoSettings, Run, make_row, run_all, verdict
+from laconic.demo import METHODS, DemoSettings, Results, Run, make_rows, run_all, verdict
 from laconic.demo._model import ByteTransformer
+from laconic.demo._report import loss_to_reach, steps_to
 from laconic.demo._text import even_starts, read_corpus, share, windows
 from laconic.demo._worker import schedule
+from laconic.network import Isolation
 
 BY_NAME = {method.name: method for method in METHODS}
 
@@ -50,7 +53,7 @@ def test_shares_do_not_overlap_and_windows_are_shifted_by_one():
 
 def test_the_model_has_matrices_only_and_cannot_see_ahead():
     model = ByteTransformer()
-    assert sum(p.numel() for p in model.parameters()) == 387_072
+    assert sum(p.numel() for p in model.parameters()) == 663_552
     assert {p.dim() for p in model.parameters()} == {2}
     text = torch.randint(256, (2, 20), generator=torch.Generator().manual_seed(0))
     for block in model.blocks:
@@ -71,52 +74,89 @@ def test_the_schedule_warms_up_and_falls_to_a_tenth():
     assert schedule(1, 1) == 1.0
 
 
-def run_of(name, loss, handed, seconds=0.05):
-    return Run(name, loss, [0, 10], [5.0, loss], [0, 10 * handed], [0.0, 10 * seconds])
+NO_NETWORK = Isolation(None, "not asked for")
+CURVE = {
+    "bf16": [5.0, 3.0, 2.0],
+    "recommended": [5.0, 4.0, 1.9],
+    "ef14": [5.0, 3.5, 2.5],
+    "ef21": [5.0, 4, 4],
+}
+
+
+def run_of(name, handed, seconds=0.05):
+    losses = CURVE[name]
+    return Run(
+        name, losses[-1], [0, 5, 10], losses, [0, 5 * handed, 10 * handed], [0, 5 * seconds, 10 * seconds]
+    )
+
+
+def rows_of(fast=None, **runs):
+    results = Results([run_of(name, *numbers) for name, numbers in runs.items()], fast or {})
+    return make_rows([BY_NAME[name] for name in runs], results, 4)
 
 
 def test_rows_follow_the_formulas():
-    dense = make_row(BY_NAME["bf16"], run_of("bf16", 2.0, 800), 4)
-    sparse = make_row(BY_NAME["compressed"], run_of("compressed", 2.1, 8), 4)
+    dense, sparse = rows_of(bf16=(800,), recommended=(8,))
     assert (dense.message, dense.link) == (800, 1200)
     assert (sparse.message, sparse.link) == (8, 24)
-    assert dense.projected["100 Mbit/s"] == pytest.approx(0.05 + 8 * 1200 / 1e8)
-    assert set(dense.projected) == set(LINKS)
+    assert dense.step == pytest.approx(
+        {"100 Mbit/s": 0.05 + 8 * 1200 / 1e8, "1 Gbit/s": 0.05 + 8 * 1200 / 1e9}
+    )
+    # The dense method's loss at 70 % of its steps is 2.0; the other's curve falls from 4.0 to 1.9.
+    assert dense.steps_to_loss == 10
+    assert sparse.steps_to_loss == pytest.approx(5 + 5 * 2.0 / 2.1)
+    assert sparse.seconds_to_loss["1 Gbit/s"] == sparse.steps_to_loss * sparse.step["1 Gbit/s"]
 
 
-def rows_of(**runs):
-    return [make_row(BY_NAME[name], run_of(name, *numbers), 4) for name, numbers in runs.items()]
+def test_measured_steps_are_taken_as_they_are():
+    dense, sparse = rows_of({"bf16": 0.06, "recommended": 0.07}, bf16=(800, 0.2), recommended=(8, 0.08))
+    assert dense.step == pytest.approx({"100 Mbit/s": 0.2, "1 Gbit/s": 0.06})
+    assert sparse.step == pytest.approx({"100 Mbit/s": 0.08, "1 Gbit/s": 0.07})
+
+
+def test_a_loss_that_is_not_reached_has_no_time():
+    _, ef14 = rows_of(bf16=(800,), ef14=(8,))
+    assert ef14.steps_to_loss is None
+    assert ef14.seconds_to_loss == {}
+    assert steps_to(run_of("bf16", 1), 6.0) == 0
+    assert loss_to_reach([run_of("ef14", 1)]) is None
+    assert steps_to(replace(run_of("bf16", 1), losses=[5.0, math.nan, math.nan]), 2.0) is None
 
 
 def test_the_verdict_follows_the_numbers():
-    rows = rows_of(bf16=(2.0, 1_000_000), compressed=(2.1, 10_000), ef21=(3.0, 10_000))
-    words = verdict(rows)
-    assert "CompressedAdamW bf16 won" in words
-    assert "5.0 % above" in words
-    assert "messages of 1.0 % of its bytes (2.0 % through the link)" in words
-    assert "EF21 at 1 % of small, noisy batches ends 50 % above" in words
-    assert "laconic compare" in words
-    below = verdict(rows_of(bf16=(2.0, 1_000_000), compressed=(2.1, 10_000), ef21=(1.9, 10_000)))
-    assert "EF21 on gradients won: its loss is 5.0 % below" in below
-    assert "noisy" not in below
-    slow = verdict(rows_of(bf16=(2.0, 1000, 0.01), compressed=(2.1, 10, 0.02)))
-    assert "slower (2.0 times the time)" in slow
-    assert "Nothing to compare" in verdict(rows_of(bf16=(2.0, 1000)))
+    numbers = {"bf16": (800, 0.2), "recommended": (8, 0.08), "ef21": (9, 0.08)}
+    rows = rows_of({"bf16": 0.06, "recommended": 0.07, "ef21": 0.07}, **numbers)
+    slow, fast, final, ef21 = verdict(rows, measured=True)
+    assert slow.startswith(
+        "At 100 Mbit/s CompressedAdamW 1-bit won: 0.8 s to the loss that bf16 has after 2.0 s"
+    )
+    assert "2.6 times as fast" in slow
+    assert fast.startswith("At 1 Gbit/s bf16 won: 0.6 s")
+    assert "CompressedAdamW 1-bit lost, 0.7 s. Do not compress" in fast
+    assert "CompressedAdamW 1-bit -5.0 %, EF21 on gradients +100.0 %" in final
+    assert "laconic compare" in ef21
+
+
+def test_the_verdict_says_what_is_projected_and_what_was_not_reached():
+    words = verdict(rows_of(bf16=(800,), ef14=(8,)), measured=False)
+    assert words[0].startswith("At 100 Mbit/s (projected, not measured) bf16 won: nothing else reached")
+    assert "Nothing to compare" in verdict(rows_of(bf16=(800,)), measured=True)[0]
 
 
 def test_real_processes_train_and_count_their_bytes():
     seen = []
     settings = DemoSettings(steps=3, nodes=2, points=3)
-    methods = [BY_NAME[name] for name in ("bf16", "ef21", "compressed-1bit", "compressed-1bit")]
-    runs = run_all(settings, methods, lambda name, step, loss: seen.append((name, step)))
+    methods = [BY_NAME[name] for name in ("bf16", "ef21", "recommended", "recommended")]
+    results = run_all(settings, methods, NO_NETWORK, lambda name, step, loss: seen.append((name, step)))
     assert seen == [(method.name, step) for method in methods for step in (1, 2, 3)]
-    dense, ef21, signs, again = runs
-    assert dense.handed == [0, *(2 * 387_072 * step for step in (1, 2, 3))]
+    assert results.fast == {}
+    dense, ef21, signs, again = results.runs
+    assert dense.handed == [0, *(2 * 663_552 * step for step in (1, 2, 3))]
     # EF21's first message is the gradient itself.
-    assert ef21.handed[1] > 4 * 387_072
-    assert ef21.handed[3] - ef21.handed[2] < 0.02 * 2 * 387_072
-    assert signs.handed[3] / 3 < 0.01 * 2 * 387_072
-    for run in runs:
+    assert ef21.handed[1] > 4 * 663_552
+    assert ef21.handed[3] - ef21.handed[2] < 0.02 * 2 * 663_552
+    assert signs.handed[3] / 3 < 0.01 * 2 * 663_552
+    for run in results.runs:
         assert math.isfinite(run.loss)
         assert run.losses[0] == dense.losses[0]
         assert run.loss < run.losses[0]
@@ -124,17 +164,9 @@ def test_real_processes_train_and_count_their_bytes():
 
 
 def test_the_command_writes_table_json_and_figure(tmp_path):
-    arguments = ["--steps", "2", "--nodes", "2", "--methods", "bf16,dcgd,compressed"]
+    command = [sys.executable, "-m", "laconic", "demo", "--steps", "2", "--nodes", "2"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from laconic.cli import main; main()",
-            "demo",
-            *arguments,
-            "--out",
-            "new/out",
-        ],
+        [*command, "--methods", "bf16,recommended", "--out", "new/out"],
         capture_output=True,
         text=True,
         timeout=200,
@@ -142,21 +174,21 @@ def test_the_command_writes_table_json_and_figure(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
     lines = done.stdout.splitlines()
-    for label in ("bf16 all-reduce ", "Top-1 %, no feedback ", "CompressedAdamW bf16 "):
+    # The table comes first: whatever goes before it is on standard error.
+    assert next(line for line in lines if line.strip()).endswith("to loss to loss "), done.stdout
+    for label in ("bf16 all-reduce ", "CompressedAdamW 1-bit "):
         assert any(line.strip().startswith(label) for line in lines), done.stdout
     assert "…" not in done.stdout
-    assert "projected, not measured" in done.stdout
-    assert "won:" in done.stdout
+    assert any(line.startswith("At 1 Gbit/s") for line in lines)
     assert max(map(len, lines)) <= 80
     out = tmp_path / "new" / "out"
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "results.json").read_text())
     assert record["settings"]["steps"] == 2
-    assert [row["name"] for row in record["table"]] == ["bf16", "dcgd", "compressed"]
-    assert record["table"][0]["message"] == 2 * 387_072
-    assert record["methods"][2]["lr"] == BY_NAME["compressed"].lr
+    assert [row["name"] for row in record["table"]] == ["bf16", "recommended"]
+    assert record["table"][0]["message"] == 2 * 663_552
+    assert record["methods"][1]["lr"] == BY_NAME["recommended"].lr
 
 
 def test_the_command_refuses_unknown_methods(tmp_path):

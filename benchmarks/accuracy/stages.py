@@ -52,7 +52,7 @@ class Spec:
         return f"{self.method}-{sha256(dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
-DENSE_GRID = (0.002, 0.004, 0.008)
+DENSE_GRID = (0.001, 0.002, 0.004, 0.008)
 DENSE = {"method": "dense", "beta1": 0.7}
 LR = 0.004
 """The best of the grid in runs of 1,000 steps; the grid itself is part of the study."""
@@ -62,18 +62,18 @@ def all_specs() -> Iterator[Spec]:
     """Every run, the most informative first."""
     for lr in DENSE_GRID:
         yield Spec(1, lr=lr, steps=1000, **DENSE)
-    for lr in (LR, 2 * LR, 4 * LR):
+    for lr in (0.002, 0.004, 0.008, 0.016):
         yield Spec(1, "adamw", lr, steps=1000)
-    for lr in (0.1, 0.3):
+    for lr in (0.03, 0.1, 0.3):
         yield Spec(1, "ef14-sgd", lr, steps=1000)
-    for lr in (0.1, 0.3):
+    for lr in (0.1, 0.3, 1.0, 3.0):
         yield Spec(1, "ef21-sgdm", lr, steps=1000)
     for seed in range(5):
         yield Spec(1, lr=LR, seed=seed, **DENSE)
         yield Spec(1, "adamw", 2 * LR, seed)
     for seed in range(5):
-        yield Spec(1, "ef14-sgd", 0.3, seed)
-        yield Spec(1, "ef21-sgdm", 0.3, seed)
+        yield Spec(1, "ef14-sgd", 0.1, seed)
+        yield Spec(1, "ef21-sgdm", 1.0, seed)
     for seed in range(2):
         for nodes in (2, 8, 16):
             yield Spec(2, lr=LR, seed=seed, steps=1000, nodes=nodes, batch=16 // nodes, **DENSE)

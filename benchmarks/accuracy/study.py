@@ -27,7 +27,10 @@ def done() -> dict[str, dict]:
 
 def unique_specs() -> list[Spec]:
     """Every run once, though several stages want it."""
-    return list({spec.key: spec for spec in reversed(list(all_specs()))}.values())[::-1]
+    found: dict[str, Spec] = {}
+    for spec in all_specs():
+        found.setdefault(spec.key, spec)
+    return list(found.values())
 
 
 def make_missing(hours: float) -> None:

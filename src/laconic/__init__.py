@@ -49,4 +49,4 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module 'laconic' has no attribute {name!r}")
 
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

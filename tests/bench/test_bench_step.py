@@ -9,18 +9,18 @@ from dataclasses import fields
 import pytest
 from click.testing import CliRunner
 
-from laconic.bench.network import HEADERS, Link, Traffic, isolation, parse_rate
 from laconic.bench.step import StepSettings, count_notes, measure
 from laconic.bench.step_methods import METHODS
 from laconic.bench.step_rank import StepRow
 from laconic.cli._group import laconic as cli
+from laconic.network import HEADERS, Link, Traffic, isolation, parse_rate
 
 ISOLATION = isolation()
 needs_namespaces = pytest.mark.skipif(ISOLATION.prefix is None, reason=ISOLATION.reason or "isolated")
 
 IN_NETWORK = """
 import json, subprocess, sys
-from laconic.bench.network import Link, Network, die_with_parent
+from laconic.network import Link, Network, die_with_parent
 SERVE = '''
 import socket, time
 with socket.create_server(("10.77.0.1", 5000)) as server:
@@ -33,7 +33,7 @@ with socket.create_server(("10.77.0.1", 5000)) as server:
 '''
 SEND = '''
 import json, socket, time
-from laconic.bench.network import Traffic
+from laconic.network import Traffic
 begin = time.perf_counter()
 with socket.create_connection(("10.77.0.1", 5000), timeout=20) as peer:
     connected = time.perf_counter() - begin
@@ -103,7 +103,7 @@ def test_ranks_train_in_turns_on_a_shaped_network_and_bytes_agree():
         "transformer-0.8m",
         (Link(1e9),),
         nodes=2,
-        methods=("bf16", "recommended-hook", "recommended"),
+        methods=("bf16", "recommended-hook", "recommended", "local-4"),
         turns=1,
         steps=2,
     )
@@ -118,6 +118,9 @@ def test_ranks_train_in_turns_on_a_shaped_network_and_bytes_agree():
         assert (row["rate"], row["nodes"], row["model"]) == (1e9, 2, "transformer-0.8m")
         assert row["step_ms"] > 0
         assert row["compute_ms"] > 0
+        # Whole rounds of local steps.
+        assert row["steps"] == (4 if name == "local-4" else 2)
+        assert row["turns_ms"] == [row["step_ms"]]
         assert {"forward", "backward", "optimizer"} <= set(row["parts_ms"])
         assert (row["counted_bytes"] is None) == (name == "bf16")
         if name != "bf16":
@@ -137,7 +140,11 @@ def test_every_method_trains_on_loopback_and_the_table_fits(tmp_path, monkeypatc
     assert done.exit_code == 0, done.output
     assert "loopback, unshaped: not asked for" in done.output
     assert max(map(len, done.output.splitlines())) <= 80 + len("processor") + 80  # the machine's own line
-    rows = json.loads(out.read_text())["rows"]
+    record = json.loads(out.read_text())
+    assert record["command"].startswith(
+        "laconic bench step --model transformer-0.8m --rates 100mbit,1000mbit,none"
+    )
+    rows = record["rows"]
     assert [row["method"] for row in rows] == list(METHODS)
     assert all(row["loss"] == row["loss"] for row in rows)
 

@@ -92,7 +92,7 @@ def cases(draw):
     ranks = draw(st.integers(1, 3))
     place = st.tuples(st.integers(0, ranks - 1), st.integers(0, layout.d - 1), st.sampled_from([1, -1, 0]))
     void = [draw(st.none() | place) for _ in range(ROUNDS)]
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
     resumed = [draw(st.booleans()) for _ in range(ROUNDS)]
     return layout, buckets, ranks, draw(st.sampled_from(METHODS)), dtype, void, resumed
 
@@ -100,11 +100,12 @@ def cases(draw):
 @settings(max_examples=25, deadline=None)
 @given(cases())
 def test_replicas_and_iterates_are_those_of_the_plain_methods(case):
-    layout, buckets, ranks, method, dtype, void, resumed = case
-    gradients = some_gradients(ROUNDS, ranks, layout.d, seed=layout.d, dtype=dtype)
+    layout, buckets, ranks, method, given_dtype, void, resumed = case
+    gradients = some_gradients(ROUNDS, ranks, layout.d, seed=layout.d, dtype=given_dtype)
+    dtype = torch.promote_types(given_dtype, torch.float32)  # 16-bit gradients accumulate in float32
     make = lambda: [Rank(r, ranks, layout, buckets, method, dtype) for r in range(ranks)]  # noqa: E731
     world, x = make(), torch.zeros(layout.d, dtype=dtype)
-    for t, (expected, memories) in enumerate(twin(method, gradients, layout)):
+    for t, (expected, memories) in enumerate(twin(method, gradients.to(dtype), layout)):
         if void[t] is not None:
             rank, offset, sign = void[t]
             spoiled = gradients[t].clone()

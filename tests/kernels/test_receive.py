@@ -22,7 +22,8 @@ from laconic.kernels._dispatch import force_reference
 from laconic.kernels.cpu.receive import STREAMED
 from laconic.kernels.cpu.threads import using_threads
 from laconic.kernels.group_decode import decode
-from laconic.kernels.receive import Received, add_nodes, undo_nodes
+from laconic.kernels.optimizer import apply_steps
+from laconic.kernels.receive import Received, add_nodes, subtract_nodes, undo_nodes
 from laconic.kernels.reference.group_decode import decode_reference
 from laconic.kernels.segments import add_segments, copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
@@ -176,6 +177,53 @@ def test_compiled_equals_plain_for_any_number_of_threads(case, out, commit, reme
                 assert run(*arguments) == expected
     finally:
         receive._WORTH = worth
+
+
+def subtracted(case, kind, settings):
+    """Parameters after the sum was subtracted, as bytes: in one pass, and after writing the sum."""
+    tensors, parameters = scattered(case.memory.to(kind), case.table)
+    subtract_nodes(parameters, case.nodes, case.weights, settings, case.table, **case.options)
+    others, expected = scattered(case.memory.to(kind), case.table)
+    sums = Vectors.of([torch.full_like(own, 7.0, dtype=case.dtype) for own in others])
+    add_nodes(None, case.nodes, case.weights, case.table, out=sums, **case.options)
+    apply_steps(expected, sums, settings, case.table.numel_array)
+    return [bits(tensor) for tensor in tensors], [bits(tensor) for tensor in others]
+
+
+@given(cases, st.booleans(), st.lists(st.sampled_from([1.0, 0.99]), min_size=5, max_size=5))
+def test_sums_are_subtracted_from_parameters_without_being_written(case, narrow, decays):
+    kind = torch.bfloat16 if narrow and case.dtype == torch.float32 else case.dtype
+    settings = np.stack([decays, np.linspace(0.1, 2.0, 5)], axis=1)[: len(case.table.numels)]
+    with force_reference():
+        found, expected = subtracted(case, kind, settings)
+    assert found == expected
+    worth, receive._WORTH = receive._WORTH, 1
+    try:
+        for threads in (1, 2, 3):
+            with using_threads(threads):
+                assert subtracted(case, kind, settings) == (expected, expected)
+    finally:
+        receive._WORTH = worth
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_parameters_longer_than_a_tile(decay):
+    case = draw_case(5, [9000, 5, 20_000], 3, False, None, torch.float32, torch.float32, None, True, True)
+    settings = np.array([[decay, 0.3]] * 3)
+    with force_reference():
+        expected, _ = subtracted(case, torch.float32, settings)
+    assert subtracted(case, torch.float32, settings) == (expected, expected)
+
+
+@pytest.mark.parametrize("place", [-1, 3, 1 << 40])
+def test_parameters_outside_a_segment_stay(place):
+    table, parameters = SegmentTable((0,), (3,), (2,), (0,)), torch.arange(9.0)
+    node = Received(torch.ones(2), torch.tensor([1, place]))
+    inside = Vectors.flat(parameters[3:6], table.start_array)
+    with pytest.raises(IndexError, match="outside its segment"):
+        subtract_nodes(inside, [node], [1.0], np.array([[1.0, 1.0]]), table)
+    assert parameters[:3].tolist() == [0.0, 1.0, 2.0]
+    assert parameters[6:].tolist() == [6.0, 7.0, 8.0]
 
 
 @pytest.mark.parametrize("dense", [False, True])

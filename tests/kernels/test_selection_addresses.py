@@ -21,12 +21,14 @@ SEEN = {torch.float32: np.int32, torch.float64: np.int64, torch.bfloat16: np.int
 PAGE = mmap.PAGESIZE
 
 
-@pytest.fixture(params=[1, 3])
+@pytest.fixture(params=[(1, False), (3, True)], ids=["alone", "threads-with-updates"])
 def threads(request, monkeypatch):
+    count, with_updates = request.param
     monkeypatch.setattr(selection, "_WORTH", 1 << 10)
     monkeypatch.setattr(selection, "_CUT", 1 << 11)
-    set_threads(request.param)
-    yield request.param
+    monkeypatch.setattr(selection, "_with_updates", with_updates)
+    set_threads(count)
+    yield count
     set_threads(None)
 
 
@@ -71,7 +73,7 @@ def equal(found, expected):
             assert torch.equal(bits(a), bits(b))
 
 
-WAYS = ["x", "difference", "track", "drain", "sum"]
+WAYS = ["x", "difference", "track", "drain", "sum", "drained sum"]
 
 
 def operands(way, parts, held, seed):
@@ -84,7 +86,8 @@ def operands(way, parts, held, seed):
         "difference": (x, memory, "none", None),
         "track": (x, memory, "track", None),
         "drain": (None, memory, "drain", None),
-        "sum": (x, memory, "drain", out),
+        "sum": (x, memory, "sum", out),
+        "drained sum": (x, memory, "drain", out),
     }[way]
     return given, (x_flat, memory_flat, out_flat)
 
@@ -200,7 +203,8 @@ def test_nothing_is_read_or_written_beside_a_segment(way, dtype):
                         "difference": (x, memory, "none", None),
                         "track": (x, memory, "track", None),
                         "drain": (None, memory, "drain", None),
-                        "sum": (x, memory, "drain", out),
+                        "sum": (x, memory, "sum", out),
+                        "drained sum": (x, memory, "drain", out),
                     }[way]
                     found = select_segments(*given[:2], cuts, salt=round_, move=given[2], out=given[3])
                     assert found.positions.numel() == cuts.total

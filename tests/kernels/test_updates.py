@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from laconic.kernels import AdamWUpdate, SelectionTable, get_threads, select_segments, set_threads
+from laconic.kernels import AdamWUpdate, SelectionTable, select_segments, set_threads
 from laconic.kernels.cpu import selection
 from laconic.kernels.reference.optimizer import adamw_advance_reference, adamw_update_reference
 from laconic.kernels.reference.selection import select_segments_reference
@@ -37,7 +37,6 @@ def test_update_and_selection_in_one_reading_equal_the_reference(dtype, block, t
     keep = [max(1, n // 100) for n in LENGTHS] if not block else [min(n, 5) for n in LENGTHS]
     last = [min(3, n % block) for n in LENGTHS] if block else 0
     table = SelectionTable.of(STARTS, LENGTHS, keep, block=block, last=last)
-    before = get_threads()
     set_threads(threads)
     try:
         with selection.eagerly():
@@ -62,7 +61,7 @@ def test_update_and_selection_in_one_reading_equal_the_reference(dtype, block, t
                 adamw_advance_reference(flat(moment), *plain[1:2], flat(gradient), exact, numels, flat(moved))
                 assert torch.equal(after, moved)
     finally:
-        set_threads(before)
+        set_threads(None)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -159,6 +159,15 @@ def test_the_page_says_everything_and_loads_nothing(tmp_path):
         assert said in text
 
 
+def test_a_page_that_stands_alone_links_to_no_file(tmp_path):
+    good = attempt(tmp_path, "good", "agrees")
+    page = render([good], tmp_path, links=False, machine={"processor": NASTY})
+    reader = Reader()
+    reader.feed(page)
+    assert [link for link in reader.links if not link.startswith("data:")] == ["#good"]
+    assert f"processor {NASTY}" in " ".join("".join(reader.text).split())
+
+
 def test_numbers_in_words(tmp_path):
     one, two = attempt(tmp_path, "one", "agrees"), attempt(tmp_path, "two", "agrees", "agrees")
     assert two.record.counts() == "2 agree"

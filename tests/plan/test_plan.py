@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from processes import run_ranks
 
 from laconic.cli._group import laconic as cli
+from laconic.network import Isolation
 from laconic.plan import (
     Compute,
     LinkCosts,
@@ -80,13 +81,13 @@ def test_more_ranks_and_slower_links_never_make_a_step_shorter(method, nodes, ra
 
 
 def test_advice_names_what_keeps_the_loss_and_what_is_faster():
-    words = advice(predictions(SLOW), ("fp32", "bf16"), COMPUTE)
+    words = advice(predictions(SLOW), COMPUTE)
     assert words.startswith("Use close:")
     assert "Faster, but its loss was 4.6 % worse: lossy" in words
 
 
 def test_advice_is_not_to_compress_where_the_link_is_fast():
-    words = advice(predictions(FAST), ("fp32", "bf16"), COMPUTE)
+    words = advice(predictions(FAST), COMPUTE)
     assert words.startswith("Do not compress: fp32 takes ")
     assert "close would take" in words
 
@@ -220,3 +221,19 @@ def test_under_torchrun_the_link_is_probed(module, tmp_path):
     assert "link: lo, up" in done.stdout
     assert "2 ranks: milliseconds a step" in done.stdout
     assert "computation: " in done.stdout
+
+
+@pytest.mark.slow
+def test_predictions_stand_beside_measured_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr("laconic.plan._validate.isolation", lambda: Isolation(None, "not asked for"))
+    row = {"model": "transformer-0.8m", "rate": None, "delay_ms": 0.0, "nodes": 2, "compute_ms": 90.0}
+    rows = [row | {"method": name, "step_ms": 100.0} for name in ("bf16-adamw", "recommended")]
+    (tmp_path / "step.json").write_text(json.dumps({"rows": rows}))
+    out = tmp_path / "plan.json"
+    done = CliRunner().invoke(cli, ["bench", "plan", str(tmp_path / "step.json"), "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "transformer-0.8m, 2 ranks, unshaped" in done.output
+    (cell,) = json.loads(out.read_text())["cells"]
+    assert set(cell["methods"]) == {"bf16", "CompressedAdamW, 1 %, 1 bit"}
+    assert cell["cost"] == 1
+    assert cell["probe"]["compute"]["backward"] > 0

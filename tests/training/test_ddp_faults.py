@@ -205,6 +205,8 @@ def _refused(rank):
     make = lambda **settings: laconic.ddp.CommState(feedback, **settings)  # noqa: E731
     fails("the ranks differ in segment 'weight'", ValueError, lambda: make(model=other))
     fails("the ranks differ in seed: 1 on rank 1", ValueError, lambda: make(model=network(), seed=rank))
+    later = {0: 0.5, 10: 0.1 + 0.1 * rank}
+    fails("the ranks differ in schedule", ValueError, lambda: make(model=network(), density=later))
 
     # What DDP can do and this cannot.
     class Embedded(nn.Module):

@@ -126,12 +126,22 @@ def test_resume_is_bit_exact_also_between_outer_steps(at):
     resumed.close()
 
 
+def remembered(optimizer):
+    """What the outer step remembers: memories, common parameters and momentum, counts."""
+    state = optimizer.state_dict()
+    kept = [{k: own["rank0"][k] for k in OUTER} for own in state["state"].values()]
+    return kept, [group["exchange"] for group in state["param_groups"]]
+
+
+OUTER = ("memory", "common_parameter", "outer_momentum")
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_void_round_goes_back_to_the_common_parameters(poison):
     model = network()
     optimizer = LocalSteps(torch.optim.SGD(model.parameters(), 0.1, momentum=0.5), 2, TOP, 1.0, 0.9)
     steps(model, optimizer, range(4))
-    before, state = weights(model), copy.deepcopy(optimizer.state_dict()["local_steps"])
+    before, state = weights(model), copy.deepcopy(remembered(optimizer))
     steps(model, optimizer, [4])
     with torch.no_grad():
         model[0].weight[1, 1] = poison
@@ -139,7 +149,7 @@ def test_a_void_round_goes_back_to_the_common_parameters(poison):
     optimizer.step()
     assert optimizer.skipped == 1
     assert torch.equal(weights(model), before)
-    assert same(optimizer.state_dict()["local_steps"], state)
+    assert same(remembered(optimizer), state)
     optimizer.close()
 
 
@@ -180,6 +190,102 @@ def test_replicas_are_equal_after_outer_steps_and_resume_on_every_rank(tmp_path)
     assert skipped == 0
     assert torch.equal(resumed, one[3])
     assert torch.equal(again, one[3])
+
+
+def _gather(rank, folder):
+    """Train, gather in the middle of local steps, and go on; then the same from rank 0's file."""
+    make = lambda m: LocalSteps(  # noqa: E731
+        torch.optim.AdamW(m.named_parameters(), 0.01), 2, TOP, 0.5, 0.9, check_replicas_every=1, timeout_s=60
+    )
+    model = network()
+    optimizer = make(model)
+    steps(model, optimizer, range(5), rank)
+    state = optimizer.state_dict(gather=True)
+    optimizer.consolidate_state_dict()
+    assert same(optimizer.state_dict(), state)
+    if rank == 0:
+        torch.save(state, folder / "all.pt")
+    own = copy.deepcopy(model.state_dict())
+    steps(model, optimizer, range(5, 8), rank)
+    straight = weights(model)
+    other = network(seed=1)
+    resumed = make(other)
+    resumed.load_state_dict(torch.load(folder / "all.pt", weights_only=True))
+    other.load_state_dict(own)
+    steps(other, resumed, range(5, 8), rank)
+    optimizer.close()
+    resumed.close()
+    return straight, weights(other)
+
+
+def _resync(rank, folder):
+    """A file of two ranks on three: memories anew, moments of some rank, common parameters kept."""
+    model = network(seed=2)
+    inner = torch.optim.AdamW(model.named_parameters(), 0.01)
+    optimizer = LocalSteps(inner, 2, TOP, 0.5, 0.9, timeout_s=60)
+    saved = torch.load(folder / "all.pt", weights_only=True)
+    try:
+        optimizer.load_state_dict(saved)
+    except ValueError as error:
+        refusal = str(error)
+    optimizer.load_state_dict(saved, on_mismatch="resync")
+    assert optimizer.local == 1
+    common, momentum = (
+        {number: next(iter(by_rank.values()))[key] for number, by_rank in saved["state"].items()}
+        for key in OUTER[1:]
+    )
+    state = optimizer.state_dict()["state"]
+    for number, by_rank in state.items():
+        own = by_rank[f"rank{rank}"]
+        assert same(own["common_parameter"], common[number])
+        assert same(own["outer_momentum"], momentum[number])
+        assert not own["memory"]["sender"]["residual"].any()
+        assert own["exp_avg_sq"].any()
+    steps(model, optimizer, [0], rank)
+    optimizer.check_replicas()
+    optimizer.close()
+    return refusal
+
+
+def test_states_are_gathered_and_resume_or_start_new_memories(tmp_path):
+    for straight, resumed in run_ranks(_gather, 2, tmp_path, tmp_path):
+        assert torch.equal(straight, resumed)
+    for refusal in run_ranks(_resync, 3, tmp_path, tmp_path):
+        assert "size 2" in refusal
+
+
+def _drift(rank):
+    model = network()
+    optimizer = LocalSteps(
+        torch.optim.SGD(model.parameters(), 0.1), 2, TOP, check_replicas_every=2, timeout_s=60
+    )
+    steps(model, optimizer, range(3), rank)
+    if rank == 1:
+        optimizer._common["0"] += 1
+    try:
+        steps(model, optimizer, [3], rank)
+    except laconic.comm.RanksDifferError as error:
+        return str(error)
+    finally:
+        optimizer.close()
+    return None
+
+
+def test_replicas_are_compared_after_outer_steps(tmp_path):
+    for found in run_ranks(_drift, 2, tmp_path):
+        assert "'0' is the first parameter that differs, on rank 1" in found
+
+
+def test_bytes_that_are_held():
+    model = nn.Linear(128, 128, bias=False)
+    optimizer = LocalSteps(torch.optim.AdamW(model.parameters(), 0.01), 1, TOP, 0.5, 0.9)
+    model(torch.ones(1, 128)).sum().backward()
+    optimizer.step()
+    held = optimizer.stats().bytes_per_parameter
+    assert held["state"] == pytest.approx(8, abs=0.01)
+    assert held["memory"] == 12
+    assert 4 < held["scratch"] < 5
+    optimizer.close()
 
 
 def test_what_sparse_loco_sends_of_a_kept_number():
@@ -253,9 +359,9 @@ def test_what_it_cannot_do_is_refused():
         with pytest.raises(ValueError, match=message):
             make(**wrong)
     optimizer = make()
-    with pytest.raises(RuntimeError, match="all groups before"):
+    with pytest.raises(RuntimeError, match="all groups when"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
-    with pytest.raises(ValueError, match="no 'local_steps'"):
+    with pytest.raises(ValueError, match="no 'local' steps"):
         optimizer.load_state_dict(torch.optim.SGD(network().parameters(), 0.1).state_dict())
     with pytest.raises(ValueError, match="train it on real ranks"):
         train(network(), optimizer, nodes=2, steps=1, data=lambda *_: None, loss=lambda *_: 0.0)
@@ -264,4 +370,21 @@ def test_what_it_cannot_do_is_refused():
     optimizer.local = 1
     with pytest.raises(RuntimeError, match="equal after outer steps"):
         optimizer.check_replicas()
+    optimizer.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_only_gradients_that_are_not_finite_are_left_out(dtype):
+    weight = torch.nn.Parameter(torch.zeros(40, 30, dtype=dtype))
+    other = torch.nn.Parameter(torch.zeros(7, dtype=dtype))
+    optimizer = laconic.optim.LocalSteps(torch.optim.SGD([weight, other], lr=1.0), every=100)
+    # Squares of these do not fit into the gradient's own dtype; a transposed gradient is read as it lies.
+    for value, steps in [(1e30, True), (math.inf, False), (-math.inf, False), (math.nan, False)]:
+        with torch.no_grad():
+            weight.zero_()
+        weight.grad = torch.zeros(30, 40, dtype=dtype).t()
+        weight.grad[3, 5] = value
+        other.grad = torch.ones(7, dtype=dtype)
+        optimizer.step()
+        assert bool((weight != 0).any()) == steps
     optimizer.close()

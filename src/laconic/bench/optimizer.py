@@ -24,8 +24,7 @@ VECTOR = 256
 BYTES = {
     "norm": (4, 0),
     "update, moments, residual, selection": (12, 8),
-    "receive": (0, 4),
-    "parameters": (8, 4),
+    "receive and step of the parameters": (4, 4),
 }
 """Bytes of each pass of a step over all float32 parameters: read and written, for each parameter."""
 

@@ -64,12 +64,17 @@ class Method:
         title: in words.
         optimizer: "sgd" with momentum or "adamw": both fused where PyTorch's; compute alone has the same one.
         prepare: makes model and optimiser.
+        every: steps between averages; a turn has whole rounds.
+        default_threads: whether it runs with as many threads as there are cores, as where nobody has set
+            OMP_NUM_THREADS; compute alone does not.
     """
 
     name: str
     title: str
     optimizer: str
     prepare: Callable[[Workload], Prepared]
+    every: int = 1
+    default_threads: bool = False
 
 
 def dense_optimizer(kind: str, model: nn.Module) -> Optimizer:
@@ -91,7 +96,7 @@ def _ddp(
     kind: str, hook: Callable[..., Any] | None = None, state: Callable[[], object] = dict, cap: int = 25
 ) -> Callable[[Workload], Prepared]:
     def prepare(workload: Workload) -> Prepared:
-        model = DistributedDataParallel(workload.build(), bucket_cap_mb=cap)
+        model = DistributedDataParallel(workload.build(), bucket_cap_mb=cap, gradient_as_bucket_view=True)
         if hook is not None:
             model.register_comm_hook(state(), hook)
         return Prepared(Step(workload, model, dense_optimizer(kind, model)))
@@ -158,7 +163,7 @@ def _power_sgd(rank: int) -> Callable[[Workload], Prepared]:
 
 def _hook(feedback: Feedback) -> Callable[[Workload], Prepared]:
     def prepare(workload: Workload) -> Prepared:
-        model = DistributedDataParallel(workload.build())
+        model = DistributedDataParallel(workload.build(), gradient_as_bucket_view=True)
         state = laconic.ddp.CommState(feedback, model=model, timeout_s=TIMEOUT_S)
         model.register_comm_hook(state, laconic.ddp.hook)
         step = Step(workload, model, dense_optimizer("sgd", model))
@@ -178,6 +183,16 @@ def _compressed_adamw(feedback: Feedback, **settings: Any) -> Callable[[Workload
     return prepare
 
 
+def _local_steps(every: int) -> Callable[[Workload], Prepared]:
+    def prepare(workload: Workload) -> Prepared:
+        model = workload.build()
+        inner = dense_optimizer("adamw", model)
+        optimizer = laconic.optim.LocalSteps(inner, every, LOCAL_FEEDBACK, timeout_s=TIMEOUT_S)
+        return Prepared(Step(workload, model, optimizer), optimizer.stats, optimizer.close)
+
+    return prepare
+
+
 _ONE_BIT = laconic.ScaledSign()
 _BF16 = laconic.Cast(torch.bfloat16)
 _FOUR_BIT = laconic.BlockQuantizer(bits=4)
@@ -185,6 +200,8 @@ RECOMMENDED = laconic.EF14(laconic.BlockTopK(41, 4096) >> _ONE_BIT)
 """The feedback that is recommended in advance, for the hook and for CompressedAdamW."""
 RECOMMENDED_SETTINGS: Mapping[str, Any] = {"betas": (0.0, 0.99), "weight_decay": 0.0, "clip": 0.5}
 """CompressedAdamW's, with it."""
+LOCAL_FEEDBACK = laconic.EF14(laconic.BlockTopK(123, 4096) >> laconic.BlockQuantizer(bits=2))
+"""Local steps': 3 % of each block in 2 bits."""
 
 COMPUTE = {
     kind: Method(f"compute-{kind}", f"compute alone, {kind}", kind, _compute(kind))
@@ -226,6 +243,23 @@ METHODS: Mapping[str, Method] = {
             "CompressedAdamW, 1 % of blocks, 1 bit",
             "adamw",
             _compressed_adamw(RECOMMENDED, **RECOMMENDED_SETTINGS),
+        ),
+        Method(
+            "recommended-threads",
+            "CompressedAdamW, 1 % of blocks, 1 bit, default threads",
+            "adamw",
+            _compressed_adamw(RECOMMENDED, **RECOMMENDED_SETTINGS),
+            default_threads=True,
+        ),
+        *(
+            Method(
+                f"local-{every}",
+                f"local steps of AdamW, {every} a round, 3 % of blocks, 2 bits",
+                "adamw",
+                _local_steps(every),
+                every=every,
+            )
+            for every in (4, 16)
         ),
         Method(
             "adamw-1bit",

@@ -1,24 +1,24 @@
 """One rank of ``laconic bench step``: trains with all methods in turns and reports rows."""
 
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from laconic import kernels
-from laconic.bench.network import DEVICE, Traffic, die_with_parent
 from laconic.bench.step_methods import COMPUTE, METHODS, Method, Prepared, prepared
 from laconic.bench.step_models import WORKLOADS, Batch
+from laconic.network import DEVICE, Traffic, enter_rank
 
 WARM_UP_TURNS = 1
+WARM_UP_STEPS = 3
+TURN_SECONDS = 2.0
+"""A turn of slow steps has fewer of them."""
 PARTS = ("forward", "backward", "optimizer")
 
 
@@ -31,9 +31,8 @@ class RankSettings:
         methods: names in :data:`METHODS`.
         nodes: ranks.
         turns: how often each method has its turn, besides the first, which does not count.
-        steps: steps in a turn.
+        steps: steps in a turn, at most, and at least one round of local steps.
         threads: of PyTorch and of the library's loops, a rank.
-        meeting: file through which the ranks find each other.
         device: network device whose traffic counts.
     """
 
@@ -43,7 +42,6 @@ class RankSettings:
     turns: int
     steps: int
     threads: int
-    meeting: str
     device: str = DEVICE
 
 
@@ -57,9 +55,12 @@ class StepRow:
         step_ms: median over turns of the turn's mean step; a step lasts until the slowest rank has ended it.
         spread_ms: largest less smallest of the turns.
         compute_ms: the same of training without averaging, with the same optimiser, in the same turns.
+        turns_ms: the turns.
+        steps: in each.
         ratio: median over turns of step over compute.
         over_compute_ms: median over turns of step less compute.
-        cpu_ms: processor time of all threads of rank 0 in a step, less that of compute: codec and transport.
+        cpu_ms: processor time of all threads of rank 0 in a step, less that of compute: codec and transport;
+            median over turns.
         tx_bytes: that rank 0's interface sent in a step, with all headers.
         payload_bytes: without the headers of Ethernet, IP and TCP, and without the benchmark's own barriers.
         counted_bytes: what the library says that it sent; None for other methods.
@@ -73,6 +74,8 @@ class StepRow:
     step_ms: float
     spread_ms: float
     compute_ms: float
+    turns_ms: list[float]
+    steps: int
     ratio: float
     over_compute_ms: float
     cpu_ms: float
@@ -88,7 +91,7 @@ class Record:
     """Measurements of one method on one rank."""
 
     turns: list[list[float]] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    cpu: list[list[float]] = field(default_factory=list)
     traffic: Traffic = field(default_factory=lambda: Traffic(0, 0))
     parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     exchange: dict[str, float] = field(default_factory=dict)
@@ -106,12 +109,16 @@ def measure(settings: RankSettings, note: Callable[[str], None]) -> list[StepRow
     note("compiling and building")
     with prepared(methods, workload) as ready:
         records = {method.name: Record() for method in methods}
+        steps = {method.name: _whole_rounds(WARM_UP_STEPS, method) for method in methods}
         for turn in range(WARM_UP_TURNS + settings.turns):
             # Back and forth, so that what changes steadily over time favours nobody.
             for method in methods if turn % 2 else methods[::-1]:
                 note(method.title)
                 record = records[method.name] if turn >= WARM_UP_TURNS else Record()
-                _take_turn(settings, ready[method.name], batches, record)
+                _set_threads(len(os.sched_getaffinity(0)) if method.default_threads else settings.threads)
+                _take_turn(settings, ready[method.name], batches, steps[method.name], record)
+                if turn < WARM_UP_TURNS:
+                    steps[method.name] = _steps_of_turn(method, record.turns[-1], settings.steps)
         losses = {name: each.step.loss for name, each in ready.items()}
     turns = _slowest({name: record.turns for name, record in records.items()}, settings)
     if dist.get_rank():
@@ -119,23 +126,42 @@ def measure(settings: RankSettings, note: Callable[[str], None]) -> list[StepRow
     return [_row(method, records, turns, losses[method.name]) for method in named]
 
 
-def _take_turn(settings: RankSettings, method: Prepared, batches: Iterator[Batch], record: Record) -> None:
+def _whole_rounds(steps: int, method: Method) -> int:
+    return -(-steps // method.every) * method.every
+
+
+def _steps_of_turn(method: Method, seconds: list[float], most: int) -> int:
+    """So many that they take about :data:`TURN_SECONDS`, alike on all ranks."""
+    longest = torch.tensor(min(seconds), dtype=torch.float64)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    return _whole_rounds(max(1, min(most, int(TURN_SECONDS / float(longest)))), method)
+
+
+def _set_threads(count: int) -> None:
+    torch.set_num_threads(count)
+    kernels.set_threads(count)
+
+
+def _take_turn(
+    settings: RankSettings, method: Prepared, batches: Iterator[Batch], steps: int, record: Record
+) -> None:
     before = method.stats() if method.stats else None
     record.turns.append([])
+    record.cpu.append([])
     dist.barrier()
     sent = Traffic.sent(settings.device)
-    for _ in range(settings.steps):
+    for _ in range(steps):
         batch = next(batches)
         dist.barrier()
         cpu, marks = time.process_time(), [time.perf_counter()]
         method.step(batch, lambda marks=marks: marks.append(time.perf_counter()))  # type: ignore[misc]
-        record.cpu.append(time.process_time() - cpu)
+        record.cpu[-1].append(time.process_time() - cpu)
         record.turns[-1].append(marks[-1] - marks[0])
         for part, start, end in zip(PARTS, marks, marks[1:], strict=False):
             record.parts[part] += end - start
     dist.barrier()
     record.traffic += Traffic.sent(settings.device) - sent
-    record.steps += settings.steps
+    record.steps += steps
     if before is not None and method.stats is not None:
         after = method.stats()
         record.counted = (record.counted or 0) + after.bytes_sent - before.bytes_sent
@@ -166,9 +192,11 @@ def _row(method: Method, records: dict[str, Record], turns: dict[str, list[float
         step_ms=1e3 * statistics.median(own),
         spread_ms=1e3 * (max(own) - min(own)),
         compute_ms=1e3 * statistics.median(alone),
+        turns_ms=[1e3 * seconds for seconds in own],
+        steps=len(record.turns[0]),
         ratio=statistics.median(a / b for a, b in zip(own, alone, strict=True)),
         over_compute_ms=1e3 * statistics.median(a - b for a, b in zip(own, alone, strict=True)),
-        cpu_ms=1e3 * (statistics.median(record.cpu) - statistics.median(compute.cpu)),
+        cpu_ms=1e3 * (_typical(record.cpu) - _typical(compute.cpu)),
         tx_bytes=record.traffic.bytes / record.steps,
         payload_bytes=record.traffic.payload / record.steps - compute.traffic.payload / compute.steps,
         counted_bytes=None if record.counted is None else record.counted / record.steps,
@@ -177,30 +205,20 @@ def _row(method: Method, records: dict[str, Record], turns: dict[str, list[float
     )
 
 
+def _typical(turns: list[list[float]]) -> float:
+    return statistics.median(statistics.fmean(turn) for turn in turns)
+
+
 def main() -> None:
-    """Run the rank that the arguments describe: its number, and the settings as JSON."""
-    die_with_parent()
-    rank, chosen = int(sys.argv[1]), json.loads(sys.argv[2])
+    """Run the rank that the arguments describe."""
+    chosen, send = enter_rank()
     settings = RankSettings(**chosen | {"methods": tuple(chosen["methods"])})
-    torch.set_num_threads(settings.threads)
-    kernels.set_threads(settings.threads)
-
-    def put(report: dict[str, Any]) -> None:
-        if rank == 0:
-            sys.stdout.write(json.dumps(report) + "\n")
-            sys.stdout.flush()
-
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{settings.meeting}",
-        rank=rank,
-        world_size=settings.nodes,
-        timeout=timedelta(seconds=300),
-    )
-    rows = measure(settings, lambda text: put({"note": text}))
-    put({"rows": [asdict(row) for row in rows]})
+    _set_threads(settings.threads)
+    first = dist.get_rank() == 0
+    rows = measure(settings, lambda text: send({"note": text}) if first else None)
+    if first:
+        send({"rows": [asdict(row) for row in rows]})
     dist.barrier()
-    sys.stdout.flush()
     os._exit(0)  # exchanges of closed groups may keep threads
 
 

@@ -35,6 +35,14 @@ json_option = click.option(
 """For commands that end with :func:`write_record`."""
 
 
+html_option = click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write one page with figures, tables, settings and versions here as well.",
+)
+
+
 def write_record(record: dict[str, Any], out: Path | None) -> bool:
     """Write a benchmark's record where ``--json`` says; whether it was printed in place of the tables."""
     if out == Path("-"):

@@ -6,6 +6,7 @@ from laconic.cli.bench_exchange import command as exchange
 from laconic.cli.bench_kernels import command as kernels
 from laconic.cli.bench_lab import command as lab
 from laconic.cli.bench_optimizer import command as optimizer
+from laconic.cli.bench_plan import command as plan
 from laconic.cli.bench_step import command as step
 from laconic.cli.bench_wire import command as wire
 
@@ -21,6 +22,7 @@ def command() -> None:
       laconic bench wire
       laconic bench lab
       laconic bench step
+      laconic bench plan step.json
       laconic bench optimizer
     """
 
@@ -29,5 +31,6 @@ command.add_command(exchange)
 command.add_command(kernels)
 command.add_command(lab)
 command.add_command(step)
+command.add_command(plan)
 command.add_command(optimizer)
 command.add_command(wire)

@@ -1,5 +1,6 @@
 """``laconic bench step``: training steps of four ranks on a shaped network, against dense averaging."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from rich.table import Table
 from laconic._nearest import look_up
 from laconic.bench import step as bench
 from laconic.bench.machine import describe_machine
-from laconic.bench.network import Link, parse_rate
 from laconic.bench.step_methods import METHODS
 from laconic.bench.step_models import WORKLOADS
-from laconic.cli._output import json_option, progress, quantity, table_like, write_record
+from laconic.cli._output import html_option, json_option, progress, quantity, table_like, write_record
+from laconic.network import Link, parse_rate
 
 
 def _links(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float | None, ...]:
@@ -51,9 +52,16 @@ def _links(ctx: click.Context, param: click.Parameter, value: str) -> tuple[floa
 @click.option(
     "--turns", type=click.IntRange(min=1), default=5, show_default=True, help="Of each method, that count."
 )
-@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="In a turn.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="In a turn: fewer where they take long, and at least one round of local steps.",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of each rank.")
 @json_option
+@html_option
 def command(
     model: str,
     rates: tuple[float | None, ...],
@@ -64,6 +72,7 @@ def command(
     steps: int,
     threads: int,
     out: Path | None,
+    html: Path | None,
 ) -> None:
     """Measure whole training steps of several ranks on a shaped network.
 
@@ -86,11 +95,13 @@ def command(
     \b
     Example:
       laconic bench step
-      laconic bench step --model transformer-10m --rates 100mbit
+      laconic bench step --model transformer-10m --rates 100mbit --html step.html
       laconic bench step --rates 1gbit --delay-ms 5 --methods bf16,recommended
     """
     names = tuple(look_up("method", name.strip(), METHODS).name for name in methods.split(","))
     links = tuple(Link(rate, delay_ms) for rate in rates)
+    if html is not None:
+        import_module("matplotlib")  # missed now, not after the measurement
     settings = bench.StepSettings(model, links, nodes, names, turns, steps, threads)
     with progress(Console(stderr=True)) as (bar, task):
         bar.update(task, total=bench.count_notes(settings), description="step", note="starting")
@@ -100,7 +111,23 @@ def command(
             bar.advance(task)
 
         found = bench.measure(settings, advance)
-    record = {"machine": describe_machine() | {"threads": str(threads)}, **found}
+    options = {
+        "model": model,
+        "rates": ",".join(map(_written, rates)),
+        "delay-ms": f"{delay_ms:g}",
+        "nodes": nodes,
+        "methods": ",".join(names),
+        "turns": turns,
+        "steps": steps,
+        "threads": threads,
+    }
+    record = {
+        "command": "laconic bench step " + " ".join(f"--{name} {value}" for name, value in options.items()),
+        "machine": describe_machine() | {"threads": str(threads)},
+        **found,
+    }
+    if html is not None:
+        _write_page(html, record)
     if write_record(record, out):
         return
     console = Console(highlight=False)
@@ -113,24 +140,60 @@ def command(
         console.print(_sentence(rows))
 
 
+def _written(rate: float | None) -> str:
+    return "none" if rate is None else f"{rate / 1e6:g}mbit"
+
+
+_LEGEND = (
+    "Milliseconds and bytes a step. step: median over turns; spread: the slowest turn less the fastest; "
+    "compute: the same training without averaging; ratio: median of step over compute; codec: processor time "
+    "above that of compute; sent: by the interface, without headers; counted: by the library."
+)
+_HEADS = ("method", "step", "spread", "compute", "ratio", "codec", "sent", "counted")
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = table_like()
-    table.add_column("method", no_wrap=True)
-    for name in ("step", "spread", "compute", "ratio", "codec", "sent", "counted"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in _HEADS:
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for row in rows:
-        counted = row["counted_bytes"]
-        table.add_row(
-            row["method"],
-            f"{row['step_ms']:.0f}",
-            f"{row['spread_ms']:.0f}",
-            f"{row['compute_ms']:.0f}",
-            f"{row['ratio']:.2f}",
-            f"{row['cpu_ms']:.1f}",
-            quantity(row["payload_bytes"]),
-            "" if counted is None else quantity(counted),
-        )
+        table.add_row(*_cells(row))
     return table
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    counted = row["counted_bytes"]
+    return (
+        row["method"],
+        f"{row['step_ms']:.0f}",
+        f"{row['spread_ms']:.0f}",
+        f"{row['compute_ms']:.0f}",
+        f"{row['ratio']:.2f}",
+        f"{row['cpu_ms']:.1f}",
+        quantity(row["payload_bytes"]),
+        "" if counted is None else quantity(counted),
+    )
+
+
+def _write_page(file: Path, record: dict[str, Any]) -> None:
+    from laconic._html import Page, png_of, write_page
+    from laconic._html import Table as PageTable
+    from laconic.bench.step_figure import plot_steps
+
+    links = {
+        link: [row for row in record["rows"] if row["link"] == link]
+        for link in dict.fromkeys(row["link"] for row in record["rows"])
+    }
+    settings = record["settings"]
+    page = Page(
+        f"Training steps: {settings['model']}, {settings['nodes']} ranks",
+        [f"{link}. {_sentence(rows)}" for link, rows in links.items()],
+        [PageTable(link, _HEADS, [_cells(row) for row in rows], _LEGEND) for link, rows in links.items()],
+        {"A step by method and link; the mark is computation alone.": png_of(plot_steps(record["rows"]))},
+        settings | {"links": ", ".join(links), "network": record["network"]},
+        record["machine"],
+    )
+    write_page(page, file)
 
 
 def _sentence(rows: list[dict[str, Any]]) -> str:

@@ -4,16 +4,27 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
-from laconic.cli._output import finite, hold_folder, print_json, progress, quantity, table_like
+from laconic.cli._output import (
+    finite,
+    hold_folder,
+    html_option,
+    print_json,
+    progress,
+    quantity,
+    table_like,
+)
 from laconic.compressors import parse_compressor
 from laconic.feedback import make_feedback
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @click.command(name="compare")
@@ -53,6 +64,7 @@ from laconic.feedback import make_feedback
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted run with the same options.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")
+@html_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -70,6 +82,7 @@ def command(
     out: Path,
     resume: bool,
     as_json: bool,
+    html: Path | None,
 ) -> None:
     """Compare methods on a data set, each at its best stepsize.
 
@@ -84,7 +97,7 @@ def command(
       laconic compare a9a.txt --compressor top-k:1 --multiples 1,4,16 --out a9a
       laconic compare a9a.txt --compressor top-k:1 --multiples 1,4,16 --out a9a \\
         --resume
-      laconic compare australian --scale standard
+      laconic compare australian --scale standard --html report.html
     """
     from laconic.lab import compare, plots
     from laconic.lab.datasets import load_problem
@@ -152,8 +165,12 @@ def command(
         json.dumps(finite({"settings": settings, **comparison.record()}), allow_nan=False)
     )
     _remove_checkpoints(checkpoints, names)
-    plots.plot_curves(comparison, title).savefig(out / "bits.png", dpi=150)
-    plots.plot_multiples(comparison, title).savefig(out / "multiples.png", dpi=150)
+    figures = {
+        "bits": plots.plot_curves(comparison, title),
+        "multiples": plots.plot_multiples(comparison, title),
+    }
+    for name, figure in figures.items():
+        figure.savefig(out / f"{name}.png", dpi=150)
     if as_json:
         print_json({"settings": settings, "summary": comparison.summary()})
     else:
@@ -168,6 +185,8 @@ def command(
         notes.append("ef21+ is left out: it needs a compressor without random draws")
     for note in notes:
         console.print(f"note: {note}")
+    if html is not None:
+        _write_page(html, title, settings, comparison.summary(), stop, figures, notes)
     console.print(f"written to {out}: results.json, bits.png, multiples.png")
 
 
@@ -194,23 +213,66 @@ def _numbers(text: str) -> list[float]:
         ) from error
 
 
+_HEADS = ("method", "stepsize", "rounds", "|∇f|²", "", "values", "entropy", "packed", "down")
+
+
 def _table(rows: list[dict[str, object]]) -> Table:
     table = table_like()
-    for name in ("method", "stepsize", "rounds", "|∇f|²", "", "values", "entropy", "packed", "down"):
+    for name in _HEADS:
         table.add_column(name, justify="left" if name in ("method", "") else "right", no_wrap=True)
     for row in rows:
-        up, down = row["bits_up"], row["bits_down"]
-        assert isinstance(up, dict)
-        assert isinstance(down, dict)
-        table.add_row(
-            str(row["method"]),
-            f"{row['multiple']:g}×",
-            f"{row['rounds']}",
-            f"{row['grad_norm2']:.1e}",
-            {"tolerance": "✓", "rounds": "", "diverged": "diverged"}[str(row["end"])],
-            quantity(up["values"]),
-            quantity(up["entropy"]),
-            quantity(up["wire"]),
-            quantity(down["wire"]),
-        )
+        table.add_row(*_cells(row))
     return table
+
+
+def _cells(row: dict[str, object]) -> tuple[str, ...]:
+    up, down = row["bits_up"], row["bits_down"]
+    assert isinstance(up, dict)
+    assert isinstance(down, dict)
+    return (
+        str(row["method"]),
+        f"{row['multiple']:g}×",
+        f"{row['rounds']}",
+        f"{row['grad_norm2']:.1e}",
+        {"tolerance": "✓", "rounds": "", "diverged": "diverged"}[str(row["end"])],
+        quantity(up["values"]),
+        quantity(up["entropy"]),
+        quantity(up["wire"]),
+        quantity(down["wire"]),
+    )
+
+
+def _write_page(
+    file: Path,
+    title: str,
+    settings: dict[str, object],
+    rows: list[dict[str, object]],
+    stop: float,
+    figures: dict[str, "Figure"],
+    notes: list[str],
+) -> None:
+    from laconic._html import Page, png_of, write_page
+    from laconic._html import Table as PageTable
+    from laconic.bench.machine import describe_machine
+
+    captions = {
+        "bits": "Squared gradient norm against bits sent by a node, each method at its best stepsize.",
+        "multiples": "Squared gradient norm at the end, by multiple of the theoretical stepsize.",
+    }
+    table = PageTable(
+        "Each method at its best multiple; bits per node",
+        _HEADS,
+        [_cells(row) for row in rows],
+        "values: 32 a kept value, as the papers count; entropy: with positions; packed: as bytes, headers "
+        "and float64 numbers; down: the estimate sent back, packed.",
+    )
+    page = Page(
+        title,
+        [f"✓ reached |∇f|² ≤ {stop:g}."],
+        [table],
+        {captions[name]: png_of(figure) for name, figure in figures.items()},
+        settings,
+        describe_machine(),
+        notes,
+    )
+    write_page(page, file)

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from rich.console import Console
 
 from laconic.bench.machine import describe_machine
-from laconic.bench.network import parse_rate
 from laconic.cli._output import print_json, progress, quantity, table_like
+from laconic.network import parse_rate
 from laconic.plan import (
     Compute,
     LinkCosts,
@@ -26,7 +26,6 @@ from laconic.plan import (
     workload_of_size,
 )
 
-DENSE = ("fp32", "bf16")
 RANKS = tuple(2**i for i in range(1, 11))
 SHOWN = {
     "fp32": "fp32",
@@ -167,7 +166,7 @@ def _report(record: dict[str, Any], as_json: bool) -> None:
     methods: list[Method] = record["methods"]
     nodes: int = record["nodes"]
     found = sorted((predict(each, link, compute, nodes) for each in methods), key=lambda p: p.step)
-    words = advice(found, DENSE, compute)
+    words = advice(found, compute)
     by_ranks = {n: [predict(each, link, compute, n) for each in methods] for n in sorted({*RANKS, nodes})}
     if as_json:
         print_json(

@@ -1,6 +1,5 @@
 """``laconic reproduce``: the papers' experiments, with verdicts against the papers."""
 
-import os
 import shlex
 import shutil
 import time
@@ -19,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic._nearest import look_up
-from laconic.cli._output import hold_folder, print_json, progress, table_like
+from laconic.cli._output import hold_folder, html_option, print_json, progress, table_like
 
 if TYPE_CHECKING:
     from laconic.papers import Experiment
@@ -42,6 +41,7 @@ class _Request:
     out: Path
     data: Path | None
     resume: bool
+    html: Path | None
 
 
 @click.command(name="reproduce")
@@ -64,6 +64,7 @@ class _Request:
 @click.option("--resume", is_flag=True, help="Keep results in OUT of runs with the same settings.")
 @click.option("--list", "listing", is_flag=True, help="List the experiments and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@html_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -74,6 +75,7 @@ def command(
     resume: bool,
     listing: bool,
     as_json: bool,
+    html: Path | None,
 ) -> None:
     """Run an experiment of the papers, or all of them, and say where it agrees.
 
@@ -87,7 +89,7 @@ def command(
     \b
     Example:
       laconic reproduce --list
-      laconic reproduce all --quick --data ~/data
+      laconic reproduce all --quick --data ~/data --html papers.html
       laconic reproduce all --data ~/data --resume
     """
     from laconic import papers
@@ -101,19 +103,20 @@ def command(
         raise click.UsageError("Name an experiment, or all; --list shows them.")
     look_up("experiment", name, {**known, "all": None})
     chosen = list(known.values()) if name == "all" else [known[name]]
-    request = _Request(chosen, quick, out, data, resume)
+    request = _Request(chosen, quick, out, data, resume, html)
     hold_folder(out)
     attempts: list[Attempt] = []
     try:
         _run(console, request, attempts, everything=name == "all")
     except KeyboardInterrupt:
         if name == "all":
-            _write_page(request, attempts)
+            _write_pages(request, attempts)
         console.print(f"interrupted; to go on from here:\n{_resume_command(name, request)}", soft_wrap=True)
         ctx.exit(130)
     if name == "all":
         _report_all(console, request, attempts, as_json)
     else:
+        _write_pages(request, attempts, index=False)
         _report_one(console, request, attempts[0], as_json)
     ctx.exit(1 if any(attempt.bad for attempt in attempts) else 0)
 
@@ -242,7 +245,7 @@ def _report_all(console: Console, request: _Request, attempts: Sequence["Attempt
     from laconic.papers._page import counts_of
     from laconic.papers._write import described
 
-    _write_page(request, attempts)
+    _write_pages(request, attempts)
     if as_json:
         print_json(
             [
@@ -264,15 +267,19 @@ def _report_all(console: Console, request: _Request, attempts: Sequence["Attempt
         raise ValueError("nothing was run: the data of every experiment are missing")
 
 
-def _write_page(request: _Request, attempts: Sequence["Attempt"]) -> None:
+def _write_pages(request: _Request, attempts: Sequence["Attempt"], index: bool = True) -> None:
+    """The page beside the results, and the one that stands alone."""
+    from laconic._html import write_text
+    from laconic.bench.machine import describe_machine
     from laconic.papers._page import render
     from laconic.papers._write import Attempt
 
     rest = request.experiments[len(attempts) :]
     shown = [*attempts, *(Attempt(experiment, reason="interrupted") for experiment in rest)]
-    partial = request.out / "index.html.part"
-    partial.write_text(render(shown, request.out), encoding="utf-8")
-    os.replace(partial, request.out / "index.html")
+    if index:
+        write_text(render(shown, request.out), request.out / "index.html")
+    if request.html is not None:
+        write_text(render(shown, request.out, links=False, machine=describe_machine()), request.html)
 
 
 def _list(console: Console, experiments: Iterable["Experiment"], data: Path | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from laconic.comm._stats import Stats as Stats
 from laconic.comm.errors import ExchangeError as ExchangeError
 from laconic.comm.errors import RanksDifferError as RanksDifferError
 from laconic.comm.exchange import Exchange as Exchange
+from laconic.comm.topologies import Destination as Destination
 from laconic.comm.topologies import Source as Source
 from laconic.comm.topologies import Topology as Topology
 from laconic.comm.topologies import Vector as Vector

@@ -169,6 +169,14 @@ class BucketStates:
             found |= self._topology.make_bucket(context).state_by_segment()
         return {segment.name: found[segment.name] for segment in self._whole.layout.segments}
 
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes that the buckets say they hold, by kind."""
+        held = {"memory": 0, "scratch": 0}
+        for bucket in list(self._held.values()):
+            for kind, size in bucket.held_bytes().items() if hasattr(bucket, "held_bytes") else ():
+                held[kind] += size
+        return held
+
     def load(self, memories: SegmentStates) -> None:
         """Remember this, and nothing else."""
         self._held = {}

@@ -1,9 +1,9 @@
 """Statistics of an exchange: steps, bytes, time by phase, waiting."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -36,6 +36,9 @@ class Stats:
         waited_for: seconds by rank: how long this rank waited in collectives to which that rank came last. A
             rank that others wait for has 0 here itself. Every rank sends how long it worked since the last
             collective; links on which ranks leave it at different times blur this by the difference.
+        bytes_per_parameter: of an optimiser, from its first step on: what this rank holds beside parameters
+            and gradients. "state" is what the optimiser remembers, "memory" what feedback remembers,
+            "scratch" second buffers and room for messages, which hold nothing between steps.
     """
 
     steps: int
@@ -47,12 +50,18 @@ class Stats:
     exposed: float = 0.0
     relative_error: float = float("nan")
     waited_for: tuple[float, ...] = (0.0,)
+    bytes_per_parameter: Mapping[str, float] = field(default_factory=dict)
+
+    def with_held(self, held: Mapping[str, int], numbers: int) -> "Stats":
+        """With the bytes that are held, by kind, for so many parameters."""
+        return replace(self, bytes_per_parameter={kind: size / numbers for kind, size in held.items()})
 
     def scalars(self, since: "Stats | None" = None) -> dict[str, float]:
         """Every number by a name of its own, for any ``log(dict)``: totals, and rates a step.
 
         Totals: ``steps``, ``skipped``, ``bytes_sent``, ``bytes_received``, ``bytes_bf16``, ``exposed``,
         ``waited`` (the sum of ``waited_for``), ``seconds_PHASE``; ``ratio_to_bf16`` and ``hidden`` of these;
+        of an optimiser ``bytes_per_parameter_KIND``;
         ``latest_rank`` and ``relative_error`` as they stand. NaN stands for what is not known. Rates, over
         committed and skipped steps: ``bytes_sent_per_step``, ``bytes_received_per_step``,
         ``exposed_per_step``, ``waited_per_step`` and ``seconds_per_step_PHASE``.
@@ -63,6 +72,7 @@ class Stats:
         found = {name: getattr(self, name) for name in SCALARS}
         values = {name: float("nan" if value is None else value) for name, value in found.items()}
         values |= {f"seconds_{phase}": value for phase, value in self.seconds.items()}
+        values |= {f"bytes_per_parameter_{kind}": value for kind, value in self.bytes_per_parameter.items()}
         steps = self.steps + self.skipped - (0 if since is None else since.steps + since.skipped)
         rates = {f"{name}_per_step": (getattr(self, name), getattr(since, name, 0)) for name in RATES}
         for phase, value in self.seconds.items():

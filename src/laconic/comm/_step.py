@@ -1,10 +1,10 @@
 """A step of the exchange: buckets staged one by one, then committed or rolled back together."""
 
 import torch
-from torch import Tensor
 
-from laconic.comm.topologies import BucketExchange, Source, Vector
+from laconic.comm.topologies import BucketExchange, Destination, Source
 from laconic.comm.transport.streams import TensorFuture
+from laconic.kernels.tables import SegmentedVector
 
 
 class Step:
@@ -17,7 +17,7 @@ class Step:
     def __init__(self) -> None:
         """Begin without a bucket."""
         self.finite = True
-        self._waiting: list[tuple[TensorFuture, Vector]] = []
+        self._waiting: list[tuple[TensorFuture, Destination]] = []
         self._staged: list[BucketExchange] = []
 
     @property
@@ -25,11 +25,11 @@ class Step:
         """Whether no bucket was submitted yet."""
         return not self._waiting
 
-    def add(self, future: TensorFuture, out: Vector) -> None:
+    def add(self, future: TensorFuture, out: Destination) -> None:
         """A bucket was submitted."""
         self._waiting.append((future, out))
 
-    def stage(self, bucket: BucketExchange, source: Source, out: Vector, scale: float) -> None:
+    def stage(self, bucket: BucketExchange, source: Source, out: Destination, scale: float) -> None:
         """Exchange a bucket."""
         self._staged.append(bucket)
         self.finite = bucket.stage(source, out, scale)  # type: ignore[arg-type]
@@ -49,11 +49,11 @@ class Step:
     def complete(self) -> None:
         """Complete the futures; what was written is NaN throughout where the step was rolled back."""
         for future, out in self._waiting:
-            tensors = (out,) if isinstance(out, Tensor) else out
-            if not self.finite:
-                for tensor in tensors:
+            vector = SegmentedVector.of(out)
+            if not self.finite and vector.deferred is None:
+                for tensor in (vector.flat,) if vector.tensors is None else vector.tensors:
                     tensor.fill_(torch.nan)
-            future.set_result(tensors[0])
+            future.set_result(vector.like)
 
     def fail(self, error: BaseException) -> None:
         """Roll all buckets back, and let all futures raise the error."""

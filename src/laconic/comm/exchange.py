@@ -21,6 +21,7 @@ from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies import (
     AllGather,
     BucketContext,
+    Destination,
     Source,
     Topology,
     Vector,
@@ -168,7 +169,7 @@ class Exchange:
         source: Source,
         *,
         last: bool,
-        out: Vector | None = None,
+        out: Destination | None = None,
         scale: float = 1.0,
         dense: bool = False,
         alike: Alike = NOTHING,
@@ -185,7 +186,8 @@ class Exchange:
                 must not change until the future is completed. A segmented vector may say what they are
                 computed from; ``out`` must then be given.
             last: whether the step ends here.
-            out: where the estimate is written, of either form; by default ``source``.
+            out: where the estimate is written, of either form; by default ``source``. A segmented vector may
+                let it be deferred.
             scale: a loss scale: source is divided by it before it meets the memories, and the estimate is
                 multiplied by it.
             dense: whether the bucket is averaged whole in float32, past compressor and memories; alike on
@@ -224,7 +226,7 @@ class Exchange:
         self,
         names: tuple[str, ...],
         source: Source,
-        out: Vector,
+        out: Destination,
         scale: float,
         last: bool,
         dense: bool,
@@ -238,10 +240,8 @@ class Exchange:
             self._require_going()
             with torch.no_grad():
                 if self._step.finite:
-                    if isinstance(source, SegmentedVector) and (
-                        dense or not isinstance(self._topology, AllGather)
-                    ):
-                        source = source.flattened()
+                    if dense or not isinstance(self._topology, AllGather):
+                        source, out = _flattened(source), _flattened(out)
                     operation = self._states.operation(names, source, dense=dense, last=last)
                     self._agreement.run(
                         operation,
@@ -278,6 +278,10 @@ class Exchange:
     def stats(self) -> Stats:
         """What this rank has sent, received and spent so far."""
         return self._counter.stats()
+
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes of this rank's memories ("memory"), and of the buffers beside them ("scratch")."""
+        return self._states.held_bytes()
 
     def state_dict(self, gather: bool = False) -> dict[str, Any]:
         """What this rank remembers, by segment name, between steps; zeros of what has not been sent yet.
@@ -395,3 +399,7 @@ class Exchange:
         self._worker.close()
         self._collectives.close()
         self._failure = self._failure or ExchangeError("it was closed")
+
+
+def _flattened(vector: Source) -> Vector:
+    return vector.flattened() if isinstance(vector, SegmentedVector) else vector

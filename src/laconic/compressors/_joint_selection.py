@@ -92,8 +92,8 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
     Args:
         job: what is compressed.
         cuts: how segments are cut, and how many numbers each keeps.
-        moves: whether the memory of a job that tracks is to move by what is selected. What a job that drains
-            selects is taken from its ``out`` in any case.
+        moves: whether the memory of a job that tracks, or the ``out`` of one that drains, is to move by what
+            is selected.
 
     Returns:
         None where loops do not take the vectors.
@@ -116,9 +116,11 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
         x, memory = vectors
     if job.update == "drain":
         assert job.out is not None
-        found = select_segments(x, memory, cuts, salt=salt, move="drain", out=job.at(job.out))
+        found = select_segments(
+            x, memory, cuts, salt=salt, move="drain" if moves else "sum", out=job.at(job.out)
+        )
         require_finite(found.values)
-        return Selected(found.positions, found.values, removed=True, undo=nothing_to_undo)
+        return Selected(found.positions, found.values, removed=moves, undo=nothing_to_undo)
     tracks = moves and job.update == "track"
     found = select_segments(x, memory, cuts, salt=salt, move="track" if tracks else "none")
     if found.before is None:

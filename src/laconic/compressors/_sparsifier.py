@@ -175,11 +175,7 @@ class Chain(Compressor):
         if job.update != "drain":
             return Compressed(group, found.undo)
         assert job.out is not None
-        if found.removed:
-            # The selection took the selected numbers away; what is decoded is less.
-            job.out.scatter_(0, group.flat_positions(), found.values - group.decode())  # faster than indexing
-        else:
-            add_nodes_(job.out, [[group]], [-1.0])
+        add_nodes_(job.out, [[group]], [-1.0])
         return Compressed(group, nothing_to_undo)
 
     def _multiplied(self, values: Tensor, one: GroupFormat) -> Tensor:

@@ -1,46 +1,70 @@
-"""Training of the demo's methods in several processes of this machine."""
+"""Training with the demo's methods by processes on an emulated network, or over the loopback device."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from laconic._launch import launch
 from laconic.demo._methods import Method
-from laconic.demo._worker import DemoSettings, Run, work
+from laconic.demo._worker import DemoSettings, Run
+from laconic.network import Isolation, Link, Ranks
+
+SLOW, FAST = Link(1e8), Link(1e9)
+"""All training is on the slow link; on the fast one some steps are timed."""
 
 OnStep = Callable[[str, int, float], None]
 """Called with a method's name, a step and the latest validation loss."""
 OnNote = Callable[[str], None]
-"""Called with notes on progress before the first step."""
+"""Called with notes on progress."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the demo has measured.
+
+    Args:
+        runs: one for each method.
+        fast: seconds of a step on the fast link by method; empty where nothing could be shaped.
+    """
+
+    runs: list[Run]
+    fast: dict[str, float]
 
 
 def run_all(
-    settings: DemoSettings, methods: Sequence[Method], on_step: OnStep, on_note: OnNote = lambda _: None
-) -> list[Run]:
-    """Train with every method, one after another, in the same processes.
+    settings: DemoSettings,
+    methods: Sequence[Method],
+    found: Isolation,
+    on_step: OnStep,
+    on_note: OnNote = lambda _: None,
+) -> Results:
+    """Train with every method, one after another, in the same processes; then time steps on the fast link.
 
     Args:
         settings: what all methods have in common.
         methods: which to run.
-        on_step: called in this process after every step.
-        on_note: called in this process until the first step, when something new begins.
-
-    Returns:
-        A run for each method, in their order.
+        found: the way to an emulated network, if there is one.
+        on_step: called after every step.
+        on_note: called when something new begins.
 
     Raises:
-        torch.multiprocessing.ProcessRaisedException: where a process failed, with its traceback.
+        RuntimeError: where a process failed, with what it wrote.
     """
-    runs: list[Run] = []
+    results = Results([], {})
 
     def take(report: dict[str, Any]) -> None:
         if "run" in report:
-            runs.append(Run(**report["run"]))
+            results.runs.append(Run(**report["run"]))
         elif "note" in report:
             on_note(report["note"])
+        elif "seconds" in report:
+            results.fast[report["name"]] = report["seconds"]
         else:
             on_step(report["name"], report["step"], report["loss"])
 
-    on_note(f"starting {settings.nodes} processes, each of which imports PyTorch")
-    launch(partial(work, settings, tuple(methods)), settings.nodes, take)
-    return runs
+    names = [method.name for method in methods]
+    links = [SLOW, FAST] if found.prefix else [Link(None)]
+    for number, link in enumerate(links):
+        on_note(f"{link.label}: starting {settings.nodes} processes")
+        job = {"settings": asdict(settings), "methods": names, "trains": number == 0}
+        Ranks("laconic.demo", job, settings.nodes).run(link, found, take)
+    return results

@@ -11,8 +11,6 @@ from laconic.demo._methods import Method
 from laconic.layout import Layout
 from laconic.optim import CompressedAdamW
 
-BETA2 = 0.999
-
 
 class Trainer(Protocol):
     """A step from the gradients that the parameters hold."""
@@ -88,7 +86,7 @@ class _Updates:
             model.named_parameters(),
             lr=method.lr,
             feedback=method.feedback,
-            betas=(method.beta1, BETA2),
+            betas=(method.beta1, method.beta2),
             weight_decay=0.0,
             clip=method.clip,
             timeout_s=120.0,
@@ -105,7 +103,8 @@ class _Updates:
 
 
 def _adamw(method: Method, model: nn.Module) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), method.lr, betas=(method.beta1, BETA2), weight_decay=0.0)
+    betas = (method.beta1, method.beta2)
+    return torch.optim.AdamW(model.parameters(), method.lr, betas=betas, weight_decay=0.0, fused=True)
 
 
 def _go(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -1,6 +1,8 @@
-"""Training loop of one node of the demo, with every method in turn."""
+"""One node of the demo: trains with every method in turn, or times some steps of each."""
 
 import math
+import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,19 +12,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from laconic.demo._methods import Method
+from laconic.demo._methods import METHODS, Method
 from laconic.demo._model import CONTEXT, ByteTransformer, loss_of
 from laconic.demo._text import even_starts, read_corpus, share, windows
 from laconic.demo._trainer import make_trainer
 from laconic.kernels import say_with
+from laconic.network import enter_rank
 
 SEQUENCES = 4
 """Sequences a node and step."""
+TIMED_STEPS = 15
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """DemoSettings that all methods share.
+    """Settings that all methods share.
 
     Args:
         steps: steps of each method.
@@ -33,12 +37,12 @@ class DemoSettings:
         points: points of the loss curve.
     """
 
-    steps: int = 300
+    steps: int = 160
     nodes: int = 4
     seed: int = 0
     curve: int = 64
     final: int = 320
-    points: int = 15
+    points: int = 16
 
 
 @dataclass(frozen=True)
@@ -66,26 +70,30 @@ Send = Callable[[dict[str, Any]], None]
 """Sends a step or a run to the parent process."""
 
 
-def work(settings: DemoSettings, methods: tuple[Method, ...], put: Send) -> None:
-    """Train with all methods, one after another, as one node of a group of processes.
-
-    Args:
-        settings: what all methods have in common.
-        methods: which to run.
-        put: sends to the parent process, as rank 0 does with each step and each run.
-    """
+def main() -> None:
+    """Run the rank that the arguments describe."""
+    chosen, put = enter_rank()
     torch.set_num_threads(1)
     # Whichever process compiles says so to the parent, which has the terminal.
     say_with(lambda text: put({"note": text}))
     send = put if dist.get_rank() == 0 else _silent
+    settings = DemoSettings(**chosen["settings"])
+    known = {method.name: method for method in METHODS}
+    methods = [known[name] for name in chosen["methods"]]
     send({"note": "reading the text"})
     train, held = read_corpus()
+    text = share(train, dist.get_rank(), settings.nodes)
     for method in methods:
         send({"note": f"warming up {method.name}"})
-        _warm_up(method, train)
+        _warm_up(method, text)
     for method in methods:
-        run = train_with(method, settings, share(train, dist.get_rank(), settings.nodes), held, send)
-        send({"run": asdict(run)})
+        if chosen["trains"]:
+            send({"run": asdict(train_with(method, settings, text, held, send))})
+        else:
+            send({"note": f"timing {method.name}"})
+            send({"name": method.name, "seconds": time_steps(method, settings, text)})
+    dist.barrier()
+    os._exit(0)  # exchanges of closed groups may keep threads
 
 
 def _warm_up(method: Method, text: Tensor) -> None:
@@ -93,8 +101,7 @@ def _warm_up(method: Method, text: Tensor) -> None:
     model = ByteTransformer()
     trainer = make_trainer(method, model)
     for _ in range(2):
-        # Other batches on other ranks: equal ones look like gradients that were averaged already.
-        starts = torch.arange(SEQUENCES) + SEQUENCES * dist.get_rank()
+        starts = torch.arange(SEQUENCES)
         torch.autograd.backward(loss_of(model, *windows(text, starts, CONTEXT)))
         trainer.step(method.lr)
     trainer.close()
@@ -106,28 +113,47 @@ def _silent(_: dict[str, Any]) -> None:
 
 def train_with(method: Method, settings: DemoSettings, text: Tensor, held: Tensor, send: Send) -> Run:
     """Train one model with one method, the same weights and batches for all methods."""
-    torch.manual_seed(settings.seed)
-    model = ByteTransformer()
-    draw = torch.Generator().manual_seed(1000 * settings.seed + dist.get_rank())
-    trainer = make_trainer(method, model)
+    trained = _Training(method, settings, text)
     every = max(1, settings.steps // settings.points)
-    run = Run(method.name, 0.0, [0], [_validate(model, held, settings.curve)], [0], [0.0])
+    run = Run(method.name, 0.0, [0], [_validate(trained.model, held, settings.curve)], [0], [0.0])
     spent = 0.0
     for step in range(1, settings.steps + 1):
-        start = time.perf_counter()
-        starts = torch.randint(text.numel() - CONTEXT - 1, (SEQUENCES,), generator=draw)
-        model.zero_grad()
-        torch.autograd.backward(loss_of(model, *windows(text, starts, CONTEXT)))
-        trainer.step(method.lr * schedule(step, settings.steps))
-        spent += time.perf_counter() - start
+        spent += trained.step(schedule(step, settings.steps))
         if step % every == 0 or step == settings.steps:
             run.steps.append(step)
-            run.losses.append(_validate(model, held, settings.curve))
-            run.handed.append(trainer.handed())
+            run.losses.append(_validate(trained.model, held, settings.curve))
+            run.handed.append(trained.trainer.handed())
             run.seconds.append(_mean(spent))
         send({"name": method.name, "step": step, "loss": run.losses[-1]})
-    trainer.close()
-    return replace(run, loss=_validate(model, held, settings.final))
+    trained.trainer.close()
+    return replace(run, loss=_validate(trained.model, held, settings.final))
+
+
+def time_steps(method: Method, settings: DemoSettings, text: Tensor) -> float:
+    """The median time of a step, in seconds, the mean over nodes."""
+    trained = _Training(method, settings, text)
+    # EF21's first message is the whole gradient.
+    times = [trained.step(0.1) for _ in range(TIMED_STEPS + 2)][2:]
+    trained.trainer.close()
+    return _mean(statistics.median(times))
+
+
+class _Training:
+    def __init__(self, method: Method, settings: DemoSettings, text: Tensor) -> None:
+        torch.manual_seed(settings.seed)
+        self.model = ByteTransformer()
+        self.trainer = make_trainer(method, self.model)
+        self._lr, self._text = method.lr, text
+        self._draw = torch.Generator().manual_seed(1000 * settings.seed + dist.get_rank())
+
+    def step(self, factor: float) -> float:
+        """Train on the next batch with a share of the learning rate; its seconds."""
+        start = time.perf_counter()
+        starts = torch.randint(self._text.numel() - CONTEXT - 1, (SEQUENCES,), generator=self._draw)
+        self.model.zero_grad()
+        torch.autograd.backward(loss_of(self.model, *windows(self._text, starts, CONTEXT)))
+        self.trainer.step(self._lr * factor)
+        return time.perf_counter() - start
 
 
 def schedule(step: int, steps: int) -> float:

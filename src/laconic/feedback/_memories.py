@@ -63,6 +63,11 @@ class Memories(dict[str, Tensor]):
         """Let the scratch buffer be the memory, and the memory the scratch buffer."""
         self[name], self._scratch[name] = self._scratch[name], self[name]
 
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes of the memories, and of the buffers beside them."""
+        held = {"memory": self.values(), "scratch": self._scratch.values()}
+        return {kind: sum(tensor.nbytes for tensor in list(tensors)) for kind, tensors in held.items()}
+
     def snapshot(self) -> dict[str, Tensor]:
         """Copies, which later rounds do not change."""
         return {name: memory.detach().clone() for name, memory in self.items()}

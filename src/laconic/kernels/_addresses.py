@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.kernels.received import Factors, Received, is_dense
-from laconic.kernels.tables import Integers, SegmentTable, Vectors, bounds_of
+from laconic.kernels.tables import Integers, SegmentTable, Vectors
 
 _CODES = (torch.int8, torch.int16, torch.int32)
 _NO_BLOCK = 1 << 40
@@ -34,13 +34,14 @@ class Stretches(NamedTuple):
 
 def stretches_of(table: SegmentTable, block: int | None) -> Stretches:
     """The table's segments, cut into blocks of ``block`` columns; None: one each."""
-    return Stretches(bounds_of(table.numel_array), table.bounds, table.blocks(block), block or _NO_BLOCK)
+    return Stretches(table.offsets, table.bounds, table.blocks(block), block or _NO_BLOCK)
 
 
 class Place(NamedTuple):
     """What is added to and written, for compiled loops; an array without elements for what is not there.
 
     ``out`` is in the memory's dtype, ``brains`` bfloat16 seen as int16: of the two at most one is there.
+    Where ``settings`` (S, 2), decay and rate, are there, sums are subtracted from these parameters.
     """
 
     memory: npt.NDArray[Any]
@@ -48,6 +49,7 @@ class Place(NamedTuple):
     out: npt.NDArray[Any]
     brains: npt.NDArray[np.int16]
     out_starts: Integers
+    settings: npt.NDArray[Any]
     commit: bool
 
 
@@ -82,7 +84,13 @@ def factor_array(factors: Factors | None, table: SegmentTable, dtype: torch.dtyp
     return np.ones(len(table.numels), kind) if factors is None else factors.astype(kind)
 
 
-def place_of(memory: Vectors | None, out: Vectors | None, dtype: torch.dtype, commit: bool) -> Place:
+def place_of(
+    memory: Vectors | None,
+    out: Vectors | None,
+    dtype: torch.dtype,
+    commit: bool,
+    settings: npt.NDArray[np.float64] | None = None,
+) -> Place:
     """The memory and ``out``, seen as the loops see them."""
     absent = as_array(None, dtype)
     brains, none = np.empty(0, np.int16), np.zeros(0, np.int64)
@@ -90,7 +98,11 @@ def place_of(memory: Vectors | None, out: Vectors | None, dtype: torch.dtype, co
     if out is not None:
         given, brains = (out.array, brains) if out.dtype == dtype else (absent, out.array)
     there, starts = (absent, none) if memory is None else (memory.array, memory.starts)
-    return Place(there, starts, given, brains, none if out is None else out.starts, commit)
+    steps = np.empty((0, 2)) if settings is None else settings
+    kind = np.float64 if dtype == torch.float64 else np.float32
+    return Place(
+        there, starts, given, brains, none if out is None else out.starts, steps.astype(kind), commit
+    )
 
 
 def columns_of(

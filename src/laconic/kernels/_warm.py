@@ -101,8 +101,10 @@ def warm_up_optimizer(dtypes: Iterable[torch.dtype], arithmetic: Arithmetic) -> 
 
     Args:
         dtypes: of the parameters and their gradients.
-        arithmetic: what makes updates of gradients.
+        arithmetic: what makes updates of gradients. Of "adamw", selection computes them too from then on.
     """
+    if arithmetic == "adamw" and (loops := _dispatch.cpu_kernels("selection")) is not None:
+        loops.compile_updates()
     numels, zero = np.array([8]), np.array([0])
     own = list(dict.fromkeys(dtypes))
     with compilation(len(own), speaks=False) as progress:

@@ -4,19 +4,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from laconic.kernels._addresses import as_array, columns_of, place_of, stretches_of
+from laconic.kernels._addresses import Place, as_array, columns_of, place_of, stretches_of
 from laconic.kernels._dispatch import dispatch
 from laconic.kernels.cpu.threads import get_threads, in_threads
 from laconic.kernels.group_decode import decode
 from laconic.kernels.received import Received, is_dense
-from laconic.kernels.reference.receive import OUTSIDE, add_nodes_reference, undo_nodes_reference
+from laconic.kernels.reference.receive import (
+    OUTSIDE,
+    add_nodes_reference,
+    subtract_nodes_reference,
+    undo_nodes_reference,
+)
 from laconic.kernels.segments import copy_segments
 from laconic.kernels.tables import SegmentTable, Vectors
 
-__all__ = ["Received", "add_nodes", "undo_nodes"]
+__all__ = ["Received", "add_nodes", "subtract_nodes", "undo_nodes"]
 
 _WORTH = 1 << 14
 """Additions a thread."""
@@ -79,31 +85,8 @@ def add_nodes(
         return
 
     def compiled(cpu: Any) -> None:
-        group, place = stretches_of(table, block), place_of(memory, out, dtype, commit)
-        record = as_array(before, dtype)
-        size = int(group.offsets[-1])
-        work_size = len(nodes) * table.columns + (0 if out is None else size // 8)
-        if is_dense(nodes, table):
-            columns, like, _alive = columns_of(nodes, weights, table, dtype)
-            given = None if levels is None else as_array(levels, dtype)
-
-            def add_dense(first: int, last: int) -> int:
-                room = np.empty((2, cpu.TILE), record.dtype)
-                return int(cpu.add_dense(place, group, columns, like, given, record, *room, first, last))
-
-            fits = all(_in_shares(add_dense, size, work_size))
-        else:
-            columns, like, _alive = columns_of(
-                _decoded(nodes, table, levels, block, dtype), weights, table, dtype
-            )
-
-            def add_sparse(first: int, last: int) -> int:
-                room = np.empty(cpu.TILE, record.dtype), np.zeros(len(nodes), np.int64)
-                return int(cpu.add_sparse(place, group, columns, _POSITIONS, record, *room, first, last))
-
-            fits = sum(_in_shares(add_sparse, size, work_size)) == int(columns.counts.sum())
-        if not fits:
-            raise IndexError(OUTSIDE)
+        place = place_of(memory, out, dtype, commit)
+        _compiled(cpu, place, nodes, weights, table, levels, block, before)
 
     dispatch(
         "receive",
@@ -114,6 +97,88 @@ def add_nodes(
         ),
         tensor=like,
     )
+
+
+def subtract_nodes(
+    parameters: Vectors,
+    nodes: Sequence[Received],
+    weights: Sequence[float],
+    settings: npt.NDArray[np.float64],
+    table: SegmentTable,
+    *,
+    levels: Tensor | None = None,
+    block: int | None = None,
+) -> None:
+    """``parameters <- fl(fl(parameters decay) - fl(sum rate))``, rounded to their dtype at the end.
+
+    The sum is what :func:`add_nodes` makes without a memory, and never written. Where decay is 1 and columns
+    are sparse, only what has a column is read.
+
+    Args:
+        parameters: float32, float64, bfloat16 or float16.
+        nodes, weights, table, levels, block: as for :func:`add_nodes`.
+        settings: (S, 2): decay, rate; rounded to the accumulation dtype.
+
+    Raises:
+        IndexError, ValueError: as :func:`add_nodes`.
+
+    Example:
+        >>> parameters, table = torch.ones(4), SegmentTable((0,), (4,), (1,), (0,))
+        >>> two = [Received(torch.tensor([2.0]), torch.tensor([p])) for p in (1, 3)]
+        >>> where = Vectors.flat(parameters, table.start_array)
+        >>> subtract_nodes(where, two, [0.5, 0.5], np.array([[0.5, 1.0]]), table)
+        >>> parameters
+        tensor([ 0.5000, -0.5000,  0.5000, -0.5000])
+    """
+    dtype = _check(None, nodes, weights, table, block, parameters, None)
+
+    def reference() -> None:
+        subtract_nodes_reference(parameters, nodes, weights, settings, table, levels, block, dtype)
+
+    if not nodes or parameters.dtype not in (dtype, torch.bfloat16):
+        reference()
+        return
+    place = place_of(None, parameters, dtype, False, settings)
+    dispatch(
+        "receive", lambda cpu: _compiled(cpu, place, nodes, weights, table, levels, block, None), reference
+    )
+
+
+def _compiled(
+    cpu: Any,
+    place: Place,
+    nodes: Sequence[Received],
+    weights: Sequence[float],
+    table: SegmentTable,
+    levels: Tensor | None,
+    block: int | None,
+    before: Tensor | None,
+) -> None:
+    dtype = torch.float64 if place.memory.dtype == np.float64 else torch.float32
+    group, record = stretches_of(table, block), as_array(before, dtype)
+    size = int(group.offsets[-1])
+    writes = place.out_starts.size > 0
+    work_size = len(nodes) * table.columns + (size // 8 if writes else 0)
+    if is_dense(nodes, table):
+        columns, like, _alive = columns_of(nodes, weights, table, dtype)
+        given = None if levels is None else as_array(levels, dtype)
+
+        def add_dense(first: int, last: int) -> int:
+            room = np.empty((2, cpu.TILE), record.dtype)
+            return int(cpu.add_dense(place, group, columns, like, given, record, *room, first, last))
+
+        fits = all(_in_shares(add_dense, size, work_size))
+    else:
+        decoded = _decoded(nodes, table, levels, block, dtype)
+        columns, like, _alive = columns_of(decoded, weights, table, dtype)
+
+        def add_sparse(first: int, last: int) -> int:
+            room = np.empty(cpu.TILE, record.dtype), np.zeros(len(nodes), np.int64)
+            return int(cpu.add_sparse(place, group, columns, _POSITIONS, record, *room, first, last))
+
+        fits = sum(_in_shares(add_sparse, size, work_size)) == int(columns.counts.sum())
+    if not fits:
+        raise IndexError(OUTSIDE)
 
 
 def undo_nodes(memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor) -> None:

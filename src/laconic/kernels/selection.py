@@ -24,7 +24,7 @@ _SHORT = 1 << 12
 """Length of rows up to which PyTorch finds the largest one faster."""
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
-Move = Literal["none", "track", "drain"]
+Move = Literal["none", "track", "sum", "drain"]
 
 
 def top_k_positions(x: Tensor, k: int) -> Tensor:
@@ -103,6 +103,7 @@ def select_segments(
     ``"none"``    x                  x                           nothing
     ``"none"``    x, memory          fl(x - memory)              nothing
     ``"track"``   x, memory          fl(x - memory)              memory <- fl(memory + kept)
+    ``"sum"``     x, memory, out     s = fl(memory + x)          out <- s
     ``"drain"``   memory             memory                      memory <- fl(memory - kept)
     ``"drain"``   x, memory, out     s = fl(memory + x)          out <- s, then out <- fl(out - kept)
     ============  =================  ==========================  ======================================
@@ -144,7 +145,8 @@ def select_segments(
     if cuts.total == 0:
         dtype = (x if memory is None else memory).dtype  # type: ignore[union-attr]
         empty = torch.empty(0, dtype=dtype)
-        return Selected(torch.empty(0, dtype=torch.int64), empty, None if move == "none" else empty.clone())
+        before = empty.clone() if _MOVES[move] else None
+        return Selected(torch.empty(0, dtype=torch.int64), empty, before)
 
     def reference() -> Selected:
         numbers = x if update is None else _written(update)
@@ -229,6 +231,7 @@ def _check(x: Tensor, memory: Tensor | None, cuts: SelectionTable) -> None:
 _OPERANDS = {
     "none": ((True, False, False), (True, True, False)),
     "track": ((True, True, False),),
+    "sum": ((True, True, True),),
     "drain": ((False, True, False), (True, True, True)),
 }
 """Operands (x, memory, out) that each kind of memory update accepts, as present or not."""
@@ -288,7 +291,7 @@ def _flat(vector: Tensor, cuts: SelectionTable) -> _Located:
 
 
 _X, _DIFFERENCE, _SUM, _NARROW, _ADAMW = 0, 1, 2, 3, 6  # as cpu.topk_tiles has them
-_MOVES = {"none": 0, "track": 1, "drain": -1}
+_MOVES = {"none": 0, "track": 1, "sum": 0, "drain": -1}
 _NOTHING = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
 
 
@@ -314,7 +317,7 @@ def _compiled(
     wide = accumulation_dtype(main.dtype)
     positions = torch.empty(cuts.total, dtype=torch.int64)
     values = torch.empty(cuts.total, dtype=wide)
-    before = None if move == "none" else torch.empty(cuts.total, dtype=wide)
+    before = torch.empty(cuts.total, dtype=wide) if _MOVES[move] else None
     cpu.select(
         # Addresses of what is not there are not used.
         (what + _NARROW * narrow, main.addresses, (memory or main).addresses, (out or main).addresses, *own),

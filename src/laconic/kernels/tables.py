@@ -110,10 +110,18 @@ class SegmentTable:
         """int64 (S + 1,): segment s owns the columns from ``bounds[s]`` to ``bounds[s + 1]``."""
         return bounds_of(self.kept_array)
 
+    @cached_property
+    def offsets(self) -> Integers:
+        """int64 (S + 1,): segment s has the coordinates from [s] to [s + 1] among those of all."""
+        return bounds_of(self.numel_array)
+
     def blocks(self, block: int | None) -> Integers:
         """int64 (S + 1,): segment s owns the blocks of ``block`` columns from [s] to [s + 1]; None: one."""
-        each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
-        return bounds_of(each)
+        known: dict[int | None, Integers] = self.__dict__.setdefault("_blocks", {})
+        if block not in known:
+            each = np.ones_like(self.kept_array) if block is None else -(-self.kept_array // block)
+            known[block] = bounds_of(each)
+        return known[block]
 
 
 class _Memory:
@@ -221,6 +229,21 @@ class Computed(Protocol):
         """Write the numbers."""
 
 
+class Deferred(Protocol):
+    """Numbers of some segments of a vector that have not been computed yet."""
+
+    def write(self, out: "SegmentedVector") -> None:
+        """Write the numbers where their segments lie in ``out``."""
+
+    def subtract_from(self, parameters: Vectors, settings: npt.NDArray[np.float64]) -> None:
+        """``parameters <- fl(fl(parameters decay) - fl(numbers rate))``.
+
+        Args:
+            parameters: all segments of the vector.
+            settings: (S, 2), decay and rate of each.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentedVector:
     """A vector (..., d) given flat, or as one tensor for each segment of its layout.
@@ -232,11 +255,14 @@ class SegmentedVector:
         tensors: one a segment, in the layout's order, of one dtype; or None.
         computed: what the numbers of the layout's segments are computed from; ``flat`` is then a contiguous
             (d,) in main memory that they are written into where nothing computes them as it reads.
+        deferred: of a vector that is written to: a list that gets the numbers in the place of ``flat``, where
+            whoever would write them can defer that; else it stays empty.
     """
 
     flat: Tensor | None
     tensors: tuple[Tensor, ...] | None = None
     computed: Computed | None = None
+    deferred: list[Deferred] | None = None
 
     @classmethod
     def of(cls, vector: "Tensor | Sequence[Tensor] | SegmentedVector") -> "SegmentedVector":
@@ -294,6 +320,8 @@ class SegmentedVector:
         """The flat vector (..., d)."""
         if self.computed is not None:
             self._written(self.computed, bounds_of(self.computed.numels)[:-1])
+        for numbers in self.deferred or ():
+            numbers.write(self)
         if self.flat is not None:
             return self.flat
         assert self.tensors is not None

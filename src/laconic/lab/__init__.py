@@ -3,6 +3,7 @@
 Needs the extra ``laconic[lab]``.
 """
 
+import laconic.lab._extras  # noqa: F401 - before what needs them
 from laconic.lab._checkpoint import CheckpointError as CheckpointError
 from laconic.lab._compare import Comparison as Comparison
 from laconic.lab._compare import compare as compare

@@ -1,11 +1,14 @@
 """Reduction over nodes: the weighted sum of their messages."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from laconic.kernels.receive import add_nodes
-from laconic.kernels.tables import Vectors
+from laconic.kernels.receive import add_nodes, subtract_nodes
+from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.messages._group import Group
 
 Groups = Sequence[Group]
@@ -64,3 +67,35 @@ def add_group(
         before=before,
         commit=commit,
     )
+
+
+@dataclass(frozen=True)
+class GroupSum:
+    """The weighted sum of all nodes' columns of one group, which nobody has computed yet.
+
+    Args:
+        columns: the group of each node, without leading dimensions and in main memory.
+        weights: a number for each node.
+    """
+
+    columns: Sequence[Group]
+    weights: Sequence[float]
+
+    def write(self, out: SegmentedVector) -> None:
+        """Write the sums where the group's segments lie."""
+        one = self.columns[0].format
+        add_group(None, self.columns, self.weights, out=out.vectors(one.places, one.table))
+
+    def subtract_from(self, parameters: Vectors, settings: npt.NDArray[np.float64]) -> None:
+        """As :func:`laconic.kernels.receive.subtract_nodes`; arguments are of all segments of the layout."""
+        first = self.columns[0]
+        places = np.array(first.format.places)
+        subtract_nodes(
+            replace(parameters, starts=parameters.starts[places]),
+            [group.received() for group in self.columns],
+            self.weights,
+            settings[places],
+            first.format.table,
+            levels=first.levels,
+            block=first.format.kind.block,
+        )

@@ -262,6 +262,9 @@ class CompressedAdamW(CompressedOptimizer):
         ]
         adamw_advance(first, second, gradients, bucket.rows(by_group), bucket.numels)
 
+    def _scratch_nbytes(self) -> int:
+        return sum(moment.nbytes for own in self._after.values() for moment in own)
+
     def advance_all(self, factors: list[float]) -> None:
         """Move moments and counts on."""
         super().advance_all(factors)

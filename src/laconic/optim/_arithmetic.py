@@ -1,25 +1,25 @@
 """The abstract arithmetic of a compressed optimiser: what a node sends, how its state moves on."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from laconic._arguments import check_number, check_positive
-from laconic.comm import Source, Vector
+from laconic.comm import Destination, Source, Vector
 from laconic.kernels import Arithmetic, apply_steps
-from laconic.kernels.tables import Vectors
+from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.optim._buckets import ParameterBucket, UpdateBuckets
+from laconic.optim._exchanging import ExchangingOptimizer
 from laconic.optim._gradients import apply_, local_gradient
 
 State = dict[str, Any]
 """Optimiser state of one parameter."""
 
 
-class UpdateArithmetic(Optimizer, ABC):
+class UpdateArithmetic(ExchangingOptimizer):
     """Updates of parameters from gradients and state, by parameter or by bucket.
 
     ``update`` and ``advance`` are an optimiser's own. The rest follows from them, and is replaced only for
@@ -123,14 +123,20 @@ class UpdateArithmetic(Optimizer, ABC):
                 if state:
                     self.state[parameter] = state
 
-    def apply_all(self, estimates: Sequence[Vector]) -> None:
-        """Subtract each bucket's estimates from the parameters, and decay these."""
+    def apply_all(self, estimates: Sequence[Destination]) -> None:
+        """Subtract each bucket's estimates from the parameters, and decay these.
+
+        A subclass that replaces this is given flat vectors, or a tensor for each parameter.
+        """
         by_group = [self._decay_and_rate(group) for group in self.param_groups]
         for bucket, estimate in zip(self._buckets.buckets, estimates, strict=True):
             if bucket.compiled and bucket.is_trained():
-                steps = bucket.vectors(estimate)
-                parameters = Vectors.of(bucket.parameters)
-                apply_steps(parameters, steps, bucket.rows(by_group), bucket.numels)
+                rows, parameters = bucket.rows(by_group), Vectors.of(bucket.parameters)
+                if isinstance(estimate, SegmentedVector) and estimate.deferred:
+                    for summands in estimate.deferred:
+                        summands.subtract_from(parameters, rows)
+                else:
+                    apply_steps(parameters, bucket.vectors(estimate), rows, bucket.numels)
                 torch.autograd.graph.increment_version(bucket.parameters)
                 continue
             for parameter, step in zip(bucket.parameters, bucket.split(estimate), strict=True):

@@ -1,23 +1,24 @@
-"""The base class of compressed optimisers: exchange, steps, clipping and checkpoints."""
+"""The base class of compressed optimisers: construction, steps, clipping and loading."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, overload
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from laconic._arguments import check_positive
-from laconic.comm import OnMismatch, Stats, Topology
+from laconic.comm import OnMismatch, Topology
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.kernels import warm_up_optimizer
 from laconic.optim._arithmetic import UpdateArithmetic
 from laconic.optim._averaged import refuse_averaged_gradients
 from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
-from laconic.optim._checkpoint import adopted, merged, saved_state, with_memories
+from laconic.optim._checkpoint import adopted
+from laconic.optim._exchanging import tensor_bytes
 from laconic.optim._gradients import gradient_factors, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes
 from laconic.optim._momentum import warn_of_momentum
@@ -32,12 +33,6 @@ from laconic.session import (
 )
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-
-
-COPIED = (
-    "the optimiser is a copy or came from a pickle, which has no exchange with other ranks: make a new one "
-    "on every rank and load this one's state_dict()"
-)
 
 
 class CompressedOptimizer(UpdateArithmetic):
@@ -79,9 +74,6 @@ class CompressedOptimizer(UpdateArithmetic):
         >>> optimizer.close()
     """
 
-    _step_supports_amp_scaling = True
-    """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
-
     def __init__(
         self,
         params: Parameters,
@@ -105,7 +97,6 @@ class CompressedOptimizer(UpdateArithmetic):
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
         self._feedback, self._warned, self._compared = feedback, False, False
-        self._consolidated: dict[str, Any] | None = None
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and any(group["clip"] is not None for group in groups):
@@ -114,6 +105,7 @@ class CompressedOptimizer(UpdateArithmetic):
             )
         check_positive("bucket_cap_mb", bucket_cap_mb)
         parameters = TrainedParameters(named_parameters(groups))
+        warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session = Session(
             parameters,
             make_schedule(feedback, 0, density),
@@ -129,7 +121,6 @@ class CompressedOptimizer(UpdateArithmetic):
             adaptive=adaptive,
             check_replicas_every=check_replicas_every,
         )
-        warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
         session.broadcast_parameters()
         self._inside = feedback.estimates == "step"
         self._dense_lr = dense_lr
@@ -142,6 +133,7 @@ class CompressedOptimizer(UpdateArithmetic):
             self._group_of,
             # Groups are looked up anew, because load_state_dict makes them anew.
             lambda: group_settings(self.param_groups),
+            defers=type(self).apply_all is UpdateArithmetic.apply_all,
         )
         if overlap:
             ones = [1.0] * len(groups)
@@ -151,9 +143,7 @@ class CompressedOptimizer(UpdateArithmetic):
         for parameter in session.parameters.name_of:
             # Also where it is empty: torch.distributed.checkpoint would make a step to fill an empty dict.
             self.state[parameter] = self.new_state(parameter)
-        self._session = session
-        # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
-        self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
+        self._start(session)
         self._warn_of_momentum(stacklevel=3)
 
     def momentum_setting(self) -> str | None:
@@ -172,11 +162,6 @@ class CompressedOptimizer(UpdateArithmetic):
             RuntimeError: once the optimiser is made.
             ValueError: for a setting out of its range.
         """
-        if self._session is not None:
-            raise RuntimeError(
-                "the ranks have agreed on the parameters: give all groups when the optimiser is made, those "
-                "for later with lr=0, or make a new optimiser"
-            )
         super().add_param_group(param_group)
         self.check_group(self.param_groups[-1])
 
@@ -184,56 +169,9 @@ class CompressedOptimizer(UpdateArithmetic):
         """Take the number of nodes for ``dense_lr``; :func:`laconic.lab.train` simulates several."""
         self._rate_factor = math.sqrt(nodes) if self._dense_lr else 1.0
 
-    def check_replicas(self) -> None:
-        """Compare the parameters' bits over ranks; all call it together.
-
-        Raises:
-            laconic.ExchangeError: naming the first parameter that differs.
-        """
-        self.session.check_replicas()
-
-    @property
-    def session(self) -> Session:
-        """The parameters and the exchange.
-
-        Raises:
-            RuntimeError: for a copied or unpickled optimiser.
-        """
-        session: Session | None = self.__dict__.get("_session")
-        if session is None:
-            raise RuntimeError(COPIED)
-        return session
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step on every rank; void everywhere where a gradient was not finite anywhere.
-
-        Inside ``torch.compile`` it runs eagerly. A parameter that has been frozen stays as it is, counts as
-        zeros, and what its memory still holds is sent and dropped.
-
-        Args:
-            closure: evaluates the model anew and returns the loss.
-
-        Returns:
-            The closure's loss, or None.
-
-        Raises:
-            RuntimeError: for a gradient of a parameter that was frozen when the optimiser was made; at the
-                first step, for gradients that DDP has averaged.
-            laconic.ExchangeError: where another rank died or hangs.
-        """
-        if "_untraced_step" not in self.__dict__:
-            raise RuntimeError(COPIED)
-        found: float | None = self._untraced_step(closure)
-        return found
-
     @torch.no_grad()
     def _step(self, closure: Callable[[], float] | None) -> float | None:
         session = self.session
-        self._consolidated = None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -275,47 +213,14 @@ class CompressedOptimizer(UpdateArithmetic):
         """
         return nullcontext() if self._overlap is None else self._overlap.paused()
 
-    @property
-    def skipped(self) -> int:
-        """Steps that were void."""
-        return self.stats().skipped
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes that this rank holds beside parameters and gradients, by kind."""
+        held = self.session.exchange.held_bytes()
+        scratch = held["scratch"] + self._buckets.room_nbytes + self._scratch_nbytes()
+        return {"state": tensor_bytes(self.state.values()), "memory": held["memory"], "scratch": scratch}
 
-    def stats(self) -> Stats:
-        """What this rank has sent, received and spent so far."""
-        return self.session.stats()
-
-    def state_dict(self, gather: bool = False) -> dict[str, Any]:
-        """Settings, and of each parameter the moments and memories of this rank, or of all.
-
-        What differs by rank lies under a key by rank, so that it survives tools that keep one of several
-        equal keys, or "state" and "param_groups" alone.
-
-        Args:
-            gather: whether rank 0 gets the state of all ranks, for a file that all load; the others get their
-                own. All ranks call it together then.
-
-        Raises:
-            laconic.ExchangeError: where another rank does not gather, too.
-        """
-        exchange, numbers = self.session.exchange, self._names()
-        names = {number: name for number, name in enumerate(numbers) if name is not None}
-        memories = exchange.state_dict() | {"iteration": self.session.iteration}
-        own = with_memories(super().state_dict(), names, memories, exchange.rank)
-        if gather:
-            return merged(own, exchange.gather_states(own["state"]))
-        return own if self._consolidated is None else merged(own, self._consolidated)
-
-    def consolidate_state_dict(self) -> None:
-        """Gather the state of all ranks for ``state_dict()`` on rank 0, until the next step or load.
-
-        For tools that call ``state_dict()`` on rank 0 alone; all ranks call this together. Lightning does so
-        by itself, as for :class:`torch.distributed.optim.ZeroRedundancyOptimizer`.
-
-        Raises:
-            laconic.ExchangeError: where another rank does not gather, too.
-        """
-        self._consolidated = None
-        self._consolidated = self.session.exchange.gather_states(self.state_dict()["state"])
+    def _scratch_nbytes(self) -> int:
+        return 0
 
     def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
         """Take over what this rank saved; parameters are the model's to restore, on every rank.
@@ -333,28 +238,19 @@ class CompressedOptimizer(UpdateArithmetic):
         Raises:
             ValueError: for the state of another rank, method, model or optimiser.
         """
-        exchange = self.session.exchange
-        self._consolidated = None
-        saved = saved_state(state_dict, self._names(), exchange.rank)
+        exchange, saved = self.session.exchange, self._saved(state_dict)
         plain = saved.plain
         if saved.exchange is None:
             plain = adopted(plain, super().state_dict(), exchange.rank)
             exchange.reset()
         else:
-            exchange.load_state_dict(saved.exchange, on_mismatch)
-            if "iteration" in saved.exchange:
-                self.session.resume_at(int(saved.exchange["iteration"]))
+            self._load_exchange(saved.exchange, on_mismatch)
         self.session.compare_replicas_at_next_step()
         super().load_state_dict(plain)
         restore_dtypes(self, plain)
-
-    def _names(self) -> list[str | None]:
-        names = self.session.parameters.name_of
-        return [names.get(parameter) for group in self.param_groups for parameter in group["params"]]
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""
         if (overlap := self.__dict__.get("_overlap")) is not None:
             overlap.close()
-        if (session := self.__dict__.get("_session")) is not None:
-            session.close()
+        super().close()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from laconic.comm import Alike, Source, TensorFuture, Vector, wait_for
+from laconic.comm import Alike, Destination, Source, TensorFuture, wait_for
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import Integers, SegmentedVector, Vectors
 from laconic.optim._gradients import dense
@@ -77,12 +77,16 @@ class ParameterBucket:
         """int64 (S,), where each parameter lies in a flat vector."""
         return np.cumsum(self.numels) - self.numels
 
-    def vectors(self, vector: Vector) -> Vectors:
+    def vectors(self, vector: Destination) -> Vectors:
         """A flat vector, or a contiguous tensor for each parameter, for loops."""
+        if isinstance(vector, SegmentedVector):
+            vector = vector.flattened()
         return Vectors.flat(vector, self.starts) if isinstance(vector, Tensor) else Vectors.of(vector)
 
-    def split(self, vector: Vector) -> list[Tensor]:
+    def split(self, vector: Destination) -> list[Tensor]:
         """A flat vector, or a tensor for each parameter, as tensors of the parameters' shapes."""
+        if isinstance(vector, SegmentedVector):
+            vector = vector.flattened()
         if not isinstance(vector, Tensor):
             return list(vector)
         pieces = torch.split(vector, self.numels.tolist())
@@ -104,6 +108,8 @@ class UpdateBuckets:
         numel: numbers a bucket, about.
         group_of: the number of each parameter's group.
         settings: what must be alike on all ranks in a step, by name; asked when its first bucket is sent.
+        defers: whether sparse estimates may stay as their summands, which are subtracted without being
+            written.
     """
 
     def __init__(
@@ -112,8 +118,10 @@ class UpdateBuckets:
         numel: int,
         group_of: Mapping[Tensor, int],
         settings: Callable[[], Mapping[str, object]],
+        defers: bool,
     ) -> None:
         """Cut the parameters into buckets."""
+        self._defers = defers
         self._session = session
         self._settings = settings
         self._alike = Alike({})
@@ -121,7 +129,9 @@ class UpdateBuckets:
             ParameterBucket.of(bucket, session.parameters.names(bucket), [group_of[p] for p in bucket])
             for bucket in session.parameters.buckets(numel)
         ]
-        self._submitted: list[Vector] = []
+        self._submitted: list[Destination] = []
+        self._computed: set[ParameterBucket] = set()
+        self._written: set[ParameterBucket] = set()
         self._end: TensorFuture | None = None
         self._skipped = session.stats().skipped
         self._dense = False
@@ -137,6 +147,11 @@ class UpdateBuckets:
         """Whether a bucket of this step has been submitted."""
         return bool(self._submitted)
 
+    @property
+    def room_nbytes(self) -> int:
+        """Bytes of the buckets' rooms; those that nothing was written to are no memory."""
+        return sum(each.room.nbytes for each in self._written if "room" in vars(each))
+
     def submit_next(self, update: Update) -> None:
         """Begin to exchange the next bucket.
 
@@ -149,14 +164,18 @@ class UpdateBuckets:
             self._dense = self._session.begin_step()
             self._alike = self._session.agree(self._settings())
         updates = update(bucket)
-        out = bucket.room if isinstance(updates, SegmentedVector) else updates
+        if isinstance(updates, SegmentedVector):
+            self._computed.add(bucket)
+        out: Destination = bucket.room if isinstance(updates, SegmentedVector) else updates
+        if self._defers and isinstance(out, Tensor):
+            out = SegmentedVector(out, deferred=[])
         self._submitted.append(out)
         last = len(self._submitted) == len(self.buckets)
         self._end = self._session.exchange.submit(
             bucket.names, updates, last=last, out=out, dense=self._dense, alike=self._alike
         )
 
-    def finish(self, update: Update) -> list[Vector] | None:
+    def finish(self, update: Update) -> list[Destination] | None:
         """Submit what is left, and wait: each bucket's estimates; None where the step is void.
 
         Raises:
@@ -167,6 +186,10 @@ class UpdateBuckets:
         submitted, self._submitted = self._submitted, []
         assert self._end is not None
         wait_for(self._end)
+        for bucket, out in zip(self.buckets, submitted, strict=True):
+            deferred = isinstance(out, SegmentedVector) and out.deferred
+            if not deferred or bucket not in self._computed:
+                self._written.add(bucket)
         # Whether a step stands is counted, not read off the estimates: sums of finite numbers may overflow.
         before, self._skipped = self._skipped, self._session.stats().skipped
         return None if self._skipped > before else submitted

@@ -11,26 +11,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from laconic._arguments import check_count, check_number, check_positive
-from laconic.comm import Stats, Topology, wait_for
+from laconic.comm import OnMismatch, Topology, wait_for
 from laconic.compressors import BlockQuantizer, BlockTopK, Identity
 from laconic.feedback import DCGD, EF14, Feedback
-from laconic.optim._base import COPIED, CompressedOptimizer
-from laconic.optim._groups import named_parameters
+from laconic.kernels import warm_up_norms
+from laconic.optim._exchanging import ExchangingOptimizer, tensor_bytes
+from laconic.optim._groups import named_parameters, restore_dtypes
 from laconic.session import (
     Density,
     Exempt,
     Session,
     TrainedParameters,
     make_schedule,
+    squared_norms_of,
     vectors_and_small,
 )
 
 _SPARSE_LOCO = EF14(BlockTopK(64, 4096) >> BlockQuantizer(2), decay=0.95)
+_COMMON, _VELOCITY = "common_parameter", "outer_momentum"
+"""Keys of a parameter's state in checkpoints, beside those of the inner optimiser."""
 _BUCKET = 25 * 2**20 // 4
 """Numbers of a bucket of differences, about."""
 
 
-class LocalSteps(Optimizer):
+class LocalSteps(ExchangingOptimizer):
     r"""Takes H steps of an inner optimiser on each node, then averages what they changed.
 
     With :math:`y` the common parameters and :math:`x_i` what node i made of them in H steps, the outer
@@ -67,6 +71,7 @@ class LocalSteps(Optimizer):
         nesterov: whether it looks ahead; needs momentum.
         exempt, exact, process_group, topology, seed, timeout_s, adaptive: as for :class:`CompressedAdamW`.
         density: by outer steps, as for :class:`CompressedAdamW`.
+        check_replicas_every: compare the parameters' checksums over ranks after every so many outer steps.
 
     Raises:
         ValueError: for a setting out of its range, or ranks that differ.
@@ -82,7 +87,8 @@ class LocalSteps(Optimizer):
     closure nothing is looked at.
 
     A parameter without a gradient is what the inner optimiser makes of it, on each rank alone. Every rank
-    saves its own :meth:`state_dict`, at any step; resuming is exact to the bit.
+    saves its own :meth:`state_dict`, at any step, or rank 0 those of all with ``gather=True``; resuming is
+    exact to the bit. Between outer steps each rank saves its own parameters, too.
 
     Example:
         >>> import torch, laconic
@@ -97,9 +103,6 @@ class LocalSteps(Optimizer):
         2
         >>> optimizer.close()
     """
-
-    _step_supports_amp_scaling = True
-    """GradScaler then calls step() on every rank, also where it found an infinity on one alone."""
 
     def __init__(
         self,
@@ -118,9 +121,10 @@ class LocalSteps(Optimizer):
         timeout_s: float = 600.0,
         adaptive: bool = False,
         density: Mapping[int, Density] | None = None,
+        check_replicas_every: int = 0,
     ) -> None:
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
-        if isinstance(optimizer, (CompressedOptimizer, LocalSteps)):
+        if isinstance(optimizer, ExchangingOptimizer):
             raise TypeError(
                 f"{type(optimizer).__name__} exchanges every step itself; give LocalSteps an ordinary "
                 "optimiser, such as torch.optim.AdamW"
@@ -155,12 +159,13 @@ class LocalSteps(Optimizer):
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
+            check_replicas_every=check_replicas_every,
         )
         session.broadcast_parameters()
+        warm_up_norms(parameters.dtypes.values())
         self._common = {name: p.detach().clone() for name, p in parameters.by_name.items()}
         self._velocity = {n: torch.zeros_like(c) for n, c in self._common.items() if momentum > 0}
-        self._session = session
-        self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
+        self._start(session)
 
     @classmethod
     def diloco(cls, optimizer: Optimizer, every: int = 500, **settings: Any) -> Self:
@@ -177,47 +182,6 @@ class LocalSteps(Optimizer):
         """
         return cls(optimizer, every, _SPARSE_LOCO, **{"adaptive": True, **settings})
 
-    @property
-    def session(self) -> Session:
-        """The parameters and the exchange.
-
-        Raises:
-            RuntimeError: for a copied or unpickled optimiser.
-        """
-        session: Session | None = self.__dict__.get("_session")
-        if session is None:
-            raise RuntimeError(COPIED)
-        return session
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, while the optimiser is made; later it is refused.
-
-        Raises:
-            RuntimeError: once the optimiser is made.
-        """
-        if self._session is not None:
-            raise RuntimeError(
-                "the ranks have agreed on the parameters: give the inner optimiser all groups before"
-            )
-        super().add_param_group(param_group)
-
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """An inner step; after every H of them, the outer step, which all ranks make together.
-
-        Args:
-            closure: for the inner optimiser.
-
-        Returns:
-            What the inner optimiser returned, or None.
-
-        Raises:
-            laconic.ExchangeError: where another rank died or hangs.
-        """
-        if "_untraced_step" not in self.__dict__:
-            raise RuntimeError(COPIED)
-        found: float | None = self._untraced_step(closure)
-        return found
-
     def _step(self, closure: Callable[[], float] | None) -> float | None:
         self._link()
         loss = self._inner_step(closure)
@@ -226,6 +190,7 @@ class LocalSteps(Optimizer):
             self.local = 0
             with torch.no_grad():
                 self._outer_step()
+            self.session.check_replicas_in_turn()
         return loss
 
     def _inner_step(self, closure: Callable[[], float] | None) -> float | None:
@@ -235,7 +200,7 @@ class LocalSteps(Optimizer):
         if not gradients:
             return self.inner.step()
         with torch.no_grad():
-            if not all(map(math.isfinite, map(float, torch._foreach_norm(gradients, math.inf)))):
+            if not _all_finite(gradients):
                 return None
             # What GradScaler sets on an optimiser whose step() it calls in any case.
             if (scale := getattr(self, "grad_scale", None)) is not None:
@@ -286,51 +251,79 @@ class LocalSteps(Optimizer):
             raise RuntimeError(
                 f"{self.local} of {self.every} local steps are done: parameters are equal after outer steps"
             )
-        self.session.check_replicas()
+        super().check_replicas()
 
-    @property
-    def skipped(self) -> int:
-        """Outer steps that were void."""
-        return self.stats().skipped
+    def held_bytes(self) -> dict[str, int]:
+        """As :meth:`CompressedOptimizer.held_bytes`; common parameters and outer momentum are memories.
 
-    def stats(self) -> Stats:
-        """What this rank has sent, received and spent so far; its steps are outer ones."""
-        return self.session.stats()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The inner optimiser's, and "local_steps": common parameters, outer momentum, memories, counts."""
+        Differences, 4 bytes a parameter in float32, are held during an outer step alone.
+        """
         self._link()
-        own = {
-            "local": self.local,
-            "common": {name: value.clone() for name, value in self._common.items()},
-            "velocity": {name: value.clone() for name, value in self._velocity.items()},
-            "session": self.session.state_dict(),
+        kept = [*self._common.values(), *self._velocity.values()]
+        held = self.session.exchange.held_bytes()
+        return {
+            "state": tensor_bytes(self.state.values()),
+            "memory": held["memory"] + sum(tensor.nbytes for tensor in kept),
+            "scratch": held["scratch"],
         }
-        return {**super().state_dict(), "local_steps": own}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what this rank saved; parameters are the model's to restore.
+    def _plain_state(self) -> dict[str, Any]:
+        self._link()
+        plain = super()._plain_state()
+        own = {
+            number: {_COMMON: self._common[name].clone()}
+            | ({_VELOCITY: self._velocity[name].clone()} if self._velocity else {})
+            for number, name in enumerate(self._names())
+            if name is not None
+        }
+        state = {number: {**plain["state"].get(number, {}), **kept} for number, kept in own.items()}
+        return {**plain, "state": {**plain["state"], **state}}
+
+    def _counts(self) -> dict[str, Any]:
+        return {**super()._counts(), "local": self.local}
+
+    def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
+        """Take over what this rank saved; parameters are the model's to restore, each rank's own.
+
+        Args:
+            state_dict: of this rank, or gathered.
+            on_mismatch: as for :meth:`CompressedOptimizer.load_state_dict`. Common parameters and outer
+                momentum, which all ranks have alike, are kept.
 
         Raises:
             ValueError: for the state of another rank, method, model or optimiser.
         """
-        own = state_dict.get("local_steps")
-        if own is None:
+        saved = self._saved(state_dict)
+        if saved.exchange is None or "local" not in saved.exchange:
             raise ValueError(
-                "the state has no 'local_steps': it was saved by another optimiser; load it into the inner "
+                "the state has no 'local' steps: it was saved by another optimiser; load it into the inner "
                 "one, before LocalSteps is made"
             )
-        if set(own["common"]) != set(self._common) or set(own["velocity"]) != set(self._velocity):
+        keys = [key for group in saved.plain["param_groups"] for key in group["params"]]
+        inner = {key: dict(own) for key, own in saved.plain["state"].items()}
+        kept: dict[str, dict[str, Tensor]] = {_COMMON: {}, _VELOCITY: {}}
+        for key, name in zip(keys, self._names(), strict=True):
+            for kind, found in kept.items():
+                if name is not None and kind in inner.get(key, {}):
+                    found[name] = inner[key].pop(kind).clone()
+        if kept[_COMMON].keys() != self._common.keys() or kept[_VELOCITY].keys() != self._velocity.keys():
             raise ValueError("the state was saved for other parameters, or with another momentum")
-        self.session.load_state_dict(own["session"])
-        super().load_state_dict(deepcopy({k: v for k, v in state_dict.items() if k != "local_steps"}))
+        self._load_exchange(saved.exchange, on_mismatch)
+        plain = deepcopy({**saved.plain, "state": {key: own for key, own in inner.items() if own}})
+        super().load_state_dict(plain)
+        restore_dtypes(self, plain)
         self.inner.__setstate__({"state": self.state, "param_groups": self.param_groups})
         self._link()
-        self.local = int(own["local"])
-        self._common = {name: own["common"][name].clone() for name in self._common}
-        self._velocity = {name: own["velocity"][name].clone() for name in self._velocity}
+        self.local = int(saved.exchange["local"])
+        self._common, self._velocity = kept[_COMMON], kept[_VELOCITY]
 
-    def close(self) -> None:
-        """End the exchange's thread and process group; the optimiser can make no more outer steps."""
-        if (session := self.__dict__.get("_session")) is not None:
-            session.close()
+
+def _all_finite(gradients: list[Tensor]) -> bool:
+    first = gradients[0]
+    alike = all([g.dtype == first.dtype and g.device == first.device for g in gradients])  # noqa: C419
+    if alike and first.dtype == torch.float32 and first.device.type == "cpu":
+        # Twelve times as fast as PyTorch's largest magnitude; squares of float32 fit in float64.
+        norms = squared_norms_of(gradients, tuple(g.numel() for g in gradients))
+    else:
+        norms = [float(norm) for norm in torch._foreach_norm(gradients, math.inf)]
+    return all(map(math.isfinite, norms))

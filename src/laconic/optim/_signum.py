@@ -6,7 +6,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from laconic.comm import Topology, Vector
+from laconic.comm import Destination, Topology
 from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.optim._arithmetic import State
@@ -106,9 +106,9 @@ class CompressedSignum(CompressedOptimizer):
     def advance(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> None:
         """Nothing is remembered beside the memory."""
 
-    def apply_all(self, estimates: Sequence[Vector]) -> None:
+    def apply_all(self, estimates: Sequence[Destination]) -> None:
         """Subtract the signs of the estimates from the parameters, and decay these."""
-        for estimate in estimates:
-            for tensor in (estimate,) if isinstance(estimate, Tensor) else estimate:
+        for bucket, estimate in zip(self._buckets.buckets, estimates, strict=True):
+            for tensor in bucket.split(estimate):
                 tensor.sign_()
         super().apply_all(estimates)

@@ -10,6 +10,8 @@ WORTH = 0.9
 """Compression is advised where the predicted step takes less than this share of the best dense one."""
 CLOSE = 1.0
 """Per cent of loss that a method which is advised may cost."""
+DENSE = ("fp32", "bf16")
+"""Names of the methods that average whole gradients."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class Prediction:
     step: float
     loss_gap: float | None = None
 
+    @property
+    def keeps_loss(self) -> bool:
+        """Whether its measured loss is within :data:`CLOSE` per cent of the dense one."""
+        return self.loss_gap is not None and self.loss_gap <= CLOSE
+
 
 def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Prediction:
     """The step of a method with so many ranks.
@@ -131,15 +138,25 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     )
 
 
-def advice(predictions: Sequence[Prediction], dense: Sequence[str], compute: Compute) -> str:
+def choose(predictions: Sequence[Prediction]) -> Prediction:
+    """The fastest method that keeps the loss, or the fastest dense one, where compression gains little."""
+    whole, best, _ = _candidates(predictions)
+    return best if best.step < WORTH * whole.step else whole
+
+
+def _candidates(predictions: Sequence[Prediction]) -> tuple[Prediction, Prediction, list[Prediction]]:
+    whole = min((p for p in predictions if p.method in DENSE), key=lambda p: p.step)
+    others = [p for p in predictions if p.method not in DENSE]
+    return whole, min((p for p in others if p.keeps_loss), key=lambda p: p.step), others
+
+
+def advice(predictions: Sequence[Prediction], compute: Compute) -> str:
     """Which method to use, or that compression will not help, and why, and what is faster still.
 
     Only methods whose measured loss is within :data:`CLOSE` per cent of the dense one are advised.
     """
-    whole = min((p for p in predictions if p.method in dense), key=lambda p: p.step)
-    others = [p for p in predictions if p.method not in dense]
-    best = min((p for p in others if p.loss_gap is not None and p.loss_gap <= CLOSE), key=lambda p: p.step)
-    if best.step >= WORTH * whole.step:
+    whole, best, others = _candidates(predictions)
+    if choose(predictions) is whole:
         return (
             f"Do not compress: {whole.method} takes {_ms(whole.step)} a step, of which {_ms(compute.step)} "
             f"are computation; {best.method} would take {_ms(best.step)}. Its own work takes "

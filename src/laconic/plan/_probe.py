@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 import laconic
 from laconic.bench.exchange import Rank
-from laconic.bench.network import Traffic
 from laconic.bench.step_methods import RECOMMENDED, RECOMMENDED_SETTINGS
+from laconic.network import Traffic
 from laconic.plan._predict import Compute, LinkCosts, Method
 from laconic.plan._workload import Workload
 

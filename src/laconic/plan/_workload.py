@@ -99,5 +99,10 @@ def load_workload(target: str) -> Workload:
             f"model {target!r} returned {type(found).__name__}: return a torch.nn.Module, or one and "
             "a function from it to the loss of a batch"
         )
+    return of_model(model, loss)
+
+
+def of_model(model: nn.Module, loss: Callable[[nn.Module], Tensor] | None) -> Workload:
+    """The trained parameters of a module, and its loss."""
     parameters = TrainedParameters(model.named_parameters()).by_name
     return Workload({name: tuple(p.shape) for name, p in parameters.items()}, model, loss)

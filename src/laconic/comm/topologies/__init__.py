@@ -5,6 +5,7 @@ from laconic.comm.topologies._protocol import BucketExchange as BucketExchange
 from laconic.comm.topologies._protocol import RemembersAlike as RemembersAlike
 from laconic.comm.topologies._protocol import SegmentStates as SegmentStates
 from laconic.comm.topologies._protocol import Topology as Topology
+from laconic.comm.topologies._vectors import Destination as Destination
 from laconic.comm.topologies._vectors import Source as Source
 from laconic.comm.topologies._vectors import Vector as Vector
 from laconic.comm.topologies._vectors import numel as numel

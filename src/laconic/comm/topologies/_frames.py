@@ -9,7 +9,7 @@ from torch import Tensor
 
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies._protocol import BucketContext
-from laconic.comm.topologies._vectors import Source, Vector, unscaled, write_scaled
+from laconic.comm.topologies._vectors import Destination, Source, unscaled, write_scaled
 from laconic.feedback import NotFiniteError
 from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.formats.sizes import FRAME_BYTES
@@ -51,6 +51,11 @@ class FrameSender:
     def format(self) -> MessageFormat:
         """The format of the next message."""
         return self._context.format(self.sender.round)
+
+    @property
+    def frame_nbytes(self) -> int:
+        """Bytes of the room for a frame."""
+        return self._frame.nbytes
 
     def stage(self, source: Source, scale: float = 1.0) -> tuple[Tensor, Message | None]:
         """This round's frame, and its message; None where the numbers are not finite, as the frame says.
@@ -127,7 +132,7 @@ class FrameReceiver:
     def stage(
         self,
         frames: Sequence[Tensor],
-        out: Vector,
+        out: Destination,
         scale: float = 1.0,
         known: Mapping[int, Message] = MappingProxyType({}),
     ) -> bool:
@@ -188,7 +193,7 @@ class FrameReceiver:
         messages: dict[int, Message] = {**known, **dict(zip(nodes, found, strict=True))}
         return [messages[node] for node in sorted(messages)]
 
-    def stage_rows(self, kernels: Any, rows: Tensor, heads: Tensor, out: Vector, scale: float) -> bool:
+    def stage_rows(self, kernels: Any, rows: Tensor, heads: Tensor, out: Destination, scale: float) -> bool:
         """As :meth:`stage`, of frames on the device.
 
         Args:
@@ -223,14 +228,19 @@ class FrameReceiver:
         except WireError as error:
             raise self._refused(node, error) from error
 
-    def _apply(self, messages: list[Message], out: Vector, scale: float) -> bool:
+    def _apply(self, messages: list[Message], out: Destination, scale: float) -> bool:
         like = SegmentedVector.of(out).like
         messages = [message.to(like.device) for message in messages]
+        plain = out
+        if isinstance(out, SegmentedVector):
+            assert out.flat is not None
+            plain = out.flat
         if scale == 1.0 and like.dtype != torch.float16:
-            self.receiver.stage(messages, out=out)
+            defers = getattr(self.receiver, "defers", False)
+            self.receiver.stage(messages, out=out if defers else plain)
             return True
         if self._scratch is None:
             dtype = accumulation_dtype(like.dtype)
             self._scratch = torch.empty(self._context.layout.d, dtype=dtype, device=like.device)
         self.receiver.stage(messages, out=self._scratch)
-        return write_scaled(self._scratch, out, scale)
+        return write_scaled(self._scratch, plain, scale)

@@ -24,6 +24,16 @@ def cut_by_segment(layout: Layout, ends: Ends) -> SegmentStates:
     }
 
 
+def held_bytes(ends: Ends) -> dict[str, int]:
+    """Bytes of the ends' memories, and of the buffers beside them, where they say so."""
+    held = {"memory": 0, "scratch": 0}
+    for end in ends.values():
+        own = getattr(end, "memories", None)
+        for kind, size in own.held_bytes().items() if hasattr(own, "held_bytes") else ():
+            held[kind] += size
+    return held
+
+
 def load_by_segment(layout: Layout, ends: Ends, states: Mapping[str, dict[str, Any]]) -> None:
     """Let the ends take over what was cut by segment.
 

@@ -12,6 +12,8 @@ Vector = Tensor | Sequence[Tensor]
 """A flat vector (d,), or a tensor for each segment."""
 Source = Vector | SegmentedVector
 """A vector that is only read; of a segmented one, numbers may be computed as they are read."""
+Destination = Vector | SegmentedVector
+"""A vector that is only written; of a segmented one, the numbers may be deferred."""
 
 
 def numel(vector: Source) -> int:

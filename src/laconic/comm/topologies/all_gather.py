@@ -6,8 +6,8 @@ from typing import Any
 
 from laconic.comm.topologies._frames import FrameReceiver, FrameSender
 from laconic.comm.topologies._protocol import BucketContext, BucketExchange, SegmentStates
-from laconic.comm.topologies._states import Ends, cut_by_segment, load_by_segment
-from laconic.comm.topologies._vectors import Source, Vector
+from laconic.comm.topologies._states import Ends, cut_by_segment, held_bytes, load_by_segment
+from laconic.comm.topologies._vectors import Destination, Source
 from laconic.wire import heads_of, row_kernels
 
 
@@ -29,7 +29,7 @@ class _AllGatherBucket:
         self._receiver = FrameReceiver(context, context.collectives.size)
         self._ends: Ends = {"sender": self._sender.sender, "receiver": self._receiver.receiver}
 
-    def stage(self, source: Source, out: Vector, scale: float) -> bool:
+    def stage(self, source: Source, out: Destination, scale: float) -> bool:
         collectives = self._context.collectives
         expected, round_ = self._sender.format, self._sender.sender.round
         what = f"round {round_} of {self._context.what}"
@@ -63,6 +63,10 @@ class _AllGatherBucket:
     def roll_back(self) -> None:
         self._sender.roll_back()
         self._receiver.receiver.roll_back()
+
+    def held_bytes(self) -> dict[str, int]:
+        held = held_bytes(self._ends)
+        return {**held, "scratch": held["scratch"] + self._sender.frame_nbytes}
 
     def state_by_segment(self) -> SegmentStates:
         return cut_by_segment(self._context.layout, self._ends)

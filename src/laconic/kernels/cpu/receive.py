@@ -20,6 +20,8 @@ from laconic.kernels.cpu.decoding import fill_table, number
 U = np.uint64
 TILE = 1 << 16
 """Numbers that are summed and written while in the second cache."""
+STEP = 1 << 12
+"""Numbers that are summed in the first cache and subtracted from parameters."""
 STREAMED = 1 << 20
 """Numbers from which on the result is written past the caches, which do not hold it and need not read it."""
 _floats = load(LANES)
@@ -30,7 +32,7 @@ def _begin(place, scratch, s, begin, end, streamed):
     """A tile that holds the memory's numbers, or zeros: of the memory, of ``out``, or the scratch."""
     size = end - begin
     tile = scratch[:size]
-    if place.out.size > 0 and not streamed:
+    if place.out.size > 0 and not streamed and place.settings.size == 0:
         start = place.out_starts[s] + begin
         tile = place.out[start : start + size]
     if place.memory.size > 0:
@@ -53,12 +55,23 @@ def _end(place, tile, s, begin, streamed):
     if place.brains.size == 0 and place.out.size == 0:
         return
     start = place.out_starts[s] + begin
+    steps = place.settings.size > 0
     if place.brains.size > 0:
         brains = place.brains[start : start + tile.size]
+        if steps:
+            decay, rate = place.settings[s, 0], place.settings[s, 1]
+            for i in range(tile.size):
+                brains[i] = brain(widened(brains[i]) * decay - tile[i] * rate)
+            return
         for i in range(tile.size):
             brains[i] = brain(tile[i])
         return
     out = place.out[start : start + tile.size]
+    if steps:
+        decay, rate = place.settings[s, 0], place.settings[s, 1]
+        for i in range(tile.size):
+            out[i] = out[i] * decay - tile[i] * rate
+        return
     if not streamed:
         if place.memory.size > 0 and place.commit:
             for i in range(tile.size):
@@ -73,6 +86,30 @@ def _end(place, tile, s, begin, streamed):
         stream(_floats(source, i, tile), target, i)
     for i in range(last, tile.size):
         out[i] = tile[i]
+
+
+@inner_loop
+def _end_touched(place, group, nodes, like, tile, cursors, s, begin, end):
+    """Decay parameters, subtract the tile where it has columns, which end before the cursors, and zero it."""
+    never_inlined()
+    start, rate = place.out_starts[s] + begin, place.settings[s, 1]
+    if place.settings[s, 0] != 1:
+        decay, out = place.settings[s, 0], place.out[start : start + end - begin]
+        for i in range(out.size):
+            out[i] = out[i] * decay
+    for node in range(cursors.size):
+        positions = nodes.positions[node] + 8 * group.bounds[s]
+        for c in range(cursors[node] - 1, -1, -1):
+            p = at_address(positions, c, like)
+            if p < begin:
+                break
+            at, i = U(start + p - begin), U(p - begin)
+            # Where several nodes have a column, the first subtracts all, and the others 0.
+            if place.brains.size > 0:
+                place.brains[at] = brain(widened(place.brains[at]) - tile[i] * rate)
+            else:
+                place.out[at] = place.out[at] - tile[i] * rate
+            tile[i] = 0
 
 
 @inner_loop
@@ -103,7 +140,8 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
     ``scratch`` is room for a tile, ``cursors`` for an integer a node.
     """
     columns = group.bounds[-1]
-    recording, streamed = before.size > 0, group.offsets[-1] >= STREAMED
+    recording, streamed, steps = before.size > 0, group.offsets[-1] >= STREAMED, place.settings.size > 0
+    width = STEP if steps else TILE
     added = np.int64(0)
     s = _first_segment(group.offsets, first)
     while s < group.offsets.size - 1 and group.offsets[s] < last:
@@ -112,9 +150,15 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
         for node in range(cursors.size):
             address = nodes.positions[node] + 8 * column
             cursors[node] = _lower_bound(address, nodes.counts[node, s], like, from_)
-        for begin in range(from_, to, TILE):
-            end = smaller(begin + TILE, to)
-            tile = _begin(place, scratch, s, begin, end, streamed)
+        # Decayed parameters of 16 bits would be rounded before the subtraction.
+        touched = steps and (place.settings[s, 0] == 1 or place.brains.size == 0)
+        tile = scratch[: smaller(width, to - from_) if touched else 0]
+        for i in range(tile.size):
+            tile[i] = 0
+        for begin in range(from_, to, width):
+            end = smaller(begin + width, to)
+            if not touched:
+                tile = _begin(place, scratch, s, begin, end, streamed)
             for node in range(cursors.size):
                 weight, factor, count = nodes.weights[node], nodes.factors[node, s], nodes.counts[node, s]
                 positions, values, kept = nodes.positions[node], nodes.values[node], node * columns
@@ -134,7 +178,10 @@ def add_sparse(place, group, nodes, like, before, scratch, cursors, first, last)
                         added += 1
                     c += 1
                 cursors[node] = c
-            _end(place, tile, s, begin, streamed)
+            if touched:
+                _end_touched(place, group, nodes, like, tile, cursors, s, begin, end)
+            else:
+                _end(place, tile, s, begin, streamed)
         s += 1
     fence()
     return added
@@ -148,13 +195,14 @@ def add_dense(place, group, nodes, like, levels, before, scratch, table, first, 
     are room for a tile. Returns whether all codes have a level.
     """
     fits, streamed = True, group.offsets[-1] >= STREAMED
+    width = STEP if place.settings.size > 0 else TILE
     one = nodes.one
     s = _first_segment(group.offsets, first)
     while s < group.offsets.size - 1 and group.offsets[s] < last:
         offset = group.offsets[s]
         from_, to = larger(first - offset, 0), smaller(last, group.offsets[s + 1]) - offset
-        for begin in range(from_, to, TILE):
-            end = smaller(begin + TILE, to)
+        for begin in range(from_, to, width):
+            end = smaller(begin + width, to)
             tile = _begin(place, scratch, s, begin, end, streamed)
             if before.size > 0:
                 kept = before[offset + begin : offset + end]

@@ -31,6 +31,7 @@ _PLANS = 8
 _KEEP = 1 << 22
 """Places of lists that are kept: 50 MB. Longer ones take less time to get than to fill."""
 
+_with_updates = False
 _kept = threading.local()
 
 
@@ -43,6 +44,12 @@ def eagerly():
         yield
     finally:
         _WORTH = before
+
+
+def compile_updates():
+    """From now on use loops that compute updates too, for other operands as well: so one form is compiled."""
+    global _with_updates  # noqa: PLW0603
+    _with_updates = True
 
 
 def is_shared(numbers):
@@ -119,11 +126,14 @@ def select(operands, cuts, salt, threads, positions, values, before, move):
         move: as for ``topk.select_rows``.
     """
     plan = _plan(cuts, max(1, min(threads, cuts.numel // _WORTH)))
-    operands = (*operands, int(cuts.numel >= STREAMED))
+    makes = operands[0] >= ADAMW
+    if makes:
+        compile_updates()
+    operands = (*operands, int(cuts.numel >= STREAMED)) if _with_updates else (*operands[:4], *[None] * 4)
     patterns = np.int64 if values.itemsize == 8 else np.int32
     kept = positions, values.view(patterns), before.view(patterns)  # as topk.kept_of
     given = operands, patterns, salt & 0xFFFFFFFFFFFF, move
-    if operands[0] >= ADAMW:
+    if makes:
         _make(plan, operands, kept[1])
     long = [_LongSegment(i, cuts, part, *given) for i, part in enumerate(plan.shared)]
 

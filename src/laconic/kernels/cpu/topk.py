@@ -136,7 +136,7 @@ def select_rows(rows, hints, operands, salt, scratch, kept, move):
     drift, spread, sure = ZERO, fine, rows.size < 0  # a plain False is another type
     for i in range(rows.shape[0]):
         row = Row(rows[i, 0], rows[i, 1], rows[i, 2], rows[i, 3], rows[i, 4], rows[i, 5], rows[i, 6])
-        source, made = source_of(operands, row.segment), update_of(operands, row.segment)
+        source, made = source_of(operands, row.segment), update_of(operands.settings, operands, row.segment)
         at = row.at
         t = hint = hints[i] if hints[i] <= largest else np.int64(-1)
         late = hint + drift

@@ -15,7 +15,8 @@ from laconic.kernels.cpu.topk_updates import produce, update_of
 @loop
 def make(operands, segment, lo, hi, bits):
     """Produce the numbers [lo, hi) of an update; ``bits`` is as wide."""
-    produce(update_of(Operands(*operands), segment), lo, hi - lo, bits)
+    operands = Operands(*operands)
+    produce(update_of(operands.settings, operands, segment), lo, hi - lo, bits)
     fence()
 
 
@@ -29,7 +30,7 @@ def sample(operands, segment, n, k, salt, scratch):
 def collect(operands, segment, lo, hi, k, bound, scratch, lists, begin, room):
     """Candidates of the numbers [lo, hi) of a segment, written from ``begin`` on; their number."""
     operands, scratch = Operands(*operands), scratch_of(*scratch)
-    source, made = source_of(operands, segment), update_of(operands, segment)
+    source, made = source_of(operands, segment), update_of(operands.settings, operands, segment)
     return capture(source, made, lo > hi, lo, hi, k, bound, scratch, Lists(*lists), begin, room)
 
 

@@ -29,17 +29,18 @@ class Operands(NamedTuple):
     Args:
         what: ``X``, ``DIFFERENCE``, ``SUM`` or ``ADAMW``; and ``NARROW``.
         x, memory, out: int64 (S,), addresses of the segments' first numbers; any for what is not there.
-        moment, after, settings, streamed: as ``topk_updates.Update``.
+        moment, after, settings, streamed: as ``topk_updates.Update``; all None for loops without
+            updates.
     """
 
     what: int
     x: np.ndarray
     memory: np.ndarray
     out: np.ndarray
-    moment: np.ndarray
-    after: np.ndarray
-    settings: np.ndarray
-    streamed: int
+    moment: np.ndarray | None
+    after: np.ndarray | None
+    settings: np.ndarray | None
+    streamed: int | None
 
 
 class Source(NamedTuple):

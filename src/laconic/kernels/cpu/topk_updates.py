@@ -47,9 +47,11 @@ class Update(NamedTuple):
 
 
 @inner_loop
-def update_of(operands, segment):
-    """The update of one segment."""
+def update_of(settings, operands, segment):
+    """The update of one segment; None where ``settings`` are, so that none is compiled."""
     always_inlined()
+    if settings is None:
+        return None
     return Update(
         operands.what,
         operands.x[segment],
@@ -57,7 +59,7 @@ def update_of(operands, segment):
         operands.out[segment],
         operands.moment[segment],
         operands.after[segment],
-        operands.settings[segment],
+        settings[segment],
         operands.streamed,
     )
 
@@ -98,6 +100,8 @@ def produce(update, start, count, bits):
     ``bits`` is an array as wide as the numbers.
     """
     never_inlined()
+    if update is None:
+        return
     if update.what < ADAMW:
         return
     whole = start + count // _LANES * _LANES

@@ -1,12 +1,15 @@
-"""Addition of the columns of all nodes to vectors, in a fixed order."""
+"""Sums of the columns of all nodes, in a fixed order: added to vectors, or subtracted from parameters."""
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from laconic.kernels.received import Received
 from laconic.kernels.reference.group_decode import decode_reference
+from laconic.kernels.reference.optimizer import apply_reference
 from laconic.kernels.tables import SegmentTable, Vectors
 
 OUTSIDE = (
@@ -66,3 +69,19 @@ def undo_nodes_reference(
             used = first + (last - first if node.counts is None else int(node.counts[s]))
             record = before[i * table.columns + first : i * table.columns + used]
             memory.segment(s, numel)[node.positions[first:used]] = record
+
+
+def subtract_nodes_reference(
+    parameters: Vectors,
+    nodes: Sequence[Received],
+    weights: Sequence[float],
+    settings: npt.NDArray[np.float64],
+    table: SegmentTable,
+    levels: Tensor | None,
+    block: int | None,
+    dtype: torch.dtype,
+) -> None:
+    """The definition of :func:`laconic.kernels.receive.subtract_nodes`."""
+    sums = Vectors.flat(torch.empty(int(table.numel_array.sum()), dtype=dtype), table.offsets[:-1])
+    add_nodes_reference(None, nodes, weights, table, levels, block, sums, None, False, dtype)
+    apply_reference(parameters, sums, torch.from_numpy(settings).to(dtype), table.numel_array)

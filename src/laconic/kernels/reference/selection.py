@@ -71,7 +71,7 @@ def select_segments_reference(
         positions.append(places)
         values.append(kept)
         moved = held if written is None else written
-        if move != "none" and moved is not None:
+        if move in ("track", "drain") and moved is not None:
             before.append(moved[places])
             moved[places] = before[-1] + kept if move == "track" else before[-1] - kept
     return torch.cat(positions), torch.cat(values), torch.cat(before) if before else None
@@ -83,7 +83,7 @@ def _numbers(x: Tensor | None, memory: Tensor | None, move: str) -> Tensor:
         one = memory if x is None else x
         assert one is not None
         return one
-    return memory + x if move == "drain" else x.to(memory.dtype) - memory
+    return memory + x if move in ("sum", "drain") else x.to(memory.dtype) - memory
 
 
 def _blocks(cuts: SelectionTable, segment: int) -> Iterator[tuple[int, int, int]]:

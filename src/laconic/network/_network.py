@@ -100,7 +100,7 @@ class Network:
     """Network namespaces of ``nodes`` ranks, for as long as the context lasts.
 
     To be made inside :func:`isolation`. Rates are limited by ``tc tbf`` on both ends of each link. A delay is
-    netem's, or, where the kernel lacks that, of :mod:`laconic.bench.switch`.
+    netem's, or, where the kernel lacks that, of :mod:`laconic.network.switch`.
 
     Raises:
         RuntimeError: naming the command that failed.
@@ -179,7 +179,7 @@ class Network:
     def _join_by_switch(self) -> None:
         rate = self.link.rate or 0.0
         settings = [str(self.nodes), str(rate), str(self.link.delay_ms), str(_QUEUE_S)]
-        command = [sys.executable, "-m", "laconic.bench.switch", *settings]
+        command = [sys.executable, "-m", "laconic.network.switch", *settings]
         self._switch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._switch.stdout is not None
         assert self._switch.stderr is not None

@@ -18,7 +18,7 @@ import sys
 import numpy as np
 from numba import njit
 
-from laconic.bench.network import die_with_parent
+from laconic.network._network import die_with_parent
 
 HEADER = 10
 """Bytes of virtio_net_hdr before each packet: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset."""

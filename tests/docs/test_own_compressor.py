@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[1] / "docs" / "your-own-compressor.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "your-own-compressor.md").read_text()
 COMPRESSOR, USE, TRAIN = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 (PROJECT,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
 
