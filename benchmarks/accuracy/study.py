@@ -1,7 +1,6 @@
 """The accuracy study: makes the runs that are missing, says what is done, writes table and figures."""
 
 import argparse
-import csv
 import json
 import os
 import sys
@@ -94,29 +93,16 @@ def print_status() -> None:
 
 
 def write_report() -> None:
-    """``results.csv``: a line for each run, with its paired gap to dense."""
+    """``results.csv``, ``results.md`` and ``results.png``, of the runs so far."""
+    import report
+
     have = done()
-    dense = {}
-    for run in have.values():
-        if run["method"] == "dense" and "validation" in run:
-            key = (run["seed"], run["steps"], run["nodes"], run["batch"], run["split"], run["weight_decay"])
-            dense[key] = min(dense.get(key, float("inf")), run["validation"])
-    fields = [*asdict(next(all_specs())), "validation", "gap", "bits", "seconds", "failed"]
-    with (HERE / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for spec in unique_specs():
-            if (run := have.get(spec.key)) is None:
-                continue
-            key = (run["seed"], run["steps"], run["nodes"], run["batch"], run["split"], run["weight_decay"])
-            base = dense.get(key)
-            gap = (
-                {}
-                if base is None or "validation" not in run
-                else {"gap": 100 * (run["validation"] / base - 1)}
-            )
-            rounded = {k: f"{run[k]:.6g}" for k in ("validation", "bits", "seconds") if k in run}
-            writer.writerow(run | rounded | {k: f"{v:.3f}" for k, v in gap.items()})
+    runs = [have[spec.key] for spec in unique_specs() if spec.key in have]
+    report.write_csv(runs, HERE / "results.csv")
+    missing = len(unique_specs()) - len(runs)
+    note = f"\n{missing} runs are not done yet; `study.py --status` lists them by stage.\n" if missing else ""
+    (HERE / "results.md").write_text(report.table(report.rows_of(runs)) + note)
+    report.draw(runs, HERE / "results.png")
 
 
 def main() -> None:
@@ -124,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, help="make missing runs for so long")
     parser.add_argument("--status", action="store_true", help="say what is done and what is missing")
-    parser.add_argument("--report", action="store_true", help="write results.csv")
+    parser.add_argument("--report", action="store_true", help="write table and figure")
     chosen = parser.parse_args()
     if chosen.hours is None and not chosen.status and not chosen.report:
         parser.error("give --hours, --status or --report")

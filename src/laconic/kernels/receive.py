@@ -83,14 +83,11 @@ def add_nodes(
     if not nodes or (out is not None and out.dtype not in (dtype, torch.bfloat16) and not on_device):
         reference()
         return
-
-    def compiled(cpu: Any) -> None:
-        place = place_of(memory, out, dtype, commit)
-        _compiled(cpu, place, nodes, weights, table, levels, block, before)
-
     dispatch(
         "receive",
-        compiled,
+        lambda cpu: _compiled(
+            cpu, place_of(memory, out, dtype, commit), nodes, weights, table, levels, block, before
+        ),
         reference,
         gpu=lambda gpu: gpu.add_nodes(
             memory, nodes, weights, table, levels, block, out, before, commit, dtype
@@ -135,7 +132,7 @@ def subtract_nodes(
     def reference() -> None:
         subtract_nodes_reference(parameters, nodes, weights, settings, table, levels, block, dtype)
 
-    if not nodes or parameters.dtype not in (dtype, torch.bfloat16):
+    if not nodes or parameters.on_device or parameters.dtype not in (dtype, torch.bfloat16):
         reference()
         return
     place = place_of(None, parameters, dtype, False, settings)

@@ -58,19 +58,6 @@ def add_nodes_reference(
             out.segment(s, numel).copy_(total)
 
 
-def undo_nodes_reference(
-    memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor
-) -> None:
-    """The definition of :func:`laconic.kernels.receive.undo_nodes` for sparse columns."""
-    for i, node in reversed(list(enumerate(nodes))):
-        assert node.positions is not None
-        for s, numel in enumerate(table.numels):
-            first, last = table.bounds[s : s + 2].tolist()
-            used = first + (last - first if node.counts is None else int(node.counts[s]))
-            record = before[i * table.columns + first : i * table.columns + used]
-            memory.segment(s, numel)[node.positions[first:used]] = record
-
-
 def subtract_nodes_reference(
     parameters: Vectors,
     nodes: Sequence[Received],
@@ -85,3 +72,16 @@ def subtract_nodes_reference(
     sums = Vectors.flat(torch.empty(int(table.numel_array.sum()), dtype=dtype), table.offsets[:-1])
     add_nodes_reference(None, nodes, weights, table, levels, block, sums, None, False, dtype)
     apply_reference(parameters, sums, torch.from_numpy(settings).to(dtype), table.numel_array)
+
+
+def undo_nodes_reference(
+    memory: Vectors, nodes: Sequence[Received], table: SegmentTable, before: Tensor
+) -> None:
+    """The definition of :func:`laconic.kernels.receive.undo_nodes` for sparse columns."""
+    for i, node in reversed(list(enumerate(nodes))):
+        assert node.positions is not None
+        for s, numel in enumerate(table.numels):
+            first, last = table.bounds[s : s + 2].tolist()
+            used = first + (last - first if node.counts is None else int(node.counts[s]))
+            record = before[i * table.columns + first : i * table.columns + used]
+            memory.segment(s, numel)[node.positions[first:used]] = record

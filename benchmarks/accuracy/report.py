@@ -1,0 +1,167 @@
+"""Report of the accuracy study: a line for each run, gaps paired by seed with intervals, a figure."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+from stages import Spec
+
+Run = Mapping[str, Any]
+COLUMNS = [*(f.name for f in fields(Spec)), "validation", "gap", "bits", "seconds", "failed"]
+LABELS = {
+    "dense": "dense AdamW",
+    "adamw": "CompressedAdamW",
+    "ef14-sgd": "EF14, SGD with momentum",
+    "ef21-sgdm": "EF21-SGDM, SGD",
+}
+METHOD_ONLY = ("density", "first", "selection", "beta1", "beta2", "lr")
+"""Settings by which a run differs from the dense run that it is compared with."""
+
+
+def spec_of(run: Run) -> Spec:
+    """The settings of a finished run."""
+    return Spec(**{f.name: run[f.name] for f in fields(Spec) if f.name in run})
+
+
+def gaps(runs: Sequence[Run]) -> dict[str, float]:
+    """Percent by which the loss of each run exceeds that of the best dense one of its seed and data."""
+    dense: dict[str, float] = {}
+    for run in runs:
+        if run["method"] == "dense" and "validation" in run:
+            key = _pairing(spec_of(run))
+            dense[key] = min(dense.get(key, float("inf")), run["validation"])
+    return {
+        spec.key: 100 * (run["validation"] / dense[_pairing(spec)] - 1)
+        for run in runs
+        if "validation" in run and _pairing(spec := spec_of(run)) in dense
+    }
+
+
+def _pairing(spec: Spec) -> str:
+    defaults = Spec(0, "", 0.0)
+    return replace(spec, stage=0, method="", **{name: getattr(defaults, name) for name in METHOD_ONLY}).key
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe over its seeds.
+
+    Args:
+        spec: the recipe; its seed is 0.
+        seeds: how many runs.
+        loss: mean validation loss.
+        gap: mean percent above dense of the same seed; None without such runs.
+        half: half the width of its 95 % interval (Student); None for one seed.
+        bits: a parameter and step.
+    """
+
+    spec: Spec
+    seeds: int
+    loss: float
+    gap: float | None
+    half: float | None
+    bits: float
+
+
+def rows_of(runs: Sequence[Run]) -> list[Row]:
+    """A row for each recipe, in the order of the runs."""
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if "validation" in run:
+            found[replace(spec_of(run), stage=0, seed=0).key].append(run)
+    gap_of, rows = gaps(runs), []
+    for group in found.values():
+        mine = [gap_of[key] for run in group if (key := spec_of(run).key) in gap_of]
+        count = len(mine)
+        mean = sum(mine) / count if count else None
+        half = None
+        if count > 1 and mean is not None:
+            deviation = (sum((g - mean) ** 2 for g in mine) / (count - 1)) ** 0.5
+            half = float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
+        loss = sum(run["validation"] for run in group) / len(group)
+        rows.append(Row(replace(spec_of(group[0]), seed=0), len(group), loss, mean, half, group[0]["bits"]))
+    return rows
+
+
+def write_csv(runs: Sequence[Run], path: Path) -> None:
+    """A line for each run."""
+    gap_of = gaps(runs)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for run in runs:
+            spec = spec_of(run)
+            numbers = {k: f"{run[k]:.6g}" for k in ("validation", "bits", "seconds") if k in run}
+            gap = {"gap": f"{gap_of[spec.key]:.3f}"} if spec.key in gap_of else {}
+            failed = {"failed": run["failed"]} if "failed" in run else {}
+            writer.writerow(asdict(spec) | numbers | gap | failed)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| method | lr | steps | n | settings | seeds | loss | gap to dense | bits a number |",
+        "|" + "---|" * 9,
+    ]
+    for row in rows:
+        spec = row.spec
+        gap = "" if row.gap is None or spec.method == "dense" else f"{row.gap:+.2f} %"
+        if gap and row.half is not None:
+            gap += f" ({row.gap - row.half:+.2f} to {row.gap + row.half:+.2f})"  # type: ignore[operator]
+        lines.append(
+            f"| {LABELS[spec.method]} | {spec.lr:g} | {spec.steps:,} | {spec.nodes} | {_settings(spec)} "
+            f"| {row.seeds} | {row.loss:.4f} | {gap} | {row.bits:.3g} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _settings(spec: Spec) -> str:
+    usual, said = Spec(0, spec.method, 0.0), []
+    if spec.method != "dense" and (spec.density, spec.first) != (usual.density, usual.first):
+        said.append(f"{100 * spec.density:g} %" + (f" after 1 % for {spec.first:g}" if spec.first else ""))
+    if spec.selection != usual.selection:
+        said.append("Top-k by parameter")
+    if spec.beta2 != usual.beta2:
+        said.append(f"beta_2 {spec.beta2:g}")
+    if spec.weight_decay:
+        said.append(f"decay {spec.weight_decay:g}")
+    if spec.split != usual.split:
+        said.append("other data on each node")
+    return ", ".join(said)
+
+
+def draw(runs: Sequence[Run], path: Path) -> None:
+    """Curves of the validation loss of the longest runs, means over seeds; and the gaps of every seed."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    longest = max(run["steps"] for run in runs)
+    chosen = [
+        run for run in runs if run["steps"] == longest and "validation" in run and run["split"] == "same"
+    ]
+    by_method: dict[str, list[Run]] = defaultdict(list)
+    for run in chosen:
+        if run["density"] == Spec(0, "", 0.0).density and not run["weight_decay"]:
+            by_method[run["method"]].append(run)
+    gap_of = gaps(runs)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for number, (method, group) in enumerate(by_method.items()):
+        steps = [step for step, _ in group[0]["curve"]]
+        mean = [sum(run["curve"][i][1] for run in group) / len(group) for i in range(len(steps))]
+        left.plot(steps, mean, marker=".", label=f"{LABELS[method]} ({len(group)} seeds)")
+        if method != "dense":
+            mine = [gap_of[spec_of(run).key] for run in group if spec_of(run).key in gap_of]
+            right.plot(mine, [number] * len(mine), "o", color=f"C{number}", alpha=0.7)
+    left.set(xlabel="step", ylabel="validation loss, nats a byte", title="Loss, mean over seeds")
+    left.legend()
+    right.set_yticks(range(len(by_method)), [LABELS[method] for method in by_method])
+    right.axvline(0, color="black", linewidth=0.8)
+    right.set(xlabel="percent above dense of the same seed", title=f"Gap after {longest:,} steps, each seed")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
