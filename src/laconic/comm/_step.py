@@ -51,9 +51,9 @@ class Step:
         for future, out in self._waiting:
             vector = SegmentedVector.of(out)
             if not self.finite and vector.deferred is None:
-                for tensor in (vector.flat,) if vector.tensors is None else vector.tensors:
+                for tensor in vector.tensors or (vector.like,):
                     tensor.fill_(torch.nan)
-            future.set_result(vector.like)
+            future.set_result(out if isinstance(out, Tensor) else vector.like)
 
     def fail(self, error: BaseException) -> None:
         """Roll all buckets back, and let all futures raise the error."""

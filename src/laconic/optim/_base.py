@@ -241,7 +241,7 @@ class CompressedOptimizer(UpdateArithmetic):
         exchange, saved = self.session.exchange, self._saved(state_dict)
         plain = saved.plain
         if saved.exchange is None:
-            plain = adopted(plain, super().state_dict(), exchange.rank)
+            plain = adopted(plain, self._plain_state(), exchange.rank)
             exchange.reset()
         else:
             self._load_exchange(saved.exchange, on_mismatch)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies._protocol import BucketContext
-from laconic.comm.topologies._vectors import Destination, Source, unscaled, write_scaled
+from laconic.comm.topologies._vectors import Destination, Source, Vector, unscaled, write_scaled
 from laconic.feedback import NotFiniteError
 from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.formats.sizes import FRAME_BYTES
@@ -231,13 +231,15 @@ class FrameReceiver:
     def _apply(self, messages: list[Message], out: Destination, scale: float) -> bool:
         like = SegmentedVector.of(out).like
         messages = [message.to(like.device) for message in messages]
-        plain = out
+        plain: Vector
         if isinstance(out, SegmentedVector):
             assert out.flat is not None
             plain = out.flat
+        else:
+            plain = out
         if scale == 1.0 and like.dtype != torch.float16:
             defers = getattr(self.receiver, "defers", False)
-            self.receiver.stage(messages, out=out if defers else plain)
+            self.receiver.stage(messages, out=out if defers else plain)  # type: ignore[arg-type]
             return True
         if self._scratch is None:
             dtype = accumulation_dtype(like.dtype)

@@ -28,7 +28,7 @@ def held_bytes(ends: Ends) -> dict[str, int]:
     """Bytes of the ends' memories, and of the buffers beside them, where they say so."""
     held = {"memory": 0, "scratch": 0}
     for end in ends.values():
-        own = getattr(end, "memories", None)
+        own: Any = getattr(end, "memories", None)
         for kind, size in own.held_bytes().items() if hasattr(own, "held_bytes") else ():
             held[kind] += size
     return held
