@@ -99,8 +99,8 @@ def time_to_loss(
         without cost would have (the dense step over compute alone), and "of_ceiling".
     """
     cells: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["model"], row["link"]), {})[row["method"]] = row
+    for each in rows:
+        cells.setdefault((each["model"], each["link"]), {})[each["method"]] = each
     found = []
     for (model, link), by_method in cells.items():
         dense = by_method.get(DENSE)

@@ -9,27 +9,19 @@ import torch.distributed as dist
 from torch import nn
 
 from laconic._arguments import check_positive
-from laconic.comm import Alike, OnMismatch, Stats, TensorFuture, future_of, wait_for
+from laconic.comm import OnMismatch, Stats, TensorFuture
 from laconic.comm.topologies import Topology, topology_of
-from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
-from laconic.ddp._model import DDPModel, check_bucket, gradients_in
+from laconic.ddp._backward import BackwardPass, Scaler
+from laconic.ddp._model import DDPModel, check_bucket
 from laconic.ddp._watch import HookCalls, UnusedGradients
 from laconic.feedback import Feedback
 from laconic.session import (
     Density,
     Exempt,
     Session,
-    group_settings,
     make_schedule,
     vectors_and_small,
 )
-
-
-class Scaler(Protocol):
-    """What is asked of a ``GradScaler``."""
-
-    def get_scale(self) -> float:
-        """The factor on the loss."""
 
 
 class Writer(Protocol):
@@ -138,14 +130,9 @@ class CommState:
         self._attached: tuple[DDPModel, Session] | None = None
         self._copied = False
         self._untraced: Any = None
-        self._sent: list[str] = []
-        self._held: list[HeldBucket] = []
-        self._contiguous: dict[tuple[str, ...], bool] = {}
-        self._dense, self._scale = False, 1.0
-        self._alike = Alike({})
         self._consolidated: dict[str, Any] | None = None
         self._logged: Stats | None = None
-        self._pausing, self._paused = False, False
+        self._pausing = False
         if model is not None:
             self.attach(model)
 
@@ -186,8 +173,17 @@ class CommState:
         )
         self._attached = ddp_model, session
         self._calls = HookCalls(ddp_model)
+        backward = BackwardPass(
+            ddp_model,
+            session,
+            self._calls,
+            clip=self._clip,
+            scaler=self._scaler,
+            optimizer=self._optimizer,
+            unused=self._unused,
+        )
         # Dynamo traces what runs inside a compiled training step.
-        self._untraced = torch.compiler.disable(self._reduce)  # type: ignore[no-untyped-call]
+        self._untraced = torch.compiler.disable(backward.reduce)  # type: ignore[no-untyped-call]
         return self
 
     def reduce(self, bucket: dist.GradBucket) -> TensorFuture:  # type: ignore[name-defined]
@@ -205,87 +201,15 @@ class CommState:
             ExchangeError: where the exchange has failed, or replicas differ.
         """
         check_bucket(bucket)
-        model, session = self._require()
-        try:
-            future: TensorFuture = self._untraced(bucket, model, session)
-        except BaseException as error:
-            model.raise_from_now_on(error)
-            raise
-        return future
-
-    def _reduce(
-        self,
-        bucket: dist.GradBucket,  # type: ignore[name-defined]
-        model: DDPModel,
-        session: Session,
-    ) -> TensorFuture:
+        model, _ = self._require()
         if bucket.index() == 0:
-            self._begin_step(model, session)
-        parameters = [p for p in bucket.parameters() if p.numel() > 0]
-        names, flat, last = session.parameters.names(parameters), bucket.buffer(), bucket.is_last()
-        # Memories are in logical order: gradients that are not, as of channels_last weights, go one by one.
-        plain = self._contiguous.get(names)
-        if plain is None:
-            plain = self._contiguous[names] = all(p.is_contiguous() for p in parameters)
-        vector = flat if plain else gradients_in(flat, parameters)
-        self._sent.extend(names)
-        if last:
-            model.require_all(self._sent)
-            self._sent = []
-        if self._clip is None or self._paused:
-            end = session.exchange.submit(
-                names, vector, last=last, scale=self._scale, dense=self._dense, alike=self._alike
-            )
-            future = end if plain else follow(end, future_of(flat), flat)
-        else:
-            future = future_of(flat)
-            self._held.append(HeldBucket(names, vector, flat, future))
-            if last:
-                held, self._held = self._held, []
-                end = submit_clipped(
-                    session.exchange,
-                    held,
-                    clip=self._clip,
-                    scale=self._scale,
-                    dense=self._dense,
-                    alike=self._alike,
-                )
-        if last:
-            before = session.stats().steps
-            wait_at_end_of_backward(lambda: self._end_step(model, session, end, before))
-        return future
-
-    def _end_step(self, model: DDPModel, session: Session, end: TensorFuture, before: int) -> None:
+            self._consolidated = None
         try:
-            wait_for(end)
+            future: TensorFuture = self._untraced(bucket, self._pausing)
         except BaseException as error:
             model.raise_from_now_on(error)
             raise
-        committed = session.stats().steps - before
-        if self._paused:
-            session.leave_out(committed)
-        elif self._unused is not None:
-            self._unused.backward_ends(committed > 0)
-
-    def _begin_step(self, model: DDPModel, session: Session) -> None:
-        model.refuse_join()
-        model.parameters.refuse_unfrozen()
-        if self._calls is not None:
-            self._calls.called = True
-        if self._sent:
-            raise RuntimeError(
-                "the last backward pass ended in the middle of a step, so the ranks are out of step: restart "
-                "from the last checkpoint"
-            )
-        session.check_replicas_in_turn()
-        self._consolidated = None
-        self._paused = self._pausing
-        if not self._paused and self._unused is not None:
-            self._unused.backward_begins()
-        self._dense = self._paused or session.begin_step()
-        self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
-        groups = [] if self._optimizer is None else self._optimizer.param_groups
-        self._alike = session.agree({"loss scale": self._scale, **group_settings(groups)})
+        return future
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -417,7 +341,7 @@ class CommState:
             "_unused",
             "_consolidated",
         )
-        return self.__dict__ | dict.fromkeys(gone) | {"_copied": True, "_held": [], "_sent": []}
+        return self.__dict__ | dict.fromkeys(gone) | {"_copied": True}
 
     def _require(self) -> tuple[DDPModel, Session]:
         if self._attached is None and self._copied:

@@ -84,7 +84,8 @@ class GroupFormat:
         if device.type == "cpu":
             own: Tensor = getattr(self, name)
             return own
-        return self.made_once((name, device), lambda: getattr(self, name).to(device))
+        found: Tensor = self.made_once((name, device), lambda: getattr(self, name).to(device))
+        return found
 
     @cached_property
     def table(self) -> SegmentTable:

@@ -283,7 +283,8 @@ def _located(vectors: Vectors | None) -> _Located | None:
 
 def _addresses(vectors: Vectors) -> Integers:
     address: int = vectors.array.__array_interface__["data"][0]
-    return address + vectors.starts * vectors.array.itemsize
+    found: Integers = address + vectors.starts * vectors.array.itemsize
+    return found
 
 
 def _flat(vector: Tensor, cuts: SelectionTable) -> _Located:

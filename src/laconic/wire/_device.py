@@ -106,7 +106,7 @@ def get_sections(
         byte += value_bytes(kind, one.columns)
         found.append((one, columns))
     nodes = [
-        [Group(one, **{name: rows[node] for name, rows in columns.items()}) for one, columns in found]  # type: ignore[arg-type]
+        [Group(one, **{name: rows[node] for name, rows in columns.items()}) for one, columns in found]
         for node in range(len(rows))
     ]
     return nodes, flags

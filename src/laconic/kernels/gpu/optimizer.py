@@ -85,7 +85,7 @@ def _adamw_tile(
         at = first + tl.load(first_starts + segment) + place
         mean = tl.load(at, mask=mask, other=0.0) * beta1 + gradient * rest1
         if WHAT >= 2:
-            tl.store(at, mean, mask=mask & (beta1 > 0))
+            tl.store(at, mean, mask=mask & (tl.zeros_like(mean) + beta1 > 0))
         if WHAT % 2 == 1:
             ones = tl.zeros_like(mean) + 1.0
             mean = tl.where(beta1 > 0, quotient(mean, ones * whole1), gradient)
