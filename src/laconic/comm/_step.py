@@ -1,6 +1,7 @@
 """A step of the exchange: buckets staged one by one, then committed or rolled back together."""
 
 import torch
+from torch import Tensor
 
 from laconic.comm.topologies import BucketExchange, Destination, Source
 from laconic.comm.transport.streams import TensorFuture
@@ -51,9 +52,10 @@ class Step:
         for future, out in self._waiting:
             vector = SegmentedVector.of(out)
             if not self.finite and vector.deferred is None:
-                for tensor in (vector.flat,) if vector.tensors is None else vector.tensors:
+                for tensor in vector.tensors or (vector.like,):
                     tensor.fill_(torch.nan)
-            future.set_result(vector.like)
+            # The caller's own tensor, not the view of it that stands in the vector.
+            future.set_result(out if isinstance(out, Tensor) else vector.like)
 
     def fail(self, error: BaseException) -> None:
         """Roll all buckets back, and let all futures raise the error."""
