@@ -1,6 +1,7 @@
 """A step of the exchange: buckets staged one by one, then committed or rolled back together."""
 
 import torch
+from torch import Tensor
 
 from laconic.comm.topologies import BucketExchange, Destination, Source
 from laconic.comm.transport.streams import TensorFuture
@@ -53,6 +54,7 @@ class Step:
             if not self.finite and vector.deferred is None:
                 for tensor in vector.tensors or (vector.like,):
                     tensor.fill_(torch.nan)
+            # The caller's own tensor, not the view of it that stands in the vector.
             future.set_result(out if isinstance(out, Tensor) else vector.like)
 
     def fail(self, error: BaseException) -> None:

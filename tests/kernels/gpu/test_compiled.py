@@ -37,6 +37,7 @@ INEXACT = {
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
 ]
 

@@ -31,7 +31,7 @@ def run(out, *options):
     ("part", "rows"),
     [(1, 2), (2, 19), (3, 6), (4, 4), (5, 3), (6, 2)],
 )
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_part(part, rows, tmp_path):
     done, record = run(tmp_path, "--only", str(part))
     found = record["parts"][str(part)]

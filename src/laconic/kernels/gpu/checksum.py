@@ -79,7 +79,7 @@ def _chunks(
 def _joined(states, operators, level, HALF: tl.constexpr):
     """Neighbours become one."""
     left, right = tl.split(tl.reshape(states, (HALF, 2)))
-    for bit in tl.static_range(32):
+    for bit in range(32):
         right = right ^ tl.where(((left >> bit) & 1) != 0, tl.load(operators + level * 32 + bit), 0)
     return right
 
@@ -102,6 +102,6 @@ def _join(states, operators, joined, count, parts, FAN: tl.constexpr):
     state = _joined(state, operators, 7, 4)
     state = _joined(state, operators, 8, 2)
     left, right = tl.split(tl.reshape(state, (1, 2)))
-    for bit in tl.static_range(32):
+    for bit in range(32):
         right = right ^ tl.where(((left >> bit) & 1) != 0, tl.load(operators + 9 * 32 + bit), 0)
     tl.store(joined + program + tl.arange(0, 1), right)
