@@ -1,5 +1,6 @@
 """The accuracy study: every method trains, runs are found again, the report has paired gaps."""
 
+import copy
 import importlib
 import json
 import sys
@@ -7,6 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+import laconic
 
 STUDY = Path(__file__).parent.parent / "benchmarks" / "accuracy"
 
@@ -14,20 +19,20 @@ STUDY = Path(__file__).parent.parent / "benchmarks" / "accuracy"
 @pytest.fixture
 def study(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(STUDY))
-    for name in ("stages", "training", "study", "report"):
+    for name in ("stages", "training", "study", "report", "local"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("study")
     monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(module, "HERE", tmp_path)
     small = [
-        replace(spec, steps=4, width=32, batch=2)
-        for spec in list(module.all_specs())[:20]
-        if spec.method in ("dense", "adamw", "ef14-sgd", "ef21-sgdm")
+        replace(spec, steps=4, width=32, batch=2, nodes=4, every=min(spec.every, 2), first=0.0, seed=0)
+        for spec in module.all_specs()
+        if spec.method in ("dense", "adamw", "ef14-sgd", "ef21-sgdm", "local")
     ]
     chosen = list({spec.method: spec for spec in small}.values())
     monkeypatch.setattr(module, "all_specs", lambda: iter(chosen))
     yield module
-    for name in ("stages", "training", "study", "report"):
+    for name in ("stages", "training", "study", "report", "local"):
         sys.modules.pop(name, None)
 
 
@@ -41,7 +46,7 @@ def test_names_of_runs_differ_where_what_is_computed_differs(study):
 def test_missing_runs_are_made_once_and_reported(study, tmp_path, capsys):
     study.make_missing(1.0)
     runs = {run["method"]: run for run in study.done().values()}
-    assert set(runs) == {"dense", "adamw", "ef14-sgd", "ef21-sgdm"}
+    assert set(runs) == {"dense", "adamw", "ef14-sgd", "ef21-sgdm", "local"}
     assert all(3.0 < run["validation"] < 8.0 for run in runs.values())
     assert runs["dense"]["bits"] == pytest.approx(32, rel=0.01)
     assert runs["adamw"]["bits"] < 0.3
@@ -50,10 +55,10 @@ def test_missing_runs_are_made_once_and_reported(study, tmp_path, capsys):
     study.make_missing(1.0)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == before
     study.print_status()
-    assert "4 of 4 runs" in capsys.readouterr().out
+    assert "runs, " in capsys.readouterr().out
     study.write_report()
     lines = (tmp_path / "results.csv").read_text().splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert "\n| CompressedAdamW | " in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").stat().st_size > 1000
     assert json.loads(next((tmp_path / "runs").glob("dense*")).read_text())["validation"] > 0
@@ -92,3 +97,25 @@ def test_gaps_are_paired_by_seed_and_have_intervals(study):
     assert one.half == pytest.approx(4.30265 * 1.0 / 3**0.5, rel=1e-4)  # Student, two degrees of freedom
     assert next(row for row in rows if row.spec.nodes == 8).gap is None
     assert "+2.00 % (-0.48 to +4.48)" in report.table(rows)
+
+
+def test_local_steps_of_one_node_are_those_of_the_optimiser(study):
+    local = importlib.import_module("local")
+    feedback = laconic.EF14(laconic.BlockTopK(3, 64) >> laconic.BlockQuantizer(2), decay=0.95)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 20, bias=False), nn.Tanh(), nn.Linear(20, 3, bias=False))
+    other = copy.deepcopy(model)
+    make = local.adamw(0.02, (0.0, 0.99), 0.0)
+    nodes = local.LocalNodes(model, 1, feedback, make, clip=1e9)
+    steps = laconic.optim.LocalSteps(make(other), every=2, feedback=feedback, exempt=lambda *_: False)
+    for step in range(6):
+        x = torch.randn(8, 12, generator=torch.Generator().manual_seed(step))
+        nodes.step([lambda own, x=x: own(x).square().mean()])
+        if step % 2:
+            nodes.exchange()
+        steps.zero_grad()
+        other(x).square().mean().backward()
+        steps.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert nodes.bits > 0
+    steps.close()

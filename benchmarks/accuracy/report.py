@@ -17,8 +17,9 @@ LABELS = {
     "adamw": "CompressedAdamW",
     "ef14-sgd": "EF14, SGD with momentum",
     "ef21-sgdm": "EF21-SGDM, SGD",
+    "local": "LocalSteps of AdamW",
 }
-METHOD_ONLY = ("density", "first", "selection", "beta1", "beta2", "lr")
+METHOD_ONLY = ("density", "first", "selection", "beta1", "beta2", "lr", "every")
 """Settings by which a run differs from the dense run that it is compared with."""
 
 
@@ -123,6 +124,8 @@ def _settings(spec: Spec) -> str:
     usual, said = Spec(0, spec.method, 0.0), []
     if spec.method != "dense" and (spec.density, spec.first) != (usual.density, usual.first):
         said.append(f"{100 * spec.density:g} %" + (f" after 1 % for {spec.first:g}" if spec.first else ""))
+    if spec.every > 1:
+        said.append(f"exchange every {spec.every} steps, 2 bits")
     if spec.selection != usual.selection:
         said.append("Top-k by parameter")
     if spec.beta2 != usual.beta2:

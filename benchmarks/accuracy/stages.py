@@ -13,7 +13,7 @@ class Spec:
     Args:
         stage: of the study; not part of what is computed.
         method: "dense" (AdamW on the mean gradient), "adamw" (CompressedAdamW), "ef14-sgd" or "ef21-sgdm" (on
-            gradients, SGD with momentum 0.9 behind it).
+            gradients, SGD behind it, with momentum 0.9 for EF14), "local" (LocalSteps' rule around AdamW).
         lr: the peak learning rate.
         seed: of first weights and batches.
         steps: how many.
@@ -23,6 +23,7 @@ class Spec:
         first: the share of the steps in which 1 % is kept, before ``density``.
         selection: "chunks" of 4,096 or "segments".
         beta1, beta2, weight_decay: of AdamW.
+        every: local steps to an exchange, of "local".
         split: "same", or "directories": each node sees other files.
         width: of the transformer, which has two layers: 160 makes 0.66 million parameters.
     """
@@ -40,6 +41,7 @@ class Spec:
     beta1: float = 0.0
     beta2: float = 0.99
     weight_decay: float = 0.0
+    every: int = 1
     split: str = "same"
     width: int = 160
 
@@ -94,3 +96,9 @@ def all_specs() -> Iterator[Spec]:
     for seed in range(3):
         yield Spec(4, lr=LR, seed=seed, split="directories", **DENSE)
         yield Spec(4, "adamw", 2 * LR, seed, split="directories")
+    for every in (4, 16):
+        for lr in (LR, 2 * LR):
+            yield Spec(5, "local", lr, 0, 1000, density=0.03, every=every)
+    for seed in range(2):
+        for every in (4, 16):
+            yield Spec(5, "local", 2 * LR, seed, density=0.03, every=every)

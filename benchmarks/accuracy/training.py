@@ -4,12 +4,13 @@ import math
 import sysconfig
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import torch
+from local import LocalNodes, adamw
 from stages import Spec
 from torch import Tensor, nn
 from torch.nn import functional
@@ -160,6 +161,12 @@ def _optimizer(spec: Spec, model: nn.Module) -> tuple[Any, dict[str, Any]]:
     raise ValueError(f"unknown method {spec.method!r}")
 
 
+def _local_nodes(spec: Spec, model: nn.Module) -> LocalNodes:
+    compressor = _compressor(spec, spec.density) >> laconic.BlockQuantizer(2)
+    make = adamw(spec.lr, (spec.beta1, spec.beta2), spec.weight_decay)
+    return LocalNodes(model, spec.nodes, laconic.EF14(compressor, decay=0.95), make, clip=0.5)
+
+
 def run(spec: Spec, on_step: Callable[[int], None]) -> dict[str, Any]:
     """Train, and say how it went: losses, bits a parameter and step, seconds of processor time."""
     torch.set_num_threads(1)
@@ -167,7 +174,9 @@ def run(spec: Spec, on_step: Callable[[int], None]) -> dict[str, Any]:
     model = Transformer(spec.width)
     whole, _, shares = corpus()
     generator = torch.Generator().manual_seed(1000 + spec.seed)
-    optimizer, settings = _optimizer(spec, model)
+    nodes = _local_nodes(spec, model) if spec.method == "local" else None
+    optimizer, settings = (None, {}) if nodes else _optimizer(spec, model)
+    optimizers = nodes.optimizers if nodes else [optimizer]
     curve: list[tuple[int, float]] = []
     begin = time.process_time()
 
@@ -175,35 +184,49 @@ def run(spec: Spec, on_step: Callable[[int], None]) -> dict[str, Any]:
         text = shares[node % 4] if spec.split == "directories" else whole
         return cut(text, torch.randint(len(text) - CONTEXT - 1, (spec.batch,), generator=generator))
 
+    def set_rate(step: int) -> None:
+        for each in optimizers:
+            for group in each.param_groups:
+                group["lr"] = learning_rate(spec, step)
+
     def after(step: int, loss: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(spec, step + 1)
+        set_rate(step + 1)
         if (step + 1) % 250 == 0:
             curve.append((step + 1, validation_loss(model)))
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step}")
         on_step(step)
 
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(spec, 0)
-    result = train(
-        model,
-        optimizer,
-        nodes=spec.nodes,
-        data=data,
-        loss=loss_of,
-        steps=spec.steps,
-        on_step=after,
-        **settings,
-    )
+    set_rate(0)
+    if nodes:
+        losses = []
+        for step in range(spec.steps):
+            batches = [data(step, node) for node in range(spec.nodes)]
+            losses.append(nodes.step([partial(loss_of, text=batch) for batch in batches]))
+            if (step + 1) % spec.every == 0:
+                nodes.exchange()
+            after(step, losses[-1])
+        bits, last = nodes.bits, losses[-100:]
+    else:
+        result = train(
+            model,
+            optimizer,
+            nodes=spec.nodes,
+            data=data,
+            loss=loss_of,
+            steps=spec.steps,
+            on_step=after,
+            **settings,
+        )
+        bits, last = float(result.bits[-1]), result.losses[-100:].tolist()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if hasattr(optimizer, "close"):
         optimizer.close()
     return {
         "validation": validation_loss(model),
-        "training": float(result.losses[-100:].mean()),
+        "training": sum(last) / len(last),
         "curve": curve,
-        "bits": float(result.bits[-1]) / parameters / spec.steps,
+        "bits": bits / parameters / spec.steps,
         "parameters": parameters,
         "seconds": time.process_time() - begin,
     }

@@ -43,7 +43,7 @@ _LAZY = ("lab", "testing", "theory")
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Rooms that not everybody needs, imported when they are first named."""
+    """Import a subpackage with further dependencies at its first use."""
     if name in _LAZY:
         return import_module(f"laconic.{name}")
     raise AttributeError(f"module 'laconic' has no attribute {name!r}")
