@@ -11,14 +11,18 @@ from scipy import stats
 from stages import Spec
 
 Run = Mapping[str, Any]
-COLUMNS = [*(f.name for f in fields(Spec)), "validation", "gap", "bits", "seconds", "failed"]
+COLUMNS = [*(f.name for f in fields(Spec)), "validation", "training", "gap", "bits", "seconds", "failed"]
 LABELS = {
     "dense": "dense AdamW",
     "adamw": "CompressedAdamW",
     "ef14-sgd": "EF14, SGD with momentum",
     "ef21-sgdm": "EF21-SGDM, SGD",
     "local": "LocalSteps of AdamW",
+    "ef14": "EF14, SGD",
+    "ef21": "EF21, SGD",
 }
+RATES = 2
+"""The stage that compares learning rates."""
 METHOD_ONLY = ("density", "first", "selection", "beta1", "beta2", "lr", "every")
 """Settings by which a run differs from the dense run that it is compared with."""
 
@@ -55,6 +59,7 @@ class Row:
         spec: the recipe; its seed is 0.
         seeds: how many runs.
         loss: mean validation loss.
+        training: mean training loss: of the last 100 steps, or of all images.
         gap: mean percent above dense of the same seed; None without such runs.
         half: half the width of its 95 % interval (Student); None for one seed.
         bits: a parameter and step.
@@ -63,6 +68,7 @@ class Row:
     spec: Spec
     seeds: int
     loss: float
+    training: float
     gap: float | None
     half: float | None
     bits: float
@@ -83,9 +89,28 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
         if count > 1 and mean is not None:
             deviation = (sum((g - mean) ** 2 for g in mine) / (count - 1)) ** 0.5
             half = float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
-        loss = sum(run["validation"] for run in group) / len(group)
-        rows.append(Row(replace(spec_of(group[0]), seed=0), len(group), loss, mean, half, group[0]["bits"]))
+        loss, training = (sum(run[name] for run in group) / len(group) for name in ("validation", "training"))
+        spec = replace(spec_of(group[0]), seed=0)
+        rows.append(Row(spec, len(group), loss, training, mean, half, group[0]["bits"]))
     return rows
+
+
+def best(rows: Sequence[Row]) -> list[Row]:
+    """Of rows that differ in the learning rate alone, that of the least loss; all of the stage of rates.
+
+    The loss is that of training where methods without momentum are compared as minimisers.
+    """
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        rate = row.spec.lr if row.spec.stage == RATES else 0.0
+        key = replace(row.spec, stage=0, lr=rate).key
+        if key not in chosen or _loss(row) < _loss(chosen[key]):
+            chosen[key] = row
+    return list(chosen.values())
+
+
+def _loss(row: Row) -> float:
+    return row.training if row.spec.method in ("ef14", "ef21") else row.loss
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:
@@ -96,7 +121,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
         writer.writeheader()
         for run in runs:
             spec = spec_of(run)
-            numbers = {k: f"{run[k]:.6g}" for k in ("validation", "bits", "seconds") if k in run}
+            numbers = {k: f"{run[k]:.6g}" for k in ("validation", "training", "bits", "seconds") if k in run}
             gap = {"gap": f"{gap_of[spec.key]:.3f}"} if spec.key in gap_of else {}
             failed = {"failed": run["failed"]} if "failed" in run else {}
             writer.writerow(asdict(spec) | numbers | gap | failed)
@@ -104,10 +129,8 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| method | lr | steps | n | settings | seeds | loss | gap to dense | bits a number |",
-        "|" + "---|" * 9,
-    ]
+    heads = ("method", "lr", "steps", "n", "settings", "seeds", "loss", "training", "gap to dense", "bits")
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         spec = row.spec
         gap = "" if row.gap is None or spec.method == "dense" else f"{row.gap:+.2f} %"
@@ -115,7 +138,7 @@ def table(rows: Sequence[Row]) -> str:
             gap += f" ({row.gap - row.half:+.2f} to {row.gap + row.half:+.2f})"  # type: ignore[operator]
         lines.append(
             f"| {LABELS[spec.method]} | {spec.lr:g} | {spec.steps:,} | {spec.nodes} | {_settings(spec)} "
-            f"| {row.seeds} | {row.loss:.4f} | {gap} | {row.bits:.3g} |"
+            f"| {row.seeds} | {row.loss:.4f} | {row.training:.4g} | {gap} | {row.bits:.3g} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -124,6 +147,10 @@ def _settings(spec: Spec) -> str:
     usual, said = Spec(0, spec.method, 0.0), []
     if spec.method != "dense" and (spec.density, spec.first) != (usual.density, usual.first):
         said.append(f"{100 * spec.density:g} %" + (f" after 1 % for {spec.first:g}" if spec.first else ""))
+    if spec.task != usual.task:
+        said.append(spec.task)
+    if spec.task != usual.task or (spec.batch != usual.batch and spec.nodes == usual.nodes):
+        said.append(f"batch {spec.batch}" if spec.batch else "full batch")
     if spec.every > 1:
         said.append(f"exchange every {spec.every} steps, 2 bits")
     if spec.selection != usual.selection:
@@ -144,6 +171,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    runs = [run for run in runs if spec_of(run).task == "text"]
     longest = max(run["steps"] for run in runs)
     chosen = [
         run for run in runs if run["steps"] == longest and "validation" in run and run["split"] == "same"

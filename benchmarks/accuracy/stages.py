@@ -13,19 +13,21 @@ class Spec:
     Args:
         stage: of the study; not part of what is computed.
         method: "dense" (AdamW on the mean gradient), "adamw" (CompressedAdamW), "ef14-sgd" or "ef21-sgdm" (on
-            gradients, SGD behind it, with momentum 0.9 for EF14), "local" (LocalSteps' rule around AdamW).
+            gradients, SGD behind it, with momentum 0.9 for EF14), "local" (LocalSteps' rule around AdamW),
+            "ef14" or "ef21" (Top-k of gradients in float32, SGD behind it without momentum).
         lr: the peak learning rate.
         seed: of first weights and batches.
         steps: how many.
         nodes: n.
-        batch: sequences a node and step.
+        batch: sequences or images a node and step; 0: all images of the node.
         density: share of the coordinates that are kept.
         first: the share of the steps in which 1 % is kept, before ``density``.
         selection: "chunks" of 4,096 or "segments".
         beta1, beta2, weight_decay: of AdamW.
         every: local steps to an exchange, of "local".
         split: "same", or "directories": each node sees other files.
-        width: of the transformer, which has two layers: 160 makes 0.66 million parameters.
+        width: of the transformer, which has two layers: 160 makes 0.66 million parameters; of the perceptron.
+        task: "text" or "digits".
     """
 
     stage: int
@@ -44,6 +46,7 @@ class Spec:
     every: int = 1
     split: str = "same"
     width: int = 160
+    task: str = "text"
 
     @property
     def key(self) -> str:
@@ -102,3 +105,18 @@ def all_specs() -> Iterator[Spec]:
     for seed in range(2):
         for every in (4, 16):
             yield Spec(5, "local", 2 * LR, seed, density=0.03, every=every)
+    digits = {"task": "digits", "steps": 1000, "batch": 16, "width": 256}
+    for seed in range(5):
+        for lr in (0.001, 0.002, 0.004):
+            yield Spec(6, lr=lr, seed=seed, **DENSE, **digits)
+        for lr in (0.002, 0.004, 0.008):
+            yield Spec(6, "adamw", lr, seed, **digits)
+        for lr in (0.03, 0.1):
+            yield Spec(6, "ef14-sgd", lr, seed, **digits)
+        for lr in (0.3, 1.0):
+            yield Spec(6, "ef21-sgdm", lr, seed, **digits)
+    for batch in (4, 16, 64, 256, 0):
+        for method in ("ef14", "ef21"):
+            for lr in (0.03, 0.1, 0.3, 1.0):
+                for seed in range(3):
+                    yield Spec(7, method, lr, seed, density=0.01, **{**digits, "batch": batch})

@@ -101,7 +101,7 @@ def write_report() -> None:
     report.write_csv(runs, HERE / "results.csv")
     missing = len(unique_specs()) - len(runs)
     note = f"\n{missing} runs are not done yet; `study.py --status` lists them by stage.\n" if missing else ""
-    (HERE / "results.md").write_text(report.table(report.rows_of(runs)) + note)
+    (HERE / "results.md").write_text(report.table(report.best(report.rows_of(runs))) + note)
     report.draw(runs, HERE / "results.png")
 
 
