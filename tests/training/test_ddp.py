@@ -134,7 +134,7 @@ def step_of(state, model, parameters_of_buckets, fill):
 
 def test_statistics_and_their_log(monkeypatch):
     # Outside a backward pass nothing can be queued for its end.
-    monkeypatch.setattr("laconic.ddp._state.wait_at_end_of_backward", lambda wait: None)
+    monkeypatch.setattr("laconic.ddp._backward.wait_at_end_of_backward", lambda wait: None)
     model = nn.Linear(30, 30)
     state = CommState(EF21, model=model, measure_error_every=1)
     for fill in (1.0, 2.0):

@@ -103,7 +103,7 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
             to know: what is not finite is among the largest.
     """
     if job.target.like.device.type != "cpu":
-        return _select_on_device(job, cuts)
+        return _select_on_device(job, cuts, moves)
     salt = job.draw.round
     x: Vectors | Computed
     memory: Vectors | None
@@ -140,7 +140,7 @@ def select_largest(job: Job, cuts: SelectionTable, *, moves: bool = False) -> Se
     return Selected(found.positions, found.values, undo=undo)
 
 
-def _select_on_device(job: Job, cuts: SelectionTable) -> Selected | None:
+def _select_on_device(job: Job, cuts: SelectionTable, moves: bool) -> Selected | None:
     """As :func:`select_largest`; a memory that is tracked is moved later."""
     vectors, flat, memory = job.vectors(), job.target.flat, job.memory
     if vectors is None or flat is None:
@@ -155,8 +155,8 @@ def _select_on_device(job: Job, cuts: SelectionTable) -> Selected | None:
         return None
     positions, values = top_k_segments(flat, memory, cuts, salt=job.draw.round)
     require_finite(values)
-    if not drains:
-        return Selected(positions, values)
+    if not (drains and moves):
+        return Selected(positions, values, undo=nothing_to_undo if drains else None)
     places = positions + job.format.on_device("start_of_column", flat.device)
     flat.scatter_(0, places, 0.0)
     return Selected(positions, values, removed=True, undo=nothing_to_undo)
