@@ -37,7 +37,7 @@ def table(rows: Sequence[dict]) -> str:
     columns = sorted({(row["model"], row["rate"], row["link"]) for row in rows})
     if not columns:
         return ""
-    heads = " | ".join(f"{model.replace('-', ', ')}, {link}" for model, _, link in columns)
+    heads = " | ".join(f"{model}, {link}" for model, _, link in columns)
     lines = [f"| milliseconds a step | {heads} |", "|---|" + "---:|" * len(columns)]
     for method, (title, dense) in METHODS.items():
         found = [
