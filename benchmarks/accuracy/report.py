@@ -165,34 +165,44 @@ def _settings(spec: Spec) -> str:
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """Curves of the validation loss of the longest runs, means over seeds; and the gaps of every seed."""
+    """Curves of the validation loss, means over seeds, and the gaps of every seed.
+
+    Each method is drawn at its best learning rate, at the length for which most methods have runs.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    runs = [run for run in runs if spec_of(run).task == "text"]
-    longest = max(run["steps"] for run in runs)
-    chosen = [
-        run for run in runs if run["steps"] == longest and "validation" in run and run["split"] == "same"
-    ]
-    by_method: dict[str, list[Run]] = defaultdict(list)
-    for run in chosen:
-        if run["density"] == Spec(0, "", 0.0).density and not run["weight_decay"]:
-            by_method[run["method"]].append(run)
+    usual = Spec(0, "", 0.0)
+    rows = [row for row in best(rows_of(runs)) if _is_usual(row.spec, usual)]
+    lengths = [row.spec.steps for row in rows]
+    length = max(lengths, key=lambda steps: (lengths.count(steps), steps))
     gap_of = gaps(runs)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for number, (method, group) in enumerate(by_method.items()):
-        steps = [step for step, _ in group[0]["curve"]]
-        mean = [sum(run["curve"][i][1] for run in group) / len(group) for i in range(len(steps))]
-        left.plot(steps, mean, marker=".", label=f"{LABELS[method]} ({len(group)} seeds)")
-        if method != "dense":
-            mine = [gap_of[spec_of(run).key] for run in group if spec_of(run).key in gap_of]
-            right.plot(mine, [number] * len(mine), "o", color=f"C{number}", alpha=0.7)
+    names = []
+    for number, row in enumerate(row for row in rows if row.spec.steps == length):
+        own = [run for run in runs if replace(spec_of(run), stage=row.spec.stage, seed=0) == row.spec]
+        curves = [run["curve"] for run in own if "curve" in run]
+        losses = [sum(loss for _, loss in points) / len(points) for points in zip(*curves, strict=True)]
+        seeds = "1 seed" if len(own) == 1 else f"{len(own)} seeds"
+        label = f"{LABELS[row.spec.method]} ({seeds})"
+        left.plot([step for step, _ in curves[0]], losses, marker=".", color=f"C{number}", label=label)
+        if row.spec.method != "dense":
+            mine = [gap_of[spec_of(run).key] for run in own if spec_of(run).key in gap_of]
+            right.plot(mine, [len(names)] * len(mine), "o", color=f"C{number}", alpha=0.7)
+            names.append(LABELS[row.spec.method])
     left.set(xlabel="step", ylabel="validation loss, nats a byte", title="Loss, mean over seeds")
     left.legend()
-    right.set_yticks(range(len(by_method)), [LABELS[method] for method in by_method])
+    right.set_yticks(range(len(names)), names)
+    right.set_ylim(-0.5, max(len(names), 1) - 0.5)
     right.axvline(0, color="black", linewidth=0.8)
-    right.set(xlabel="percent above dense of the same seed", title=f"Gap after {longest:,} steps, each seed")
+    right.set(xlabel="percent above dense of the same seed", title=f"Gap after {length:,} steps, each seed")
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _is_usual(spec: Spec, usual: Spec) -> bool:
+    settings = ("task", "nodes", "density", "first", "selection", "weight_decay", "split", "every")
+    dense = spec.method == "dense" or spec.beta2 == usual.beta2
+    return dense and all(getattr(spec, name) == getattr(usual, name) for name in settings)
