@@ -5,9 +5,9 @@ import csv
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
+from html_reader import Reader
 from matplotlib.figure import Figure
 
 from laconic.papers import EXPERIMENTS, Experiment, Report, Verdict
@@ -15,39 +15,11 @@ from laconic.papers._page import CITED, counts_of, duration, render
 from laconic.papers._write import Attempt, key_of, read, write
 
 NASTY = """<script>alert("a" & 'b')</script> $name ${x} [bold]"""
-VOID = {"meta", "img", "br", "hr", "link"}
-
-
-class Reader(HTMLParser):
-    """Elements, links and visible text of a page whose tags must match."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.links, self.ids, self.text = [], [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.tags.append(tag)
-        self.links += [given[name] for name in ("href", "src", "srcset", "action", "data") if name in given]
-        self.ids += [given["id"]] if "id" in given else []
-        assert not [name for name in given if name.startswith("on")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def page_of(attempts, folder):
     page = render(attempts, folder)
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert reader.open == []
-    return page, reader
+    return page, Reader(page)
 
 
 def report(*verdicts: Verdict, notes=()) -> Report:
@@ -162,8 +134,7 @@ def test_the_page_says_everything_and_loads_nothing(tmp_path):
 def test_a_page_that_stands_alone_links_to_no_file(tmp_path):
     good = attempt(tmp_path, "good", "agrees")
     page = render([good], tmp_path, links=False, machine={"processor": NASTY})
-    reader = Reader()
-    reader.feed(page)
+    reader = Reader(page)
     assert [link for link in reader.links if not link.startswith("data:")] == ["#good"]
     assert f"processor {NASTY}" in " ".join("".join(reader.text).split())
 

@@ -16,6 +16,7 @@ from laconic.comm.topologies import (
     Topology,
     numel,
 )
+from laconic.comm.topologies._states import held_bytes
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
 
@@ -171,11 +172,7 @@ class BucketStates:
 
     def held_bytes(self) -> dict[str, int]:
         """Bytes that the buckets say they hold, by kind."""
-        held = {"memory": 0, "scratch": 0}
-        for bucket in list(self._held.values()):
-            for kind, size in bucket.held_bytes().items() if hasattr(bucket, "held_bytes") else ():
-                held[kind] += size
-        return held
+        return held_bytes(list(self._held.values()))
 
     def load(self, memories: SegmentStates) -> None:
         """Remember this, and nothing else."""

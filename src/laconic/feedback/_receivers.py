@@ -77,8 +77,8 @@ class LinearReceiver:
         check_out(out, like, self._layout)
         dtype = self.memories["memory"].dtype if self._lam else like.dtype
         row = not isinstance(messages, Message) and like.dim() == 1
-        defers = row and deferred is not None and like.device.type == "cpu"
-        if defers and deferred is not None and _is_shorter(messages, self._layout.d):  # type: ignore[arg-type]
+        defers = row and like.device.type == "cpu"
+        if deferred is not None and defers and _is_shorter(messages, self._layout.d):  # type: ignore[arg-type]
             by_group = zip(*(message.groups for message in each_message(messages)), strict=True)
             deferred[:] = [GroupSum(columns, self._scaled(self._nu)) for columns in by_group]
             self._staged = _Staged(messages, [], None)

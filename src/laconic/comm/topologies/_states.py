@@ -1,6 +1,6 @@
 """States of senders and receivers, cut by segment and joined."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,12 +24,11 @@ def cut_by_segment(layout: Layout, ends: Ends) -> SegmentStates:
     }
 
 
-def held_bytes(ends: Ends) -> dict[str, int]:
-    """Bytes of the ends' memories, and of the buffers beside them, where they say so."""
+def held_bytes(holders: Iterable[Any]) -> dict[str, int]:
+    """Bytes of memories ("memory"), and of the buffers beside them ("scratch"), of those that say so."""
     held = {"memory": 0, "scratch": 0}
-    for end in ends.values():
-        own: Any = getattr(end, "memories", None)
-        for kind, size in own.held_bytes().items() if hasattr(own, "held_bytes") else ():
+    for holder in holders:
+        for kind, size in holder.held_bytes().items() if hasattr(holder, "held_bytes") else ():
             held[kind] += size
     return held
 

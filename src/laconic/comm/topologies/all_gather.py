@@ -65,7 +65,7 @@ class _AllGatherBucket:
         self._receiver.receiver.roll_back()
 
     def held_bytes(self) -> dict[str, int]:
-        held = held_bytes(self._ends)
+        held = held_bytes(getattr(end, "memories", None) for end in self._ends.values())
         return {**held, "scratch": held["scratch"] + self._sender.frame_nbytes}
 
     def state_by_segment(self) -> SegmentStates:

@@ -16,10 +16,10 @@ import triton.language as tl
 from laconic.kernels.gpu._launch import launch
 from laconic.kernels.gpu._tables import integers, starts_of
 from laconic.kernels.gpu.segments import number_at
+from laconic.kernels.gpu.sums import FAN, fold_lanes, fold_neighbours
 from laconic.kernels.reference.sums import LANES, ROWS
 
 _TOGETHER = 4
-_FAN = 1024
 _SQUARES, _MEANS = 0, 1
 
 
@@ -37,7 +37,7 @@ def segment_sums(x, memory, numels, what):
     )  # fmt: skip
     for table, count in folds:
         folded = torch.empty(count, dtype=torch.float64, device=device)
-        launch(_fold, count, sums, integers(table, device), folded, FAN=_FAN)
+        launch(_fold, count, sums, integers(table, device), folded, FAN=FAN)
         sums = folded
     return sums
 
@@ -53,10 +53,10 @@ def _plan(data):
     )
     folds, starts = [], ends - counts
     while True:
-        parts = -(-counts // _FAN)
+        parts = -(-counts // FAN)
         owner = np.repeat(np.arange(len(counts)), parts)
         part = np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)
-        table = np.stack([starts[owner] + part * _FAN, np.minimum(counts[owner] - part * _FAN, _FAN)], axis=1)
+        table = np.stack([starts[owner] + part * FAN, np.minimum(counts[owner] - part * FAN, FAN)], axis=1)
         folds.append((table, len(owner)))
         if int(parts.max()) == 1:
             return programs, int(ends[-1]), folds
@@ -96,29 +96,14 @@ def _blocks(
         else:
             number = tl.abs(number) / numel.to(tl.float64)
         lanes = lanes + number
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 32)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 16)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 8)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 4)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 2)), axis=1)
-    tl.store(sums + at + block, tl.sum(lanes, axis=1), mask=block < count)
+    tl.store(sums + at + block, fold_lanes(lanes, TOGETHER), mask=block < count)
 
 
 @triton.jit
 def _fold(sums, table, folded, FAN: tl.constexpr):
     """Up to FAN neighbours become one, pair by pair; no other program writes it."""
-    tl.static_assert(FAN == 1024)
     program = tl.program_id(0).to(tl.int64)
     start, count = tl.load(table + 2 * program), tl.load(table + 2 * program + 1)
     block = tl.arange(0, FAN)
     total = tl.load(sums + start + block, mask=block < count, other=0.0)
-    total = tl.sum(tl.reshape(total, (512, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (256, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (128, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (64, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (32, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (16, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (8, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (4, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (2, 2)), axis=1)
-    tl.store(folded + program, tl.sum(total, axis=0))
+    tl.store(folded + program, fold_neighbours(total, FAN))

@@ -19,7 +19,8 @@ from laconic.kernels.reference.sums import LANES, ROWS, square_root
 from laconic.kernels.tables import accumulation_dtype
 
 _TOGETHER = 16
-_FAN = 1024
+FAN = 1024
+"""Neighbours that a program folds."""
 _PLAIN, _MAGNITUDES, _SQUARES = 0, 1, 2
 
 
@@ -96,11 +97,38 @@ def _total(x, kind, factors=None, divide=False):
 def _folded(sums):
     """The sums of rows of block sums, (n, blocks) to (n,), neighbour by neighbour."""
     while (blocks := sums.shape[1]) > 1:
-        parts = triton.cdiv(blocks, _FAN)
+        parts = triton.cdiv(blocks, FAN)
         folded = torch.empty(len(sums), parts, dtype=torch.float64, device=sums.device)
-        launch(_fold, len(sums) * parts, sums, folded, blocks, parts, FAN=_FAN)
+        launch(_fold, len(sums) * parts, sums, folded, blocks, parts, FAN=FAN)
         sums = folded
     return sums[:, 0]
+
+
+@triton.jit
+def fold_lanes(lanes, TOGETHER: tl.constexpr):
+    """The sums of 64 lanes, (TOGETHER, 64) to (TOGETHER,), folded in halves."""
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 32)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 16)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 8)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 4)), axis=1)
+    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 2)), axis=1)
+    return tl.sum(lanes, axis=1)
+
+
+@triton.jit
+def fold_neighbours(total, FAN: tl.constexpr):
+    """The sum of FAN numbers, neighbour by neighbour."""
+    tl.static_assert(FAN == 1024)
+    total = tl.sum(tl.reshape(total, (512, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (256, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (128, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (64, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (32, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (16, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (8, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (4, 2)), axis=1)
+    total = tl.sum(tl.reshape(total, (2, 2)), axis=1)
+    return tl.sum(total, axis=0)
 
 
 @triton.jit(do_not_specialize=["blocks", "programs"])
@@ -128,33 +156,17 @@ def _blocks(
         if KIND == 2:
             number = number * number
         lanes = lanes + number
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 32)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 16)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 8)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 4)), axis=1)
-    lanes = tl.sum(tl.reshape(lanes, (TOGETHER, 2, 2)), axis=1)
-    lanes = tl.sum(lanes, axis=1)
-    tl.store(sums + row * blocks + block, lanes, mask=block < blocks)
+    tl.store(sums + row * blocks + block, fold_lanes(lanes, TOGETHER), mask=block < blocks)
 
 
 @triton.jit(do_not_specialize=["blocks", "parts"])
 def _fold(sums, folded, blocks, parts, FAN: tl.constexpr):
     """FAN neighbours become one, pair by pair; no other program writes it."""
-    tl.static_assert(FAN == 1024)
     program = tl.program_id(0).to(tl.int64)
     row, part = program // parts, program % parts
     block = part * FAN + tl.arange(0, FAN)
     total = tl.load(sums + row * blocks + block, mask=block < blocks, other=0.0)
-    total = tl.sum(tl.reshape(total, (512, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (256, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (128, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (64, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (32, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (16, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (8, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (4, 2)), axis=1)
-    total = tl.sum(tl.reshape(total, (2, 2)), axis=1)
-    tl.store(folded + row * parts + part, tl.sum(total, axis=0))
+    tl.store(folded + row * parts + part, fold_neighbours(total, FAN))
 
 
 @triton.jit(do_not_specialize=["tiles"])

@@ -13,12 +13,12 @@ def _entry(byte: int) -> int:
 
 
 TABLE = tuple(map(_entry, range(256)))
-"""What a byte in the lowest bits of a state becomes."""
+"""By the lowest byte of a state: what is XORed to the rest of it, shifted by a byte."""
 
 
 @lru_cache(maxsize=256)
 def zeros_operator(count: int) -> tuple[int, ...]:
-    """What each bit of a state becomes by so many zero bytes: 32 states."""
+    """The images of a state's 32 bits under so many zero bytes."""
     if count == 0:
         return tuple(1 << bit for bit in range(32))
     half = zeros_operator(count // 2)
