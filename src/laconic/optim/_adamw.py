@@ -18,6 +18,7 @@ from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
+from laconic.optim._clipping import ClipBy
 from laconic.session import Density, Exempt, vectors_and_small
 
 
@@ -69,10 +70,14 @@ class CompressedAdamW(CompressedOptimizer):
         exact: whether exempt parameters travel exactly.
         seed: of random compressors; alike on all ranks.
         timeout_s: how long to wait for the other ranks, in seconds.
-        overlap: begin to send while the backward pass still runs; needs clip=None, which waits for the whole
-            norm. It changes no value. Learning rates must then be set before the backward pass, gradients
-            left alone after it, and all backward passes of a step but the last be put into
-            :meth:`accumulate`; ``GradScaler`` is refused.
+        clip_by: whose norm clips a step: "this" one's, for which the exchange waits until the backward pass
+            has ended; or that of the "last" step that stood, with which ``overlap`` needs no wait. A gradient
+            longer than the one before is then cut too little, and a shorter one too much. The first step, and
+            one after gradients of zeros, is clipped by its own norm.
+        overlap: begin to send while the backward pass still runs; needs clip=None or clip_by="last". It
+            changes no value. Settings must then be changed before the backward pass, gradients left alone
+            after it, and all backward passes of a step but the last be put into :meth:`accumulate`;
+            ``GradScaler`` is refused.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step; alike on all ranks.
         bucket_cap_mb: size of a bucket of updates in MiB, as for DDP; alike on all ranks. While one is
@@ -137,6 +142,7 @@ class CompressedAdamW(CompressedOptimizer):
         exact: bool = False,
         seed: int = 0,
         timeout_s: float = 600.0,
+        clip_by: ClipBy = "this",
         overlap: bool = False,
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
@@ -158,6 +164,7 @@ class CompressedAdamW(CompressedOptimizer):
             topology=topology,
             seed=seed,
             timeout_s=timeout_s,
+            clip_by=clip_by,
             overlap=overlap,
             adaptive=adaptive,
             bucket_cap_mb=bucket_cap_mb,
