@@ -1,5 +1,6 @@
 """Sending while the backward pass runs changes no value."""
 
+import dataclasses
 import math
 
 import pytest
@@ -168,11 +169,13 @@ def test_a_bucket_is_exchanged_while_the_next_ones_updates_are_computed(clip):
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-def test_the_size_of_buckets_changes_no_value(clip):
+@pytest.mark.parametrize("residual", [torch.float32, torch.bfloat16])
+def test_the_size_of_buckets_changes_no_value(clip, residual):
+    feedback = dataclasses.replace(ROUNDED, residual=residual)
     found = []
     for cap in (1e-6, 500 * 4 / 2**20, 25.0):
         model = network()
-        optimizer = CompressedAdamW(model.parameters(), 0.01, ROUNDED, clip=clip, bucket_cap_mb=cap)
+        optimizer = CompressedAdamW(model.parameters(), 0.01, feedback, clip=clip, bucket_cap_mb=cap)
         for step in range(4):
             optimizer.zero_grad()
             backward(model, step)
