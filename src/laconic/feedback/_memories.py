@@ -1,5 +1,6 @@
 """Memories of feedback methods: named tensors of full size, zero from construction."""
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -91,6 +92,24 @@ class Memories(dict[str, Tensor]):
             value = torch.zeros_like(memory) if state[name] is None else state[name].detach()
             self[name] = value.to(self._own(accumulation_dtype(value.dtype)), copy=True)
         self._scratch = {}
+
+
+class Rooms(threading.local):
+    """Vectors in float32 that a thread reuses from bucket to bucket, as long as the longest.
+
+    Allocated anew in each round, they would cost more than all that is computed in them: pages that a process
+    meets for the first time are filled with zeros by the operating system.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, torch.device], Tensor] = {}
+
+    def like(self, name: str, memory: Tensor) -> Tensor:
+        """Of the shape and device of a memory, with numbers of no worth."""
+        key = name, memory.device
+        if key not in self._held or self._held[key].numel() < memory.numel():
+            self._held[key] = torch.empty(memory.numel(), dtype=torch.float32, device=memory.device)
+        return self._held[key][: memory.numel()].view(memory.shape)
 
 
 def take_round(state: Mapping[str, Any], layout: Layout, names: Iterable[str]) -> int:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from laconic.feedback._encoder import Content, Encoder
-from laconic.feedback._memories import Memories
+from laconic.feedback._memories import Memories, Rooms
 from laconic.formats import accumulation_dtype
 from laconic.kernels import SegmentedInput, squared_norm, squared_norms
 from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.layout import Layout
 from laconic.messages import Message, choose, spread
+
+_ROOMS = Rooms()
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,7 @@ def stage_residual(inputs: RoundInputs, decay: float = 1.0) -> PendingUpdate:
     target = inputs.narrow() if inputs.stepsize is None else _scaled(inputs.wide(), inputs.stepsize)
     residual, after = inputs.memories["residual"], inputs.memories.scratch("residual")
     if residual.dtype == torch.bfloat16:
-        wide = residual.float()
-        rest = torch.empty_like(wide)
+        wide, rest = _ROOMS.like("residual", residual).copy_(residual), _ROOMS.like("rest", residual)
         found = inputs.encoder.compress(target, inputs.round, wide, "drain", rest)
         after.copy_(rest if decay == 1.0 else rest.mul_(decay))
         return PendingUpdate(found.message, commit=lambda memories: memories.swap("residual"))
