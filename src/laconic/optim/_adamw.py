@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -220,12 +222,8 @@ class CompressedAdamW(CompressedOptimizer):
         if gradients is None or moments is None:
             return super().updates_of(bucket, factors)
         first, second, count = moments
-        by_group = [
-            _row(group, factor, count, self.rate_inside(group))
-            for group, factor in zip(self.param_groups, factors, strict=True)
-        ]
         out = bucket.vectors(bucket.room)
-        adamw_update(out, gradients, first, second, bucket.rows(by_group), bucket.numels)
+        adamw_update(out, gradients, first, second, self._rows(bucket, factors, count), bucket.numels)
         return bucket.room
 
     def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
@@ -239,14 +237,10 @@ class CompressedAdamW(CompressedOptimizer):
         if gradients is None or moments is None or any(group["betas"][0] > 0 for group in self.param_groups):
             return self.updates_of(bucket, factors)
         _, second, count = moments
-        by_group = [
-            _row(group, factor, count, self.rate_inside(group))
-            for group, factor in zip(self.param_groups, factors, strict=True)
-        ]
         if bucket not in self._after:
             self._after[bucket] = [torch.empty_like(moment) for moment in second.owners]
         after = Vectors.of(self._after[bucket])
-        update = AdamWUpdate.of(gradients, second, after, bucket.rows(by_group), bucket.numels)
+        update = AdamWUpdate.of(gradients, second, after, self._rows(bucket, factors, count), bucket.numels)
         self._pending[bucket] = update
         return SegmentedVector(bucket.room, computed=update)
 
@@ -264,10 +258,7 @@ class CompressedAdamW(CompressedOptimizer):
             super().advance_bucket(bucket, factors)
             return
         first, second, count = moments
-        by_group = [
-            _row(group, factor, count, 1.0) for group, factor in zip(self.param_groups, factors, strict=True)
-        ]
-        adamw_advance(first, second, gradients, bucket.rows(by_group), bucket.numels)
+        adamw_advance(first, second, gradients, self._rows(bucket, factors, count), bucket.numels)
 
     def _scratch_nbytes(self) -> int:
         return sum(moment.nbytes for own in self._after.values() for moment in own)
@@ -278,6 +269,11 @@ class CompressedAdamW(CompressedOptimizer):
         counts = [own["step"] for p, own in self.state.items() if p.requires_grad]
         for count in {id(each): each for each in counts}.values():
             count.add_(1.0)
+
+    def _rows(self, bucket: ParameterBucket, factors: list[float], count: float) -> npt.NDArray[np.float64]:
+        """The settings of each parameter for the loops, float64 (S, 9)."""
+        groups = zip(self.param_groups, factors, strict=True)
+        return bucket.rows([_row(group, factor, count, self.rate_inside(group)) for group, factor in groups])
 
     def _moments(self, bucket: ParameterBucket) -> tuple[Vectors, Vectors, float] | None:
         """First and second moments, and the number of this step; None where loops do not take them."""
