@@ -72,10 +72,10 @@ class CompressedAdamW(CompressedOptimizer):
         exact: whether exempt parameters travel exactly.
         seed: of random compressors; alike on all ranks.
         timeout_s: how long to wait for the other ranks, in seconds.
-        clip_by: whose norm clips a step: "this" one's, for which the exchange waits until the backward pass
-            has ended; or that of the "last" step that stood, with which ``overlap`` needs no wait. A gradient
-            longer than the one before is then cut too little, and a shorter one too much. The first step, and
-            one after gradients of zeros, is clipped by its own norm.
+        clip_by: whose norm clips a step: "this" one's, for which the exchange waits until backward has ended;
+            or that of the "last" step that stood, so that ``overlap`` is possible. A gradient that is longer
+            than the one before is then shortened too little. The first step, and one after a gradient of
+            zeros, is clipped by its own norm. In a small study "last" was no better than no clip.
         overlap: begin to send while the backward pass still runs; needs clip=None or clip_by="last". It
             changes no value. Settings must then be changed before the backward pass, gradients left alone
             after it, and all backward passes of a step but the last be put into :meth:`accumulate`;

@@ -1,7 +1,6 @@
 """One node's gradients in the accumulation dtype; and the parameters' update."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ def apply_(parameter: Tensor, step: Tensor, decay: float) -> None:
     parameter.copy_(moved - step)
 
 
-def all_finite(gradients: Sequence[Tensor]) -> bool:
+def all_finite(gradients: list[Tensor]) -> bool:
     """Whether every number of every gradient is finite."""
     first = gradients[0]
     alike = all([g.dtype == first.dtype and g.device == first.device for g in gradients])  # noqa: C419
