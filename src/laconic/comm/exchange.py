@@ -64,6 +64,7 @@ class Exchange:
         dtypes: of each segment's tensors, by name; float32 where it has none. Loops are compiled for these
             when the exchange is made, and ``state_dict()`` asks for them before a segment's first step;
             the memories themselves follow from what is sent.
+        device: where all tensors lie, if that is known: on a GPU with Triton hardly any loop is compiled.
 
     Raises:
         ValueError: where the settings do not fit the layout, or a bucket or topology is unknown.
@@ -95,6 +96,7 @@ class Exchange:
         measure_error_every: int = 0,
         adaptive: bool = False,
         dtypes: Mapping[str, torch.dtype] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Check the settings, and make a process group with the other ranks."""
         check_instance("layout", layout, Layout, "Layout.of(dict(model.named_parameters()))")
@@ -108,7 +110,7 @@ class Exchange:
         self._topology = topology_of(topology)
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
-        warm_up(layout, feedback, dtypes, adaptive=adaptive)
+        warm_up(layout, feedback, dtypes, adaptive=adaptive, device=device)
         self._counter = Counter()
         self._collectives = Collectives(process_group, timeout_s, self._counter)
         self._measure = measure_error_every
