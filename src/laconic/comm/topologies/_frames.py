@@ -217,12 +217,13 @@ class FrameReceiver:
             seen: what it returned, in main memory.
             out, scale: as for :meth:`stage`.
         """
-        unpacked, self._arrived = self._arrived, None
+        counter, unpacked, self._arrived = self._context.counter, self._arrived, None
         assert unpacked is not None
-        messages = self._seen(unpacked, seen, range(len(seen)))
+        with counter.phase("unpack"):
+            messages = self._seen(unpacked, seen, range(len(seen)))
         if messages is None:
             return False
-        with self._context.counter.phase("apply"):
+        with counter.phase("apply"):
             return self._apply(messages, out, scale)
 
     def _refused(self, node: int, error: WireError) -> ExchangeError:

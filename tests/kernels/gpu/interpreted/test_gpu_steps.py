@@ -10,6 +10,7 @@ import torch
 from same import same
 
 sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks" / "gpu"))
+import part4_processes
 import stand_in
 from ends import Ends
 
@@ -153,15 +154,21 @@ def test_a_bucket_over_rows_waits_once(device):
 
 
 class OneWire:
-    """Rank 0 of two, over a backend of a device, and what arrives from the other."""
+    """Rank 0's collectives over a backend of a device, and what arrives from the others."""
 
-    rank, size, on_device = 0, 2, True
+    rank, on_device = 0, True
 
-    def __init__(self, other):
-        self._other = other
+    def __init__(self, *others):
+        self._others = others
+        self.size = 1 + len(others)
 
     def all_gather_rows(self, words, what, look):
-        return look(torch.stack([words, self._other()])).cpu()
+        return look(torch.stack([words, *(other() for other in self._others)])).cpu()
+
+
+@pytest.mark.parametrize("name", part4_processes.FEEDBACKS)
+def test_a_single_rank_whose_frames_stay_on_the_device(name, device):
+    assert part4_processes.equal_to_cpu(OneWire(), device, 16, part4_processes.FEEDBACKS[name])
 
 
 @pytest.mark.parametrize("byte", [3, 9, 30, 40, 100, "a number"])
