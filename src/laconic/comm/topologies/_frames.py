@@ -10,8 +10,7 @@ from torch import Tensor
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies._protocol import BucketContext
 from laconic.comm.topologies._vectors import Destination, Source, unscaled, write_scaled
-from laconic.compressors import deferred_checks
-from laconic.feedback import NotFiniteError
+from laconic.feedback import NotFiniteError, deferred_checks
 from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.formats.sizes import FRAME_BYTES
 from laconic.kernels.tables import SegmentedVector
