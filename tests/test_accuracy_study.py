@@ -4,8 +4,9 @@ import copy
 import importlib
 import json
 import math
+import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,16 @@ import torch
 from torch import nn
 
 import laconic
+from laconic.network import Link
 
 STUDY = Path(__file__).parent.parent / "benchmarks" / "accuracy"
+MODULES = ("stages", "training", "study", "report", "local", "text", "digits", "real")
 
 
 @pytest.fixture
 def study(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(STUDY))
-    for name in ("stages", "training", "study", "report", "local", "text", "digits"):
+    for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("study")
     monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
@@ -33,7 +36,7 @@ def study(monkeypatch, tmp_path):
     chosen = list({spec.method: spec for spec in small}.values())
     monkeypatch.setattr(module, "all_specs", lambda: iter(chosen))
     yield module
-    for name in ("stages", "training", "study", "report", "local", "text", "digits"):
+    for name in MODULES:
         sys.modules.pop(name, None)
 
 
@@ -123,3 +126,20 @@ def test_local_steps_of_one_node_are_those_of_the_optimiser(study):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert nodes.bits > 0
     steps.close()
+
+
+def test_real_ranks_follow_the_simulated_runs(study, monkeypatch):
+    real, training = importlib.import_module("real"), importlib.import_module("training")
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    runs = {}
+    for method, lr in (("dense", 0.004), ("adamw", 0.008)):
+        spec = next(iter(study.all_specs()))
+        spec = replace(spec, method=method, lr=lr, steps=20, beta1=0.7 * (method == "dense"))
+        found = training.run(spec, lambda _: None)
+        runs[method] = asdict(spec) | found | {"curve": [(0, 9.0), (20, found["validation"])]}
+    cell = real.measure(Link(None), ("dense", "adamw"), runs, turns=1)
+    assert [row["method"] for row in cell["rows"]] == ["bf16-adamw", "recommended"]
+    for method, run in cell["runs"].items():
+        assert run["steps"] == 20  # the goal, between start and end on a line, is met at the end alone
+        assert run["seconds"] > 0
+        assert run["loss"] == pytest.approx(runs[method]["validation"], rel=1e-2)

@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "network",
         "_launch",
     },
-    "plan": {"layout", "session", "bench", "network"},
+    "plan": {"layout", "comm", "session", "bench", "network"},
 }
 """What each package imports besides itself and ``laconic``'s public names. ``cli`` imports what it likes."""
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -183,6 +184,18 @@ def test_a_packed_message_is_written_to_a_file_as_documented(tmp_path):
     result = invoke("inspect", str(tmp_path / "message.bin"))
     assert result.exit_code == 0
     assert "1 of 2 coordinates" in result.output
+
+
+def test_a_progress_bar_moves_while_nothing_is_reported():
+    terminal = io.StringIO()
+    with _output.progress(Console(file=terminal, force_terminal=True)) as (bar, task):
+        bar.update(task, total=10, note="compiling")
+        waited = threading.Event()
+        for _ in range(100):  # until the clock has moved on, which nothing but the bar's own refreshing shows
+            if "0:00:01" in terminal.getvalue():
+                break
+            waited.wait(0.1)
+    assert "0:00:01" in terminal.getvalue()
 
 
 def test_without_a_terminal_progress_is_plain_lines(monkeypatch, capsys):

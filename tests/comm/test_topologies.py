@@ -1,6 +1,6 @@
 """Topologies as objects: the dense one by its name, and a joint one that averages twice a round."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ from test_exchange import GROUPINGS, LAYOUT, by_name, flat_of, gradient, memorie
 
 import laconic
 from laconic.comm import Exchange
-from laconic.comm.topologies import AllGather, unscaled, write_scaled
+from laconic.comm.topologies import AllGather, choose_topology, unscaled, write_scaled
+from laconic.formats.sizes import FRAME_BYTES
 
 NODES, ROUNDS, K = 2, 8, 4
 METHOD = laconic.EF21(laconic.TopK(0.2))
@@ -26,6 +27,7 @@ def shared_top_k(x, residual, mean):
     return approximation, left
 
 
+@dataclass(frozen=True)
 class SharedSupport:
     """Joint Top-k of the segments that are compressed; the others are all-gathered through the feedback."""
 
@@ -217,3 +219,45 @@ def test_a_topology_of_an_unknown_name_is_refused():
         ValueError, match=r"one of \('auto', 'all-gather', 'dense'\) or an object, got 'ring'"
     ):
         Exchange(LAYOUT, METHOD, topology="ring")
+
+
+LARGE = laconic.Layout.of({"a": (300, 300), "b": (300,)}, exact=["b"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("keep", [0.001, 0.01, 0.2])
+def test_auto_is_dense_from_the_number_of_ranks_on_where_messages_are_more_bytes(keep, dtype, caplog):
+    feedback = laconic.EF14(laconic.TopK(keep) >> laconic.Cast(torch.bfloat16))
+    dtypes = dict.fromkeys("ab", dtype)
+    message = feedback.format(LARGE, dtype, 1).max_nbytes - FRAME_BYTES
+    vector = LARGE.d * (8 if dtype == torch.float64 else 4)
+    last = int(2 * vector / message)  # (n - 1) messages are at most 2 (n - 1) / n vectors
+    assert last > 2
+    assert choose_topology("auto", LARGE, feedback, 1, dtypes).name == "all-gather"
+    assert choose_topology("auto", LARGE, feedback, last, dtypes).name == "all-gather"
+    assert not caplog.records
+    assert choose_topology("auto", LARGE, feedback, last + 1, dtypes).name == "dense"
+    assert f"with {last + 1} ranks" in caplog.text
+    assert choose_topology("all-gather", LARGE, feedback, last + 1, dtypes).name == "all-gather"
+    assert choose_topology(SharedSupport(), LARGE, feedback, last + 1, dtypes) == SharedSupport()
+    drawn = laconic.DCGD(laconic.RandomSparsification(keep))
+    assert choose_topology("auto", LARGE, drawn, 10_000, dtypes).name == "all-gather"
+
+
+def whole_vectors(rank):
+    found = []
+    for topology in ("auto", "all-gather"):
+        exchange = Exchange(LAYOUT, laconic.DCGD(laconic.Identity()), topology=topology)
+        tensors = by_name(gradient(torch.zeros(LAYOUT.d), rank, 0))
+        assert exchange.reduce_(tensors)
+        state = exchange.state_dict()
+        found.append((state["topology"], flat_of(tensors), exchange.stats().bytes_sent))
+        exchange.close()
+    return found
+
+
+def test_auto_averages_what_is_not_compressed_by_shares_to_the_same_bits(tmp_path):
+    for auto, gathered in run_ranks(whole_vectors, 4, tmp_path):
+        assert (auto[0], gathered[0]) == ("dense", "all-gather")
+        assert torch.equal(auto[1], gathered[1])
+        assert auto[2] < gathered[2]

@@ -25,8 +25,9 @@ from laconic.comm.topologies import (
     Source,
     Topology,
     Vector,
+    choose_topology,
+    named_topology,
     numel,
-    topology_of,
 )
 from laconic.comm.transport.collectives import Collectives
 from laconic.comm.transport.streams import TensorFuture, future_of, side_stream_after, wait_for
@@ -51,9 +52,10 @@ class Exchange:
         layout: the segments; alike on all ranks.
         feedback: the method; alike on all ranks.
         process_group: the ranks that exchange; None is all of them. All must construct it together.
-        topology: who sends what to whom; alike on all ranks. "all-gather" ("auto"): every rank's message to
-            every rank. "dense": the exact mean in float32 (float64), past compressor and memories. Or an
-            object: :class:`laconic.comm.Topology`.
+        topology: who sends what to whom; alike on all ranks. "all-gather": every rank's message to every
+            rank. "dense": the exact mean in float32 (float64), past compressor and memories. "auto":
+            all-gather, but dense where so many ranks' messages would be more bytes than that, which the
+            log says. Or an object: :class:`laconic.comm.Topology`.
         seed: of all draws; alike on all ranks.
         timeout_s: how long to wait for the other ranks before giving up, in seconds.
         buckets: names of the segments that travel together, in order; by default all in one.
@@ -107,12 +109,13 @@ class Exchange:
         check_count("measure_error_every", measure_error_every)
         check_flag("adaptive", adaptive)
         self.layout = layout
-        self._topology = topology_of(topology)
+        named_topology(topology)
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
         warm_up(layout, feedback, dtypes, adaptive=adaptive, device=device)
         self._counter = Counter()
         self._collectives = Collectives(process_group, timeout_s, self._counter)
+        self._topology = choose_topology(topology, layout, feedback, self._collectives.size, dtypes)
         self._measure = measure_error_every
         whole = BucketContext(
             layout, feedback, torch.empty(0), seed, self._collectives, self._counter, adaptive

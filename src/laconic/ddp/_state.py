@@ -10,7 +10,7 @@ from torch import nn
 
 from laconic._arguments import check_positive
 from laconic.comm import OnMismatch, Stats, TensorFuture
-from laconic.comm.topologies import Topology, topology_of
+from laconic.comm.topologies import Topology, named_topology
 from laconic.ddp._backward import BackwardPass, Scaler
 from laconic.ddp._model import DDPModel, check_bucket
 from laconic.ddp._watch import HookCalls, UnusedGradients
@@ -114,7 +114,7 @@ class CommState:
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         """Check the settings; with a model, compare them with the other ranks'."""
-        self._topology = topology_of(topology)
+        self._topology = named_topology(topology)
         if clip is not None:
             check_positive("clip", clip)
         self._schedule = make_schedule(feedback, start_iter, density)

@@ -65,7 +65,12 @@ class MessageFormat:
     @cached_property
     def max_nbytes(self) -> int:
         """Bytes of the largest message, frame included."""
-        return self._head_nbytes + sum(map(largest_bytes, self.groups))
+        return self._head_nbytes + self.sections_nbytes
+
+    @property
+    def sections_nbytes(self) -> int:
+        """Bytes of the largest message without its head: what grows with the vector."""
+        return sum(map(largest_bytes, self.groups))
 
     @property
     def _head_nbytes(self) -> int:

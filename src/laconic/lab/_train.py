@@ -77,8 +77,9 @@ class TrainingSimulation:
             if feedback is not None or clip is not None:
                 raise ValueError("the compressed optimiser has its own feedback and clip: set them there")
             session = optimizer.session
-            if session.topology.name != "all-gather":
-                raise ValueError(f"only the all-gather topology is simulated, got {session.topology.name!r}")
+            topology = getattr(session.topology, "name", session.topology)
+            if topology not in ("auto", "all-gather"):
+                raise ValueError(f"only the all-gather topology is simulated, got {topology!r}")
             self._parameters, layout = session.parameters, session.layout
             feedback, seed = session.exchange.feedback, session.seed
             optimizer.set_nodes(nodes)

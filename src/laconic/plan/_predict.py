@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from laconic.comm.topologies import all_gather_bytes, ring_bytes
+
 BUCKET_BYTES = 25 * 2**20
 """DDP's buckets: all but the last are sent while backward goes on."""
 WORTH = 0.9
@@ -116,12 +118,12 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     """
     share = 1 / method.every
     if method.collective == "messages":
-        sent = float((nodes - 1) * method.message_bytes)
+        sent = float(all_gather_bytes(nodes, method.message_bytes))
         communicate = sent / link.all_gather + (nodes - 1) * link.latency
         codec = method.own + (nodes - 1) * method.each
         exposed = communicate + codec
     else:
-        sent = 2 * (nodes - 1) / nodes * method.message_bytes
+        sent = ring_bytes(nodes, method.message_bytes)
         rate = link.all_reduce if method.collective == "fp32" else link.all_reduce_bf16
         buckets = max(1, -(-method.message_bytes // BUCKET_BYTES))
         communicate = sent / rate + 2 * (nodes - 1) * link.latency * buckets

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from laconic._arguments import check_callable, check_count, check_flag
 from laconic.comm import Alike, Exchange, OnMismatch, RanksDifferError, Stats, Topology
-from laconic.comm.topologies import topology_of
+from laconic.comm.topologies import named_topology
 from laconic.kernels import warm_up_norms
 from laconic.layout import Layout
 from laconic.session._handshake import create_exchange, first_mismatch
@@ -62,7 +62,7 @@ class Session:
         check_count("check_replicas_every", check_replicas_every)
         self.parameters = parameters
         self.schedule = schedule
-        self.topology = topology_of(topology)
+        self.topology = named_topology(topology)
         self.seed = seed
         self._process_group = process_group
         if clips and parameters.device in (None, torch.device("cpu")):

@@ -1,5 +1,9 @@
 """Topologies: who sends what to whom, and the state that each rank keeps."""
 
+from laconic.comm.topologies._choice import all_gather_bytes as all_gather_bytes
+from laconic.comm.topologies._choice import choose_topology as choose_topology
+from laconic.comm.topologies._choice import named_topology as named_topology
+from laconic.comm.topologies._choice import ring_bytes as ring_bytes
 from laconic.comm.topologies._protocol import BucketContext as BucketContext
 from laconic.comm.topologies._protocol import BucketExchange as BucketExchange
 from laconic.comm.topologies._protocol import RemembersAlike as RemembersAlike
@@ -13,22 +17,3 @@ from laconic.comm.topologies._vectors import unscaled as unscaled
 from laconic.comm.topologies._vectors import write_scaled as write_scaled
 from laconic.comm.topologies.all_gather import AllGather as AllGather
 from laconic.comm.topologies.dense import Dense as Dense
-
-NAMES = ("auto", "all-gather", "dense")
-
-
-def topology_of(name_or_object: str | Topology) -> Topology:
-    """The topology of a name, or the object itself; "auto" is all-gather.
-
-    Raises:
-        ValueError: for an unknown name, or an object that is no topology.
-
-    Example:
-        >>> topology_of("auto")
-        AllGather()
-    """
-    if callable(getattr(name_or_object, "make_bucket", None)) and hasattr(name_or_object, "name"):
-        return name_or_object  # type: ignore[return-value]
-    if name_or_object not in NAMES:
-        raise ValueError(f"topology must be one of {NAMES} or an object, got {name_or_object!r}")
-    return Dense() if name_or_object == "dense" else AllGather()
