@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist worksteal
 OUT ?= demo-out
 
-.PHONY: help demo test quick test-other-cpus test-ecosystem docs test-docs dist versions fuzz gpu-check gpu-compile check format constraints clean
+.PHONY: help demo test quick slow test-other-cpus test-ecosystem docs test-docs dist versions fuzz gpu-check gpu-compile check format constraints clean
 
 help:
 	@echo "make demo    set up, and train a small model in four processes over a slow link, four ways"
 	@echo "make test    set up, and run all tests"
 	@echo "make quick   the tests without the slow ones"
+	@echo "make slow    the slow ones alone"
 	@echo "make test-other-cpus  the same with what other processors choose, one after another; TESTS=... for some"
 	@echo "make test-ecosystem  the integrations with Lightning, Accelerate and Transformers, in an environment of their own"
 	@echo "make docs    build the documentation into site/"
@@ -46,6 +47,9 @@ test: $(VENV)/.ready
 
 quick: $(VENV)/.ready
 	$(PYTEST) -m "not slow"
+
+slow: $(VENV)/.ready
+	$(PYTEST) -m slow
 
 # BLAS, LAPACK, libm and PyTorch choose their code by the processor, and with it the last digits; numba compiles
 # for it. What x86-64 processors without AVX-512 choose, from newer ones to older ones:

@@ -14,8 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from report import spec_of
-from stages import Spec
+from report import is_usual, spec_of
 from study import done
 
 from laconic.bench.machine import describe_machine
@@ -36,8 +35,9 @@ def best_runs(length: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for run in done().values():
         spec = spec_of(run)
-        usual = Spec(spec.stage, spec.method, spec.lr, steps=length, beta1=spec.beta1, beta2=spec.beta2)
-        if spec != usual or spec.method not in ("dense", "adamw") or "validation" not in run:
+        if spec.method not in ("dense", "adamw") or "validation" not in run:
+            continue
+        if spec.seed or spec.steps != length or not is_usual(spec):
             continue
         known = found.get(spec.method)
         if known is None or run["validation"] < known["validation"]:

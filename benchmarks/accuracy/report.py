@@ -174,8 +174,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    usual = Spec(0, "", 0.0)
-    rows = [row for row in best(rows_of(runs)) if _is_usual(row.spec, usual)]
+    rows = [row for row in best(rows_of(runs)) if is_usual(row.spec)]
     lengths = [row.spec.steps for row in rows]
     length = max(lengths, key=lambda steps: (lengths.count(steps), steps))
     gap_of = gaps(runs)
@@ -202,7 +201,9 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     plt.close(figure)
 
 
-def _is_usual(spec: Spec, usual: Spec) -> bool:
+def is_usual(spec: Spec) -> bool:
+    """Whether a run differs from its method as recommended in learning rate, seed and length alone."""
+    usual = Spec(0, "", 0.0)
     settings = ("task", "nodes", "density", "first", "selection", "weight_decay", "split", "every")
     dense = spec.method == "dense" or spec.beta2 == usual.beta2
     return dense and all(getattr(spec, name) == getattr(usual, name) for name in settings)

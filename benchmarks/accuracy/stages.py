@@ -76,6 +76,9 @@ def all_specs() -> Iterator[Spec]:
     for seed in range(5):
         yield Spec(1, lr=LR, seed=seed, **DENSE)
         yield Spec(1, "adamw", 2 * LR, seed)
+    # Dense AdamW at this length, too, has its learning rate and beta_1 tuned.
+    for beta1, lr in ((0.7, LR / 2), (0.9, LR / 2), (0.9, LR), (0.0, LR), (0.7, 1.5 * LR)):
+        yield Spec(1, "dense", lr, beta1=beta1)
     for seed in range(2):
         for nodes in (2, 8, 16):
             yield Spec(2, lr=LR, seed=seed, steps=1000, nodes=nodes, batch=16 // nodes, **DENSE)

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from laconic.bench.time_to_loss import STUDIED, studied_steps, time_to_loss
+from laconic.bench.time_to_loss import DENSE, STUDIED, studied_steps, time_to_loss
 
 RESULTS = Path(__file__).parent
 PAGE = RESULTS.parent / "does-it-help.md"
@@ -138,6 +138,34 @@ def loss(name: str) -> str:
     return "\n".join(lines)
 
 
+def real(name: str) -> str:
+    """Runs from start to end beside the products."""
+    record = load(name)
+    machine = record["machine"]
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, PyTorch {machine['torch']}; network "
+        f"{record['network']}:",
+        "",
+        f"    {record['command']}",
+        "",
+        "| link | method | bf16 step / compute | ms × steps of the study = s | ms × steps = s, really "
+        "| really / product |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for cell in record["cells"]:
+        rows = {row["method"]: row for row in cell["rows"]}
+        ratio = rows[DENSE]["step_ms"] / rows[DENSE]["compute_ms"]
+        for method, run in cell["runs"].items():
+            title = DENSE if method == "dense" else STUDIED[method]
+            step, steps = rows[title]["step_ms"], cell["study_steps"][method]
+            product, own = step * steps / 1e3, 1e3 * run["seconds"] / run["steps"]
+            lines.append(
+                f"| {cell['link']} | {title} | {ratio:.1f} | {step:.0f} × {steps:.0f} = {product:.0f} "
+                f"| {own:.0f} × {run['steps']} = {run['seconds']:.0f} | {run['seconds'] / product:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def _bytes(number: float) -> str:
     for unit, size in (("MB", 1e6), ("kB", 1e3)):
         if number >= size:
@@ -145,12 +173,16 @@ def _bytes(number: float) -> str:
     return f"{number:.0f} B"
 
 
-RENDER = {"steps": steps, "phases": phases, "losses": losses, "plan": plan, "loss": loss}
+RENDER = {"steps": steps, "phases": phases, "losses": losses, "plan": plan, "loss": loss, "real": real}
 
 
 def make_time_to_loss(runs: Path) -> None:
-    """Write time-to-loss.json from the study's runs and the measured steps."""
-    studied = studied_steps(json.loads(path.read_text()) for path in sorted(runs.glob("*.json")))
+    """Write time-to-loss.json from the study's runs, as recommended, and the measured steps."""
+    sys.path.insert(0, str(runs.parent))
+    from report import is_usual, spec_of
+
+    known = [json.loads(path.read_text()) for path in sorted(runs.glob("*.json"))]
+    studied = studied_steps(run for run in known if "curve" in run and is_usual(spec_of(run)))
     rows = []
     for file in sorted(RESULTS.glob("step-*.json")):
         record = json.loads(file.read_text())
