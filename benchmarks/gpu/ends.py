@@ -5,7 +5,7 @@ import torch
 from laconic.comm._stats import Counter
 from laconic.comm.topologies import BucketContext
 from laconic.comm.topologies._frames import FrameReceiver, FrameSender
-from laconic.wire import heads_of, row_kernels
+from laconic.wire import row_kernels
 
 
 class Alone:
@@ -52,8 +52,8 @@ class Ends:
         rows = rows[:, :-2]
         change(rows)
         out = torch.empty(sources[0].shape, dtype=sources[0].dtype, device=self.device)
-        heads = heads_of(kernels, rows, expected).cpu()
-        return rows, out, self.receivers[rank].stage_rows(kernels, rows, heads, out, 1.0)
+        seen = self.receivers[rank].unpack_rows(kernels, rows).cpu()
+        return rows, out, self.receivers[rank].stage_rows(seen, out)
 
     def commit(self, rank):
         """Let the memories move on."""

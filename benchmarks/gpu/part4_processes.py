@@ -9,11 +9,19 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from ends import Ends
 from torch import nn
 
 import laconic
+from laconic.comm._stats import Counter
+from laconic.comm.topologies import AllGather, BucketContext
+from laconic.comm.transport.collectives import Collectives
 
 STEPS = 4
+FEEDBACKS = {
+    "EF21": laconic.EF21(laconic.TopK(0.05) >> laconic.Cast(torch.bfloat16)),
+    "EF14": laconic.EF14(laconic.TopK(0.05) >> laconic.ScaledSign()),
+}
 
 
 def main(settings):
@@ -25,6 +33,8 @@ def main(settings):
         with tempfile.TemporaryDirectory() as folder:
             limit = min(120.0, settings.left)
             found = _in_processes(backend, ranks, cuda, settings.choose(256, 256, 32), Path(folder), limit)
+        for way, equal in found[0].pop("rows", {}).items():
+            settings.report(way=way, backend=backend, processes=ranks, equal_to_cpu=equal, ok=equal)
         for way in found[0]:
             alike = len({rank[way] for rank in found}) == 1
             settings.report(way=way, backend=backend, processes=ranks, replicas_equal=alike, ok=alike)
@@ -68,11 +78,15 @@ def _child(rank, ranks, backend, cuda, width, folder):
         found = {"hook": hooked(rank, device, width), "CompressedAdamW": stepped(rank, device, width)}
         for where in dict.fromkeys((device, torch.device("cpu"))) if backend == "gloo" else (device,):
             tail = "" if where == device else ", on the CPU"
-            for name, feedback in (
-                ("EF21", laconic.EF21(laconic.TopK(0.05) >> laconic.Cast(torch.bfloat16))),
-                ("EF14", laconic.EF14(laconic.TopK(0.05) >> laconic.ScaledSign())),
-            ):
+            for name, feedback in FEEDBACKS.items():
                 found[f"exchange, {name}{tail}"] = exchanged(rank, where, width, feedback)
+        if backend == "nccl":
+            collectives = Collectives(None, 60.0, Counter())
+            collectives._group = dist.group.WORLD  # which a single rank does without
+            found["rows"] = {
+                f"frames that stay on the GPU, {name}": equal_to_cpu(collectives, device, width, feedback)
+                for name, feedback in FEEDBACKS.items()
+            }
         torch.save(found, folder / f"{rank}.pt")
         dist.destroy_process_group()
     except BaseException:
@@ -126,12 +140,11 @@ def stepped(rank, device, width):
 
 def exchanged(rank, device, width, feedback):
     """The hash of what some steps of an exchange make of given gradients."""
-    layout = laconic.Layout.of({"weight": (width, width), "bias": (width,)}, bfloat16=["bias"])
-    exchange = laconic.Exchange(layout, feedback)
+    layout = layout_of(width)
+    exchange = laconic.Exchange(layout, feedback, device=device)
     seen = []
     for step in range(STEPS):
-        generator = torch.Generator().manual_seed(1000 * rank + step)
-        flat = torch.randn(layout.d, generator=generator)
+        flat = numbers_of(rank, step, layout.d)
         tensors = {
             one.name: flat[one.offset : one.end].clone().view(one.shape).to(device) for one in layout.segments
         }
@@ -139,6 +152,31 @@ def exchanged(rank, device, width, feedback):
         seen += tensors.values()
     exchange.close()
     return digest(seen)
+
+
+def equal_to_cpu(collectives, device, width, feedback):
+    """Whether a single rank's frames that stay on the device give the bits of main memory."""
+    layout, like = layout_of(width), torch.empty(0, device=device)
+    bucket = AllGather().make_bucket(BucketContext(layout, feedback, like, 0, collectives, Counter()))
+    here, equal = Ends(layout, feedback, "cpu", 1), True
+    for step in range(STEPS):
+        flat, out = numbers_of(0, step, layout.d), torch.empty(layout.d, device=device)
+        equal &= bucket.stage(flat.to(device), out, 1.0)
+        bucket.commit()
+        expected = here.stage([flat], 0)[1]
+        here.commit(0)
+        equal &= digest([out]) == digest([expected])
+    return equal
+
+
+def layout_of(width):
+    """A matrix and a vector that is exempt."""
+    return laconic.Layout.of({"weight": (width, width), "bias": (width,)}, bfloat16=["bias"])
+
+
+def numbers_of(rank, step, d):
+    """A gradient of this rank's own."""
+    return torch.randn(d, generator=torch.Generator().manual_seed(1000 * rank + step))
 
 
 def digest(tensors):

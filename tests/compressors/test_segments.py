@@ -7,7 +7,8 @@ import torch
 from zoo import ALL_COMPRESSORS
 
 import laconic
-from laconic.compressors import Compressor, Job, NotFiniteError, compressor_groups
+from laconic.compressors import Compressor, Job, NotFiniteError, compressor_groups, deferred_checks
+from laconic.compressors._not_finite import require_all_finite
 from laconic.formats import accumulation_dtype
 from laconic.kernels import Stream
 from laconic.kernels.tables import SegmentedVector
@@ -171,6 +172,23 @@ def test_what_is_not_finite_is_refused_wherever_it_is(compressor, bad, update):
     target[100] = bad  # in the segment that is not asked for
     for job in jobs_of(compressor, SegmentedVector.of(target), memory, update):
         compressor.compress_group(job)
+
+
+def test_checks_are_deferred_for_what_lies_on_a_device_alone():
+    flag = torch.zeros(1, device="meta")
+    with deferred_checks() as flags:
+        require_all_finite(flag)
+        with deferred_checks() as inner:
+            require_all_finite(flag)
+        require_all_finite(flag)
+        assert (len(flags), len(inner)) == (2, 1)
+        assert flags[0].shape == ()
+        for finite in (False, torch.tensor(False)):
+            with pytest.raises(NotFiniteError):
+                require_all_finite(finite)
+    assert len(flags) == 2
+    with pytest.raises(NotFiniteError):
+        require_all_finite(torch.zeros(1))
 
 
 @pytest.mark.parametrize("compressor", WIDE, ids=repr)

@@ -11,7 +11,7 @@ from laconic.feedback import Feedback, NotFiniteError
 from laconic.formats import accumulation_dtype
 from laconic.kernels import compilation, sharing_threads, warm_up_adaptive
 from laconic.layout import Layout
-from laconic.wire import pack_into, packed_size, read_frame, unpack
+from laconic.wire import pack_into, packed_size, read_frame, row_kernels, unpack
 
 _LENGTH = 1 << 15
 """Long enough for every compiled loop of one thread to be used."""
@@ -27,6 +27,7 @@ def warm_up(
     dtypes: Mapping[str, torch.dtype] | None = None,
     *,
     adaptive: bool = False,
+    device: torch.device | None = None,
 ) -> None:
     """Compile, or load from disk, the loops that the method needs from gradient to estimate.
 
@@ -38,6 +39,8 @@ def warm_up(
         feedback: the method.
         dtypes: of the segments' gradients, by name; float32 where it has none.
         adaptive: whether positions travel in blocks that adapt to their density.
+        device: where all segments' gradients lie; None: not known. On a GPU with Triton only what goes by way
+            of main memory needs loops for CPUs.
 
     Example:
         >>> import laconic
@@ -51,7 +54,15 @@ def warm_up(
         if adaptive:
             warm_up_adaptive()
         for dtype, own in names.items():
-            _warm_up_one(layout.select(own), feedback, dtype, adaptive, progress.step)
+            part = layout.select(own)
+            if device is None or adaptive or not _stays_on(device, part, feedback, dtype):
+                _warm_up_one(part, feedback, dtype, adaptive, progress.step)
+
+
+def _stays_on(device: torch.device, layout: Layout, feedback: Feedback, dtype: torch.dtype) -> bool:
+    """Whether messages are made, packed, unpacked and added on the device in all rounds."""
+    like, wide = torch.empty(0, dtype=dtype, device=device), accumulation_dtype(dtype)
+    return all(row_kernels(feedback.format(layout, wide, round), like) for round in range(_ROUNDS))
 
 
 def _warm_up_one(

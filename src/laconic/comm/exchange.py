@@ -66,6 +66,7 @@ class Exchange:
         dtypes: of each segment's tensors, by name; float32 where it has none. Loops are compiled for these
             when the exchange is made, and ``state_dict()`` asks for them before a segment's first step;
             the memories themselves follow from what is sent.
+        device: where all tensors lie, if that is known: on a GPU with Triton hardly any loop is compiled.
 
     Raises:
         ValueError: where the settings do not fit the layout, or a bucket or topology is unknown.
@@ -97,6 +98,7 @@ class Exchange:
         measure_error_every: int = 0,
         adaptive: bool = False,
         dtypes: Mapping[str, torch.dtype] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Check the settings, and make a process group with the other ranks."""
         check_instance("layout", layout, Layout, "Layout.of(dict(model.named_parameters()))")
@@ -110,7 +112,7 @@ class Exchange:
         named_topology(topology)
         self._buckets = checked_buckets(layout, buckets)
         feedback.sender(layout, seed=seed)
-        warm_up(layout, feedback, dtypes, adaptive=adaptive)
+        warm_up(layout, feedback, dtypes, adaptive=adaptive, device=device)
         self._counter = Counter()
         self._collectives = Collectives(process_group, timeout_s, self._counter)
         self._topology = choose_topology(topology, layout, feedback, self._collectives.size, dtypes)

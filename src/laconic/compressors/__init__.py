@@ -22,6 +22,7 @@ from laconic.compressors._names import NAMES as NAMES
 from laconic.compressors._names import installed_names as installed_names
 from laconic.compressors._names import parse_compressor as parse_compressor
 from laconic.compressors._not_finite import NotFiniteError as NotFiniteError
+from laconic.compressors._not_finite import deferred_checks as deferred_checks
 from laconic.compressors._not_finite import require_finite as require_finite
 from laconic.compressors._random_sparsifiers import AdaptiveRandom as AdaptiveRandom
 from laconic.compressors._random_sparsifiers import RandK as RandK

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.compressors._base import Compressor, unbiased
+from laconic.compressors._base import unbiased
 from laconic.compressors._constants import Constants
-from laconic.compressors._job import Compressed, Job
 from laconic.compressors._not_finite import require_all_finite
 from laconic.compressors._quantizer import Quantizer
 from laconic.formats import GroupFormat, Kind, SegmentFormat, accumulation_dtype
 from laconic.kernels import SegmentedInput, Stream, cast_segments
-from laconic.messages import Group, Message, Part
+from laconic.messages import Group, Part
 
 
 @dataclass(frozen=True)
-class Identity(Compressor):
+class Identity(Quantizer):
     """Sends everything: every class with constant 1.
 
     Example:
@@ -24,20 +23,17 @@ class Identity(Compressor):
         tensor([1., 2.])
     """
 
-    def encode(self, x: Tensor, draw: Stream) -> Message:  # noqa: ARG002
-        """x itself; a copy, because memories change in place while messages wait."""
-        return Message((Part(d=x.shape[-1], values=x.clone(), dtype=x.dtype),))
+    joint_on_device = True
 
-    def compress_together(self, job: Job) -> Compressed | None:
-        """All segments in one call."""
-        vectors = job.vectors()
-        if vectors is None or job.update == "drain" or job.format.kind.dtype != torch.float32:
-            return None
-        values, finite = cast_segments(
-            SegmentedInput.of(vectors[0], job.format.table, vectors[1]), torch.float32
-        )
+    def part(self, x: Tensor, draw: Stream) -> Part:  # noqa: ARG002
+        """x itself; a copy, because memories change in place while messages wait."""
+        return Part(d=x.shape[-1], values=x.clone(), dtype=x.dtype)
+
+    def columns(self, one: GroupFormat, inputs: SegmentedInput, draw: Stream) -> Group:  # noqa: ARG002
+        """As :meth:`part`, of all segments."""
+        values, finite = cast_segments(inputs, one.kind.dtype)
         require_all_finite(finite)
-        return Compressed(Group(job.format, values))
+        return Group(one, values)
 
     def constants(self, d: int) -> Constants:  # noqa: ARG002
         """B1(1, 1), B2(1, 1), B3(1), U(1)."""

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from laconic.compressors._job import Job, Undo, nothing_to_undo
-from laconic.compressors._not_finite import NotFiniteError, require_all_finite, require_finite
+from laconic.compressors._not_finite import (
+    NotFiniteError,
+    finite_flag,
+    require_all_finite,
+    require_finite,
+)
 from laconic.formats import GroupFormat, accumulation_dtype
 from laconic.kernels import (
     SegmentedInput,
@@ -154,7 +159,7 @@ def _select_on_device(job: Job, cuts: SelectionTable, moves: bool) -> Selected |
     if memory is not None and memory.dtype != accumulation_dtype(flat.dtype):
         return None
     positions, values = top_k_segments(flat, memory, cuts, salt=job.draw.round)
-    require_finite(values)
+    require_all_finite(finite_flag(values))
     if not (drains and moves):
         return Selected(positions, values, undo=nothing_to_undo if drains else None)
     places = positions + job.format.on_device("start_of_column", flat.device)

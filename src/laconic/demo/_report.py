@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from laconic.comm.topologies import all_gather_bytes, ring_bytes
 from laconic.demo._launch import FAST, SLOW, Results
 from laconic.demo._methods import Method
 from laconic.demo._worker import Run
@@ -54,7 +55,7 @@ class Row:
 
 def link_factor(method: Method, nodes: int) -> float:
     """Messages that a node's link carries in each direction."""
-    return 2 * (nodes - 1) / nodes if method.sends == "all" else float(nodes - 1)
+    return ring_bytes(nodes, 1.0) if method.sends == "all" else all_gather_bytes(nodes, 1.0)
 
 
 def loss_to_reach(runs: Sequence[Run]) -> float | None:

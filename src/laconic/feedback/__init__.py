@@ -1,6 +1,7 @@
 """Error feedback: methods, and the senders and receivers that they are made of."""
 
 from laconic.compressors import NotFiniteError as NotFiniteError
+from laconic.compressors import deferred_checks as deferred_checks
 from laconic.feedback._estimators import Estimator as Estimator
 from laconic.feedback._estimators import Momentum as Momentum
 from laconic.feedback._method import Feedback as Feedback

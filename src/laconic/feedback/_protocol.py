@@ -95,13 +95,16 @@ class Receiver(Protocol):
         """Number of rounds received so far."""
 
     def stage(
-        self, messages: Message | Sequence[Message], out: Tensor | Sequence[Tensor] | None = None
+        self,
+        messages: Message | Sequence[Message],
+        out: Tensor | Sequence[Tensor] | SegmentedVector | None = None,
     ) -> Tensor | None:
         """The estimate after this round's messages; the memory stays until :meth:`commit`.
 
         Arguments, value and errors are those of :meth:`receive`. Neither messages nor estimate may change
         before the commit. ``out`` may also be a tensor for each segment, (numel,) or of its shape,
-        contiguous and in main memory; then nothing is returned.
+        contiguous and in main memory; then nothing is returned. Or a segmented vector with ``flat``, where
+        sums may be deferred.
         """
 
     def commit(self) -> None:

@@ -51,11 +51,6 @@ class LinearReceiver:
         self.round = 0
         self.memories = Memories.like(("memory",) if lam else (), like, dtype)
 
-    @property
-    def defers(self) -> bool:
-        """Whether ``out`` may be a vector that says where to defer the sums: without G they are sparse."""
-        return not self._lam
-
     def stage(
         self, messages: Messages, out: Tensor | Sequence[Tensor] | SegmentedVector | None = None
     ) -> Tensor | None:
@@ -77,7 +72,8 @@ class LinearReceiver:
         check_out(out, like, self._layout)
         dtype = self.memories["memory"].dtype if self._lam else like.dtype
         row = not isinstance(messages, Message) and like.dim() == 1
-        defers = row and like.device.type == "cpu"
+        # Without G, sums are sparse.
+        defers = row and like.device.type == "cpu" and not self._lam
         if deferred is not None and defers and _is_shorter(messages, self._layout.d):  # type: ignore[arg-type]
             by_group = zip(*(message.groups for message in each_message(messages)), strict=True)
             deferred[:] = [GroupSum(columns, self._scaled(self._nu)) for columns in by_group]
@@ -232,9 +228,12 @@ class HoldingReceiver:
     def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], len(self._weights), shape[-1])
 
-    def stage(self, messages: Messages, out: Tensor | Sequence[Tensor] | None = None) -> Tensor | None:
+    def stage(
+        self, messages: Messages, out: Tensor | Sequence[Tensor] | SegmentedVector | None = None
+    ) -> Tensor | None:
         """The mean of the h_i after this round's messages; they stay until :meth:`commit`."""
         self._staged = False
+        out = out.flat if isinstance(out, SegmentedVector) else out
         like = check_messages(messages, self._layout, len(self._weights), self.round)
         if any(message.replaces is None for message in each_message(messages)):
             raise ValueError(

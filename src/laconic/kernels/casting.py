@@ -20,7 +20,7 @@ _SEEN_AS: dict[torch.dtype, type[np.generic]] = {
 }
 
 
-def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool]:
+def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool | Tensor]:
     """The numbers in another dtype, to the nearest and ties to even; what is too large becomes its largest.
 
     Args:
@@ -28,19 +28,19 @@ def cast_segments(inp: SegmentedInput, dtype: torch.dtype) -> tuple[Tensor, bool
         dtype: bfloat16, float16, float32, or the accumulation dtype.
 
     Returns:
-        (K,), and whether all numbers were finite.
+        (K,), and whether all numbers were finite; of those on a device int32 (1,) there, 1 or 0.
     """
 
     def reference() -> tuple[Tensor, bool]:
         values = inp.concatenated(lambda x: cast_reference(x, dtype), dtype)
         return values, all_finite_reference(inp.rows())
 
-    def on_gpu(gpu: Any) -> tuple[Tensor, bool]:
-        values, broken = gpu.cast_segments(inp.x, inp.memory, inp.numels, dtype)
-        return values, not bool(broken)
-
     return dispatch(
-        "casting", lambda cpu: _cast(cpu, inp.reading(), dtype), reference, gpu=on_gpu, tensor=inp.like
+        "casting",
+        lambda cpu: _cast(cpu, inp.reading(), dtype),
+        reference,
+        gpu=lambda gpu: gpu.cast_segments(inp.x, inp.memory, inp.numels, dtype),
+        tensor=inp.like,
     )
 
 

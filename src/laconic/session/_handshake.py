@@ -23,6 +23,7 @@ def create_exchange(
     seed: int,
     timeout_s: float,
     adaptive: bool,
+    device: torch.device | None = None,
     measure_error_every: int = 0,
 ) -> Exchange:
     """The exchange that starts with the schedule's first method; all ranks call it together.
@@ -33,7 +34,7 @@ def create_exchange(
         process_group: the ranks; None is all of them.
         dtypes: of what is sent of each parameter, by name.
         settings: whatever else must be alike on all ranks, by name.
-        topology, seed, timeout_s, adaptive, measure_error_every: as for the exchange.
+        topology, seed, timeout_s, adaptive, device, measure_error_every: as for the exchange.
 
     Raises:
         ValueError: where a method does not suit the layout.
@@ -42,7 +43,7 @@ def create_exchange(
     for method in schedule.methods:
         method.sender(layout, seed=seed)
     for method in schedule.methods[1:]:  # the exchange does so for the first
-        warm_up(layout, method, dtypes, adaptive=adaptive)
+        warm_up(layout, method, dtypes, adaptive=adaptive, device=device)
     exchange = Exchange(
         layout,
         schedule.methods[0],
@@ -53,6 +54,7 @@ def create_exchange(
         measure_error_every=measure_error_every,
         adaptive=adaptive,
         dtypes=dtypes,
+        device=device,
     )
     exchange.compare({"operation": "construction of optimiser or hook", "schedule": schedule, **settings})
     return exchange

@@ -109,6 +109,12 @@ class TrainedParameters:
         """Of each parameter, by name."""
         return {name: parameter.dtype for name, parameter in self.by_name.items()}
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where all parameters lie; None: on several devices."""
+        devices = {parameter.device for parameter in self.by_name.values()}
+        return devices.pop() if len(devices) == 1 else None
+
     def layout(self, exempt: Exempt, exact: bool) -> Layout:
         """A segment for each parameter.
 

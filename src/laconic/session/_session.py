@@ -65,7 +65,7 @@ class Session:
         self.topology = named_topology(topology)
         self.seed = seed
         self._process_group = process_group
-        if clips:
+        if clips and parameters.device in (None, torch.device("cpu")):
             warm_up_norms(parameters.dtypes.values())
         self.exchange: Exchange = create_exchange(
             parameters.layout(exempt, exact),
@@ -77,6 +77,7 @@ class Session:
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
+            device=parameters.device,
             measure_error_every=measure_error_every,
         )
         self._base = 0

@@ -212,6 +212,12 @@ def pack_non_finite(out: Tensor, digest: int, round: int) -> int:
     return FRAME_BYTES
 
 
+def says_not_finite(message: Tensor) -> bool:
+    """Whether this process's own message, uint8 (n,), says that its numbers are not finite."""
+    head = message[:FRAME_BYTES].numpy().tobytes()
+    return bool(_FRAME.unpack_from(head)[3] & Flags.NON_FINITE)
+
+
 def writable(out: Tensor, size: int) -> Tensor:
     """A caller's buffer, once it is known to take ``size`` bytes; ValueError otherwise."""
     if out.dtype != torch.uint8 or out.dim() != 1:

@@ -16,7 +16,7 @@ FILES = sorted(Path(__file__).with_name("interpreted").glob("test_*.py"))
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
 ]
 

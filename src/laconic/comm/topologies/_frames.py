@@ -9,26 +9,26 @@ from torch import Tensor
 
 from laconic.comm.errors import ExchangeError
 from laconic.comm.topologies._protocol import BucketContext
-from laconic.comm.topologies._vectors import Destination, Source, Vector, unscaled, write_scaled
-from laconic.feedback import NotFiniteError
+from laconic.comm.topologies._vectors import Destination, Source, unscaled, write_scaled
+from laconic.feedback import NotFiniteError, deferred_checks
 from laconic.formats import MessageFormat, accumulation_dtype
 from laconic.formats.sizes import FRAME_BYTES
 from laconic.kernels.tables import SegmentedVector
 from laconic.messages import Message
 from laconic.wire import (
-    Frame,
+    UnpackedRows,
     WireError,
-    frames_of,
     pack_into,
     pack_non_finite,
     pack_row,
     packed_size,
     read_frame,
     row_kernels,
+    rows_for,
+    says_not_finite,
     unpack,
     unpack_rows,
 )
-from laconic.wire._device import rows_for
 
 
 class FrameSender:
@@ -60,21 +60,31 @@ class FrameSender:
     def stage(self, source: Source, scale: float = 1.0) -> tuple[Tensor, Message | None]:
         """This round's frame, and its message; None where the numbers are not finite, as the frame says.
 
-        The frame is overwritten in the next round.
+        The frame is overwritten in the next round. It is in main memory: from a device, the host waits once.
         """
-        counter = self._context.counter
+        counter, expected = self._context.counter, self.format
+        if (kernels := row_kernels(expected, self._context.like)) is not None:
+            row, message = self._row(kernels, source, scale)
+            with counter.phase("pack"):
+                frame = self._room(expected.max_nbytes)
+                frame.copy_(row.view(torch.uint8)[: frame.numel()])
+                return frame, None if says_not_finite(frame) else message
         with counter.phase("select"):
             message = self._message(unscaled(source, scale))
         with counter.phase("pack"):
             return self._packed(message), message
 
     def stage_row(self, kernels: Any, source: Source, scale: float = 1.0) -> Tensor:
-        """As :meth:`stage`, the frame alone, int32 (words,) on the device of the vector."""
+        """As :meth:`stage`, the frame alone, int32 (words,) on the device of the vector; no wait."""
+        return self._row(kernels, source, scale)[0]
+
+    def _row(self, kernels: Any, source: Source, scale: float) -> tuple[Tensor, Message | None]:
         counter, device = self._context.counter, self._context.like.device
-        with counter.phase("select"):
+        with counter.phase("select"), deferred_checks() as flags:
             message = self._message(unscaled(source, scale))
         with counter.phase("pack"):
-            return pack_row(kernels, message, self.format, self.sender.round, device)
+            finite = torch.stack(flags).all() if flags else None
+            return pack_row(kernels, message, self.format, self.sender.round, device, finite), message
 
     def _message(self, source: Source) -> Message | None:
         try:
@@ -92,14 +102,18 @@ class FrameSender:
             size = expected.max_nbytes
         else:
             size = FRAME_BYTES if message is None else packed_size(message, expect=expected)
+        frame = self._room(size)
+        if message is None:
+            pack_non_finite(frame.zero_(), expected.digest, self.sender.round)
+        else:
+            pack_into(message, frame, expect=expected)
+        return frame
+
+    def _room(self, size: int) -> Tensor:
         if self._frame.numel() != size:
             # Page-locked where columns come from a GPU, so that the copy is one.
             pinned = self._context.like.device.type == "cuda"
             self._frame = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
-        if message is None:
-            pack_non_finite(self._frame, expected.digest, self.sender.round)
-        else:
-            pack_into(message, self._frame, expect=expected)
         return self._frame
 
     def commit(self) -> None:
@@ -128,6 +142,7 @@ class FrameReceiver:
         self._context = context
         self.receiver = context.feedback.receiver(context.layout, nodes, dtype=context.like.dtype)
         self._scratch: Tensor | None = None
+        self._arrived: UnpackedRows | None = None
 
     def stage(
         self,
@@ -167,52 +182,48 @@ class FrameReceiver:
         """All messages, on the device of ``like``; None where they go by way of main memory."""
         others = [node for node in range(len(frames)) if node not in known]
         expected = self._context.format(self.receiver.round)
-        kernels = row_kernels(expected, like) if others else None
+        fit = others and all(frames[node].numel() == expected.max_nbytes for node in others)
+        kernels = row_kernels(expected, like) if fit else None
         if kernels is None:
             return None
-        heads = []
-        for node in others:
-            try:
-                heads.append(read_frame(frames[node]))
-            except WireError as error:
-                raise self._refused(node, error) from error
-        if any(head.non_finite for head in heads):
+        unpacked = unpack_rows(kernels, rows_for([frames[node] for node in others], like.device), expected)
+        found = self._seen(unpacked, unpacked.seen.cpu(), others)
+        if found is None:
             return [None]
-        rows = rows_for([frames[node] for node in others], like.device)
-        return self._completed(kernels, rows, heads, others, known)
+        messages = {**known, **dict(zip(others, found, strict=True))}
+        return [messages[node] for node in range(len(frames))]
 
-    def _completed(
-        self, kernels: Any, rows: Tensor, heads: list[Frame], nodes: list[int], known: Mapping[int, Message]
-    ) -> list[Message | None]:
-        """The messages in rows of these nodes, and those that are known, in the order of nodes."""
-        round_ = self.receiver.round
+    def _seen(self, unpacked: UnpackedRows, seen: Tensor, nodes: Sequence[int]) -> list[Message] | None:
         try:
-            found = unpack_rows(kernels, rows, heads, self._context.format(round_), round_)
+            return unpacked.messages(seen, self.receiver.round)
         except WireError as error:
             raise self._refused(nodes[getattr(error, "node", 0)], error) from error
-        messages: dict[int, Message] = {**known, **dict(zip(nodes, found, strict=True))}
-        return [messages[node] for node in sorted(messages)]
 
-    def stage_rows(self, kernels: Any, rows: Tensor, heads: Tensor, out: Destination, scale: float) -> bool:
-        """As :meth:`stage`, of frames on the device.
+    def unpack_rows(self, kernels: Any, rows: Tensor) -> Tensor:
+        """Unpack frames on their device; what the host has to see of them, int32 (n, m) there.
 
         Args:
-            kernels: that pack and unpack rows.
+            kernels: that unpack them.
             rows: int32 (n, words), the frame of each node.
-            heads: what the host has to see of them, in main memory.
+        """
+        self._arrived = unpack_rows(kernels, rows, self._context.format(self.receiver.round))
+        return self._arrived.seen
+
+    def stage_rows(self, seen: Tensor, out: Destination, scale: float = 1.0) -> bool:
+        """As :meth:`stage`, of frames that :meth:`unpack_rows` has unpacked.
+
+        Args:
+            seen: what it returned, in main memory.
             out, scale: as for :meth:`stage`.
         """
-        counter = self._context.counter
+        counter, unpacked, self._arrived = self._context.counter, self._arrived, None
+        assert unpacked is not None
         with counter.phase("unpack"):
-            try:
-                frames = frames_of(heads, self._context.format(self.receiver.round))
-            except WireError as error:
-                raise self._refused(getattr(error, "node", 0), error) from error
-            if any(frame.non_finite for frame in frames):
-                return False
-            messages = self._completed(kernels, rows, frames, list(range(len(frames))), {})
+            messages = self._seen(unpacked, seen, range(len(seen)))
+        if messages is None:
+            return False
         with counter.phase("apply"):
-            return self._apply([message for message in messages if message is not None], out, scale)
+            return self._apply(messages, out, scale)
 
     def _refused(self, node: int, error: WireError) -> ExchangeError:
         return ExchangeError(f"the message of rank {node} for {self._context.what}: {error}")
@@ -231,18 +242,14 @@ class FrameReceiver:
     def _apply(self, messages: list[Message], out: Destination, scale: float) -> bool:
         like = SegmentedVector.of(out).like
         messages = [message.to(like.device) for message in messages]
-        plain: Vector
-        if isinstance(out, SegmentedVector):
-            assert out.flat is not None
-            plain = out.flat
-        else:
-            plain = out
         if scale == 1.0 and like.dtype != torch.float16:
-            defers = getattr(self.receiver, "defers", False)
-            self.receiver.stage(messages, out=out if defers else plain)  # type: ignore[arg-type]
+            self.receiver.stage(messages, out=out)
             return True
         if self._scratch is None:
             dtype = accumulation_dtype(like.dtype)
             self._scratch = torch.empty(self._context.layout.d, dtype=dtype, device=like.device)
         self.receiver.stage(messages, out=self._scratch)
-        return write_scaled(self._scratch, plain, scale)
+        if isinstance(out, SegmentedVector):
+            assert out.flat is not None
+            out = out.flat
+        return write_scaled(self._scratch, out, scale)

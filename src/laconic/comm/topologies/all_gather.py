@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from laconic.comm.topologies._frames import FrameReceiver, FrameSender
 from laconic.comm.topologies._protocol import BucketContext, BucketExchange, SegmentStates
 from laconic.comm.topologies._states import Ends, cut_by_segment, held_bytes, load_by_segment
 from laconic.comm.topologies._vectors import Destination, Source
-from laconic.wire import heads_of, row_kernels
+from laconic.wire import row_kernels
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,8 @@ class _AllGatherBucket:
         if collectives.on_device and (kernels := row_kernels(expected, self._context.like)) is not None:
             row = self._sender.stage_row(kernels, source, scale)
             with self._context.counter.phase("communicate"):
-                rows, heads = collectives.all_gather_rows(
-                    row, what, lambda rows: heads_of(kernels, rows, expected)
-                )
-            return self._receiver.stage_rows(kernels, rows, heads, out, scale)
+                seen = collectives.all_gather_rows(row, what, partial(self._receiver.unpack_rows, kernels))
+            return self._receiver.stage_rows(seen, out, scale)
         frame, message = self._sender.stage(source, scale)
         with self._context.counter.phase("communicate"):
             gather = collectives.all_gather if expected.fixed else collectives.all_gather_varied

@@ -137,9 +137,7 @@ class Collectives:
         """Whether collectives work on tensors of a GPU, so that :meth:`all_gather_rows` can be called."""
         return self._group is not None and self._staging.backend == "nccl"
 
-    def all_gather_rows(
-        self, words: Tensor, what: str, look: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def all_gather_rows(self, words: Tensor, what: str, look: Callable[[Tensor], Tensor]) -> Tensor:
         """Every rank's words, where all have as many and they lie on the backend's device, and stay there.
 
         The traffic is that of :meth:`all_gather` of as many bytes.
@@ -150,7 +148,7 @@ class Collectives:
             look: from the rows int32 (ranks, n) to what the host is to see of them, int32 (ranks, m).
 
         Returns:
-            The rows, and what the host sees of them in main memory: one wait.
+            What ``look`` returned, in main memory: one wait.
         """
         assert self._group is not None
         self.first = self.first or CollectiveShape((words.nbytes,))
@@ -167,7 +165,7 @@ class Collectives:
             sent=(self.size - 1) * own.nbytes,
             received=(self.size - 1) * own.nbytes,
         )
-        return rows, seen[:, : -TAIL_BYTES // 4]
+        return seen[:, : -TAIL_BYTES // 4]
 
     def all_to_all(self, pieces: Sequence[Tensor], received: Sequence[int], what: str) -> list[Tensor]:
         """What each rank has sent to this one, in the order of ranks.

@@ -27,17 +27,17 @@ def copy_segments(out, x, numels):
 
 
 def cast_segments(x, memory, numels, dtype):
-    """As ``laconic.kernels.cast_segments``; the second result is int32 (1,), 0 where all are finite."""
+    """As ``laconic.kernels.cast_segments``; the second is int32 (1,), 1 where all are finite, else 0."""
     device, wide = x.array.device, accumulation_dtype(x.dtype)
     values = torch.empty(int(numels.sum()), dtype=dtype, device=device)
-    broken = torch.zeros(1, dtype=torch.int32, device=device)
+    finite = torch.ones(1, dtype=torch.int32, device=device)
     most = torch.full((1,), largest_cast(wide, dtype), dtype=wide, device=device)
     tiles = tiles_of(numels, device)
     launch(
-        _cast, len(tiles), *_read(x, memory, device), tiles, *_columns(numels, device), values, broken, most,
+        _cast, len(tiles), *_read(x, memory, device), tiles, *_columns(numels, device), values, finite, most,
         DIFFERENCE=memory is not None, TILE=TILE,
     )  # fmt: skip
-    return values, broken
+    return values, finite
 
 
 def sign_segments(x, memory, numels):
@@ -113,14 +113,14 @@ def _copy(out, out_starts, x, x_starts, tiles, numels, TILE: tl.constexpr):
 
 @triton.jit
 def _cast(
-    x, x_starts, memory, memory_starts, tiles, numels, bounds, values, broken, most,
+    x, x_starts, memory, memory_starts, tiles, numels, bounds, values, finite, most,
     DIFFERENCE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """A number, no larger than the largest of values' dtype, rounded to it; notes one that is not finite."""
     segment, place, mask = tile_of(tiles, numels, TILE)
     number = number_at(x, x_starts, memory, memory_starts, segment, place, mask, DIFFERENCE)
     wrong = tl.max((mask & (is_finite(number) == 0)).to(tl.int32), axis=0)
-    tl.atomic_max(broken, wrong, mask=wrong > 0, sem="relaxed")
+    tl.atomic_min(finite, 1 - wrong, mask=wrong > 0, sem="relaxed")
     largest = tl.load(most).to(number.dtype)
     number = tl.where(number > largest, largest, tl.where(number < -largest, -largest, number))
     target = values + tl.load(bounds + segment) + place

@@ -18,6 +18,9 @@ together and in order, only where they lie depends on the order, and nothing rea
 histogram adds integers, and the last step goes by tiles. Each place of memory is written by one program
 (the ranges that an atomic cursor hands out do not overlap), or only added to atomically; every kernel sees
 what the one before it wrote, for they run on one stream.
+
+NaN is as good as any number: magnitudes are compared as integers, and all kernels make the same bits of the
+same numbers, so as many positions as are wanted are written, all inside their segment.
 """
 # mypy: ignore-errors
 # Triton's decorators are not typed.

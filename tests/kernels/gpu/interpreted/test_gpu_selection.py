@@ -74,6 +74,38 @@ def test_special_numbers_anywhere(dtype, data):
     check(pool[choice].to(dtype), None, cuts, tile=64, samples=64, short=data.draw(st.sampled_from([0, 32])))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ruin", ["some", "half", "all"])
+def test_what_is_not_finite_is_kept_first_and_written_within_bounds(ruin, dtype):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(700, generator=generator, dtype=torch.float64)
+    memory = torch.randn(700, generator=generator, dtype=torch.float64)
+    if ruin == "some":
+        x[[0, 99, 400, 699]] = torch.tensor([math.nan, math.inf, -math.inf, math.nan], dtype=torch.float64)
+    else:
+        x[:: 2 if ruin == "half" else 1] = math.nan
+        x[::6] = math.inf
+    x, memory = x.to(dtype), memory.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    starts, lengths = [0, 7, 100, 401], [7, 64, 300, 299]
+    for kept in ([3, 1, 20, 299], [7, 64, 299, 1]):
+        cuts = SelectionTable.of(starts, lengths, kept)
+        for held in (None, memory):
+            positions, values = gpu.top_k_segments(x, held, cuts, tile=64, samples=128, short=16)
+            all_numbers = x if held is None else x.to(held.dtype) - held
+            # Which of several NaNs are kept depends on their bits, which conversions do not promise.
+            for at, found, start, length in zip(
+                positions.split(kept), values.split(kept), starts, lengths, strict=True
+            ):
+                numbers = all_numbers[start : start + length]
+                assert at[0] >= 0
+                assert at[-1] < length
+                assert bool((at.diff() > 0).all())
+                assert torch.equal(found.nan_to_num(nan=0.5), numbers[at].nan_to_num(nan=0.5))
+                left = numbers.index_fill(0, at, 0.0)
+                assert len(at) < int(numbers.isnan().sum()) or not left.isnan().any()
+                assert found.isfinite().all() == numbers.isfinite().all()
+
+
 @pytest.mark.parametrize("block", [1, 16, 60, 200])
 def test_blocks(block):
     x = torch.randn(1000, generator=torch.Generator().manual_seed(block)).round(decimals=1)
