@@ -93,6 +93,9 @@ RUNS = {
     "adamw with a mean": lambda **s: Alone(betas=(0.5, 0.999), **s),
     "sgd": sgd,
     "sgd with momentum": lambda **s: sgd(momentum=0.5, **s),
+    "sgd, last norm, residual in bfloat16": lambda **s: sgd(
+        clip=0.05, clip_by="last", feedback=laconic.EF14(TOP, residual=torch.bfloat16), **s
+    ),
 }
 
 

@@ -22,6 +22,7 @@ METHODS = {
     "dcgd": laconic.DCGD,
     "ef14": laconic.EF14,
     "ef14-decay": lambda C: laconic.EF14(C, decay=0.9),
+    "ef14-bfloat16": lambda C: laconic.EF14(C, decay=0.9, residual=torch.bfloat16),
     "ef21": laconic.EF21,
     "ef21-compressed": lambda C: laconic.EF21(C, init="compressed"),
     "ef21-zero": lambda C: laconic.EF21(C, init="zero"),
@@ -31,7 +32,7 @@ METHODS = {
     "econtrol": lambda C: EControl(C, eta=ETA),
     "ef21-sgdm-zero": lambda C: laconic.EF21SGDM(C, eta=ETA, init="zero"),
 }
-ONLY_KINDS = ("ef14-decay", "ef21+-compressed", "ef21-sgdm-zero")
+ONLY_KINDS = ("ef14-decay", "ef14-bfloat16", "ef21+-compressed", "ef21-sgdm-zero")
 
 
 def pairs(params, methods):
@@ -74,8 +75,8 @@ def twin(method, gradients, layout_or_like=D, seed=SEED):
     match method:
         case laconic.DCGD():
             return reference.dcgd(C, gradients)
-        case laconic.EF14(decay=decay):
-            return reference.ef14(C, gradients, decay=decay)
+        case laconic.EF14(decay=decay, residual=residual):
+            return reference.ef14(C, gradients, decay=decay, residual=residual)
         case laconic.EF21(init=init):
             return reference.ef21(C, gradients, init)
         case laconic.EF21Plus(init=init):

@@ -42,14 +42,15 @@ def dcgd(C, gradients):
         yield mean_of([C(g[i], t, i) for i in range(len(g))]), None
 
 
-def ef14(C, gradients, stepsizes=None, decay=1.0):
-    """Algorithm 1 of "On Biased Compression", the memory fading; every stepsize is 1 if none are given."""
-    e = torch.zeros_like(gradients[0])
+def ef14(C, gradients, stepsizes=None, decay=1.0, residual=torch.float32):
+    """Algorithm 1 of "On Biased Compression", the memory fading or rounded; without stepsizes all are 1."""
+    kept = residual if gradients.dtype == torch.float32 else gradients.dtype
+    e = torch.zeros_like(gradients[0], dtype=kept)
     for t, g in enumerate(gradients):
         eta = 1.0 if stepsizes is None else stepsizes[t]
         p = [e[i] + eta * g[i] for i in range(len(g))]
         m = [C(p[i], t, i) for i in range(len(g))]
-        e = [decay * (p[i] - m[i]) for i in range(len(g))]
+        e = [(decay * (p[i] - m[i])).to(kept) for i in range(len(g))]
         yield mean_of(m), e
 
 

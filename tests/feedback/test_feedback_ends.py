@@ -194,12 +194,12 @@ def test_a_graph_does_not_hang_on_messages_or_memories(make):
 
 @pytest.mark.parametrize("make", [make for name, make in METHODS.items() if name != "dcgd"])
 def test_a_memory_keeps_its_dtype(make):
-    # A float64 gradient after float32 ones is rounded; both ends stay float32.
+    # A float64 gradient after float32 ones is rounded; both ends keep what they have.
     sender, receiver = make(TOP).sender(D), make(TOP).receiver(D, 1)
     receiver.receive([sender.send(some_gradients(D))])
     wide = some_gradients(D, seed=9, dtype=torch.float64)
     assert receiver.receive([sender.send(wide)]).dtype == torch.float32
-    assert memory_of(sender.state_dict()).dtype == torch.float32
+    assert memory_of(sender.state_dict()).dtype == make(TOP).memory_dtype
 
 
 # What receivers refuse
@@ -436,12 +436,33 @@ def test_a_decay_out_of_range_is_refused(decay):
         laconic.EF14(TOP, decay=decay)
 
 
+def test_a_residual_is_kept_in_float32_or_bfloat16():
+    with pytest.raises(ValueError, match="residual must be"):
+        laconic.EF14(TOP, residual=torch.float16)
+    narrow = laconic.EF14(TOP, residual=torch.bfloat16)
+    assert narrow.sender(D).memories["residual"].dtype == torch.bfloat16
+    assert narrow.sender(torch.zeros(D, dtype=torch.float64)).memories["residual"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("before", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("after", [torch.float32, torch.bfloat16])
+def test_a_residual_is_loaded_in_the_methods_own_dtype(before, after):
+    gradient = torch.randn(D, generator=torch.Generator().manual_seed(3))
+    one, two = (laconic.EF14(TOP, residual=dtype).sender(D) for dtype in (before, after))
+    one.send(gradient)
+    two.load_state_dict(one.state_dict())
+    assert same_bits(two.memories["residual"], one.memories["residual"].to(after))
+
+
 def test_a_faded_memory_is_measured_before_it_fades():
     faded, whole = (laconic.EF14(TOP, decay=decay).sender(D) for decay in (0.5, 1.0))
     gradient = torch.arange(1.0, D + 1)
     assert faded.error(faded.send(gradient), gradient) == whole.error(whole.send(gradient), gradient)
 
 
-def test_the_theory_of_a_faded_memory_is_not_made_up():
+def test_the_theory_of_a_faded_or_rounded_memory_is_not_made_up():
     with pytest.raises(laconic.theory.NoTheory, match="decay=1"):
         laconic.theory.stepsize(laconic.EF14(TOP, decay=0.9), d=D, L=1.0, L_tilde=1.0, mu=0.1)
+    method = laconic.EF14(TOP, residual=torch.bfloat16)
+    with pytest.raises(laconic.theory.NoTheory, match="does not round the memory"):
+        laconic.theory.stepsize(method, d=D, L=1.0, L_tilde=1.0, mu=0.1)

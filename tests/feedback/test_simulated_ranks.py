@@ -19,6 +19,7 @@ RATE = 0.125
 METHODS = (
     laconic.DCGD(laconic.RandomSparsification(0.3)),
     laconic.EF14(laconic.TopK(0.3) >> laconic.ScaledSign()),
+    laconic.EF14(laconic.TopK(0.3) >> laconic.ScaledSign(), decay=0.75, residual=torch.bfloat16),
     laconic.EF14((laconic.TopK(0.5) >> laconic.NaturalCompression()).contractive()),
     laconic.EF21(laconic.TopK(0.2)),
     laconic.EF21(laconic.TopK(1), init="compressed"),

@@ -57,6 +57,12 @@ OPTIMIZERS = {
     "signum, decay": lambda p: CompressedSignum(
         p, 0.01, laconic.EF14(TOP >> laconic.ScaledSign(), decay=0.99), weight_decay=0.1, timeout_s=60
     ),
+    "adamw, residual in bfloat16": lambda p: CompressedAdamW(
+        p, 0.01, laconic.EF14(TOP >> laconic.ScaledSign(), residual=torch.bfloat16), timeout_s=60
+    ),
+    "sgd, last norm": lambda p: CompressedSGD(
+        p, 0.1, laconic.EF14(TOP), clip=2.0, clip_by="last", timeout_s=60
+    ),
     "sgd, ef21+": lambda p: CompressedSGD(p, 0.1, laconic.EF21Plus(TOP), timeout_s=60),
 }
 

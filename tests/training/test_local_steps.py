@@ -261,7 +261,7 @@ def _drift(rank):
     )
     steps(model, optimizer, range(3), rank)
     if rank == 1:
-        optimizer._common["0"] += 1
+        optimizer._common.parameters["0"] += 1
     try:
         steps(model, optimizer, [3], rank)
     except laconic.comm.RanksDifferError as error:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -95,6 +96,7 @@ def weights(model):
     [
         (laconic.EF14(TOP), (0.0, 0.999), 0.5, 0.01),
         (laconic.EF14(TOP >> laconic.ScaledSign()), (0.0, 0.99), None, 0.0),
+        (laconic.EF14(TOP >> laconic.ScaledSign(), residual=torch.bfloat16), (0.0, 0.99), 0.5, 0.01),
         (laconic.EF14(TOP >> laconic.Cast(torch.bfloat16)), (0.5, 0.999), 0.1, 0.1),
         (laconic.EF21(TOP), (0.0, 0.999), 0.5, 0.01),
         (laconic.DCGD(laconic.Identity()), (0.9, 0.999), None, 0.01),
@@ -270,13 +272,15 @@ def test_names_lose_what_wrappers_put_before_them():
     optimizer.close()
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd", "sgd momentum", "ef21"])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "sgd momentum", "ef21", "bfloat16"])
 def test_resume_is_bit_exact(kind):
     def make(model):
         if kind == "adamw":
             return CompressedAdamW(model.parameters(), 0.01, laconic.EF14(TOP), betas=(0.5, 0.99))
         if kind == "ef21":
             return CompressedAdamW(model.parameters(), 0.01, laconic.EF21(TOP))
+        if kind == "bfloat16":
+            return CompressedAdamW(model.parameters(), 0.01, laconic.EF14(TOP, residual=torch.bfloat16))
         return CompressedSGD(model.parameters(), 0.1, laconic.EF14(TOP), 0.9 if "momentum" in kind else 0.0)
 
     model = network()
@@ -307,7 +311,14 @@ def test_a_loaded_state_is_not_shared_with_the_callers_dict():
 
 
 @pytest.mark.parametrize("poison", [math.inf, math.nan])
-@pytest.mark.parametrize("make", [CompressedAdamW, CompressedSGD])
+@pytest.mark.parametrize(
+    "make",
+    [
+        CompressedAdamW,
+        CompressedSGD,
+        partial(CompressedAdamW, feedback=laconic.EF14(TOP, residual=torch.bfloat16)),
+    ],
+)
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("warm", [0, 3])
 def test_a_step_that_is_not_finite_is_void(poison, make, clip, warm):

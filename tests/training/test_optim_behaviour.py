@@ -12,10 +12,14 @@ import laconic
 from laconic.optim import CompressedAdamW, CompressedSGD, CompressedSignum, LocalSteps
 
 TOP = laconic.EF14(laconic.TopK(0.1), decay=0.75)
+LAST = {"clip": 0.05, "clip_by": "last"}
 MAKE = {
     "adamw": lambda p: CompressedAdamW(p, 0.01, TOP, timeout_s=60),
     "sgd": lambda p: CompressedSGD(p, 0.1, TOP, timeout_s=60),
     "signum": lambda p: CompressedSignum(p, 0.01, TOP, timeout_s=60),
+    "adamw, last norm": lambda p: CompressedAdamW(p, 0.01, TOP, timeout_s=60, **LAST),
+    "sgd, last norm": lambda p: CompressedSGD(p, 0.1, TOP, timeout_s=60, **LAST),
+    "signum, last norm": lambda p: CompressedSignum(p, 0.01, TOP, timeout_s=60, **LAST),
     "local": lambda p: LocalSteps(torch.optim.AdamW(p, 0.01), 2, TOP, timeout_s=60),
 }
 every_optimizer = pytest.mark.parametrize("kind", MAKE)

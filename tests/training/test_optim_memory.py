@@ -1,6 +1,7 @@
 """What a step of the optimisers writes, and the memory that they hold."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,15 +50,17 @@ def test_sparse_estimates_are_subtracted_without_being_written(weight_decay, fro
 
 
 @pytest.mark.parametrize(("beta1", "state"), [(0.0, 4), (0.9, 8)])
-def test_stats_say_how_many_bytes_a_parameter_takes(beta1, state):
+@pytest.mark.parametrize(("residual", "memory"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_stats_say_how_many_bytes_a_parameter_takes(beta1, state, residual, memory):
     x = nn.Parameter(torch.ones(64, 64))
-    optimizer = CompressedAdamW([x], 0.01, FEEDBACK, betas=(beta1, 0.99))
+    feedback = replace(FEEDBACK, residual=residual)
+    optimizer = CompressedAdamW([x], 0.01, feedback, betas=(beta1, 0.99))
     x.grad = torch.ones_like(x)
     optimizer.step()
     stats = optimizer.stats()
     assert stats.bytes_per_parameter["state"] == pytest.approx(state, abs=0.01)
-    assert stats.bytes_per_parameter["memory"] == 4
+    assert stats.bytes_per_parameter["memory"] == memory
     # A second buffer each for residual and moment, or room for the update; and the frame.
-    assert 8 < stats.bytes_per_parameter["scratch"] < 8.5
-    assert stats.scalars()["bytes_per_parameter_memory"] == 4
+    assert memory + 4 < stats.bytes_per_parameter["scratch"] < memory + 4.5
+    assert stats.scalars()["bytes_per_parameter_memory"] == memory
     optimizer.close()

@@ -251,6 +251,12 @@ METHODS: Mapping[str, Method] = {
             _compressed_adamw(RECOMMENDED, **RECOMMENDED_SETTINGS),
             default_threads=True,
         ),
+        Method(
+            "recommended-overlap",
+            "CompressedAdamW, 1 % of blocks, 1 bit, clip by the last norm, overlapped",
+            "adamw",
+            _compressed_adamw(RECOMMENDED, clip_by="last", overlap=True, **RECOMMENDED_SETTINGS),
+        ),
         *(
             Method(
                 f"local-{every}",

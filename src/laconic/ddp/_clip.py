@@ -9,7 +9,7 @@ from torch import Tensor
 from laconic.comm import Alike, Exchange, TensorFuture, Vector
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import SegmentedVector
-from laconic.session import clip_factor, squared_norms_of
+from laconic.session import clip_factor, global_norm, squared_norms_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def submit_clipped(
     exchange: Exchange, held: list[HeldBucket], *, clip: float, scale: float, dense: bool, alike: Alike
 ) -> TensorFuture:
     """Clip the buckets of a whole step, submit them, and let their futures follow; the last one's."""
-    factor = clip_factor(_squares(exchange, held), clip, scale)
+    factor = clip_factor(global_norm(_squares(exchange, held), scale), clip)
     for number, bucket in enumerate(held):
         source = bucket.vector
         if factor != 1.0:

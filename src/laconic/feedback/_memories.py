@@ -1,5 +1,6 @@
 """Memories of feedback methods: named tensors of full size, zero from construction."""
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,8 +17,9 @@ class Memories(dict[str, Tensor]):
     Args:
         names: of the memories.
         shape: of each.
-        dtype: of each, float32 or float64.
+        dtype: that vectors accumulate in, float32 or float64.
         device: where they lie.
+        memory_dtype: of memories of vectors that accumulate in float32.
     """
 
     def __init__(
@@ -26,27 +28,39 @@ class Memories(dict[str, Tensor]):
         shape: tuple[int, ...],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        memory_dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__({name: torch.zeros(shape, dtype=dtype, device=device) for name in names})
+        self._memory_dtype = memory_dtype
+        own = self._own(dtype)
+        super().__init__({name: torch.zeros(shape, dtype=own, device=device) for name in names})
         self._scratch: dict[str, Tensor] = {}
 
     @classmethod
     def like(
-        cls, names: Iterable[str], layout_or_like: Layout | Tensor | int, dtype: torch.dtype
+        cls,
+        names: Iterable[str],
+        layout_or_like: Layout | Tensor | int,
+        dtype: torch.dtype,
+        memory_dtype: torch.dtype = torch.float32,
     ) -> "Memories":
-        """Of the shape, dtype and device of a tensor; or of a layout's length, in ``dtype``."""
+        """Of the shape, dtype and device of a tensor; or of a layout's length, for vectors of ``dtype``."""
         if isinstance(layout_or_like, Tensor):
             like = layout_or_like
-            return cls(names, tuple(like.shape), accumulation_dtype(like.dtype), like.device)
-        return cls(names, (Layout.like(layout_or_like).d,), accumulation_dtype(dtype))
+            return cls(names, tuple(like.shape), accumulation_dtype(like.dtype), like.device, memory_dtype)
+        return cls(
+            names, (Layout.like(layout_or_like).d,), accumulation_dtype(dtype), memory_dtype=memory_dtype
+        )
+
+    def _own(self, dtype: torch.dtype) -> torch.dtype:
+        return self._memory_dtype if dtype == torch.float32 else dtype
 
     def fitted(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> "Memories":
         """Zeros for other vectors than at construction, which none has met yet; itself where they fit."""
         fits = all(
-            memory.shape == shape and memory.dtype == dtype and memory.device == device
+            memory.shape == shape and memory.dtype == self._own(dtype) and memory.device == device
             for memory in self.values()
         )
-        return self if fits else Memories(self, shape, dtype, device)
+        return self if fits else Memories(self, shape, dtype, device, self._memory_dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,11 +87,29 @@ class Memories(dict[str, Tensor]):
         return {name: memory.detach().clone() for name, memory in self.items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over copies; zeros for None, which once stood for a memory before its first round."""
+        """Take over copies in the memories' dtype; zeros for None, a memory before its first round."""
         for name, memory in self.items():
-            value = state[name]
-            self[name] = torch.zeros_like(memory) if value is None else value.detach().clone()
+            value = torch.zeros_like(memory) if state[name] is None else state[name].detach()
+            self[name] = value.to(self._own(accumulation_dtype(value.dtype)), copy=True)
         self._scratch = {}
+
+
+class Rooms(threading.local):
+    """Vectors in float32 that a thread reuses from bucket to bucket, as long as the longest.
+
+    Allocated anew in each round, they would cost more than all that is computed in them: pages that a process
+    meets for the first time are filled with zeros by the operating system.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, torch.device], Tensor] = {}
+
+    def like(self, name: str, memory: Tensor) -> Tensor:
+        """Of the shape and device of a memory, with numbers of no worth."""
+        key = name, memory.device
+        if key not in self._held or self._held[key].numel() < memory.numel():
+            self._held[key] = torch.empty(memory.numel(), dtype=torch.float32, device=memory.device)
+        return self._held[key][: memory.numel()].view(memory.shape)
 
 
 def take_round(state: Mapping[str, Any], layout: Layout, names: Iterable[str]) -> int:

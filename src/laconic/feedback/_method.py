@@ -94,6 +94,11 @@ class Feedback(ABC):
         """
         return 0.0, 1.0
 
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Of what a node remembers of vectors that accumulate in float32; float64 is kept as it is."""
+        return torch.float32
+
     def content(self, round: int) -> Content:  # noqa: ARG002
         """What a round's message holds of a vector: "compressed", "dense", "rounded" or "silent"."""
         return "compressed"

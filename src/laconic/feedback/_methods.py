@@ -20,6 +20,7 @@ from laconic.feedback._update_rules import (
     stage_direct,
     stage_residual,
 )
+from laconic.formats import accumulation_dtype
 from laconic.layout import Layout
 from laconic.messages import Message
 
@@ -84,9 +85,11 @@ class EF14(Feedback):
     Args:
         compressor: a contractive compressor.
         decay: in (0, 1]: what the memory is multiplied by once a round is committed.
+        residual: the dtype that the memory is kept in, float32 or bfloat16, to which it is rounded (to the
+            nearest, ties to even) after a round in float32. Vectors of float64 keep it in float64.
 
     Raises:
-        ValueError: for a decay outside (0, 1].
+        ValueError: for a decay outside (0, 1], or another dtype.
 
     Example:
         >>> import torch, laconic
@@ -101,16 +104,24 @@ class EF14(Feedback):
     """
 
     decay: float = 1.0
+    residual: torch.dtype = torch.float32
 
     name: ClassVar[str] = "ef14"
     memories: ClassVar[tuple[str, ...]] = ("residual",)
     estimates: ClassVar[Estimates] = "step"
 
     def __post_init__(self) -> None:
-        """Check the decay."""
+        """Check decay and dtype."""
         super().__post_init__()
         if not 0.0 < self.decay <= 1.0:
             raise ValueError(f"decay must lie in (0, 1], got {self.decay}")
+        if self.residual not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"residual must be torch.float32 or torch.bfloat16, got {self.residual}")
+
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Of the residual."""
+        return self.residual
 
     def stage(self, inputs: RoundInputs) -> PendingUpdate:
         """m = C(e + g), e <- decay (e + g - m)."""
@@ -123,7 +134,8 @@ class EF14(Feedback):
         gradient: Tensor,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
         """What waits to be sent, and what waited before the message; both before the decay."""
-        residual = memories["residual"] / self.decay
+        residual = memories["residual"]
+        residual = residual.to(accumulation_dtype(residual.dtype)) / self.decay
         return residual, residual + message.dense()
 
 

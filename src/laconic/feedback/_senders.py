@@ -28,6 +28,10 @@ class SenderRule(Protocol):
     def memories(self) -> tuple[str, ...]:
         """Their names in state dicts."""
 
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Of the memories of vectors that accumulate in float32."""
+
     def content(self, round: int) -> Content:
         """What a round's message holds of a vector."""
 
@@ -67,7 +71,7 @@ class NodeSender:
         self._staged: PendingUpdate | None = None
         names = rule.memories if self._estimator is None else (*rule.memories, "estimate")
         self.round = 0
-        self.memories = Memories.like(names, like, dtype)
+        self.memories = Memories.like(names, like, dtype, rule.memory_dtype)
 
     def stage(
         self,

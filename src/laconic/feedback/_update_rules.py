@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from laconic.feedback._encoder import Content, Encoder
-from laconic.feedback._memories import Memories
+from laconic.feedback._memories import Memories, Rooms
 from laconic.formats import accumulation_dtype
 from laconic.kernels import SegmentedInput, squared_norm, squared_norms
 from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.layout import Layout
 from laconic.messages import Message, choose, spread
+
+_ROOMS = Rooms()
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ class RoundInputs:
         """The gradient in its accumulation dtype, or that of the memories."""
         dtype = accumulation_dtype(self.gradient.like.dtype)
         for memory in self.memories.values():
-            dtype = memory.dtype
+            dtype = accumulation_dtype(memory.dtype)
         return self.gradient.widened(dtype)
 
     def narrow(self) -> SegmentedVector:
         """The gradient as it is, where its sums with a memory have the memory's dtype; else widened."""
         dtype = accumulation_dtype(self.gradient.like.dtype)
-        fits = all(memory.dtype == dtype for memory in self.memories.values())
+        fits = all(accumulation_dtype(memory.dtype) == dtype for memory in self.memories.values())
         return self.gradient if fits else self.wide()
 
 
@@ -87,18 +89,22 @@ def stage_direct(inputs: RoundInputs) -> PendingUpdate:
 def stage_residual(inputs: RoundInputs, decay: float = 1.0) -> PendingUpdate:
     """m = C(e + g), e <- decay (e + g - m) (EF14); with a stepsize, C(e + stepsize * g).
 
-    Sum, difference and product are rounded one after another: ``fl(decay * fl(fl(e + g) - m))``.
+    Sum, difference and product are rounded one after another: ``fl(decay * fl(fl(e + g) - m))``. A residual
+    that is kept in bfloat16 is widened before, and rounded to the nearest after all of it.
     """
     target = inputs.narrow() if inputs.stepsize is None else _scaled(inputs.wide(), inputs.stepsize)
-    memories = inputs.memories
-    found = inputs.encoder.compress(
-        target, inputs.round, memories["residual"], "drain", memories.scratch("residual")
-    )
+    residual, after = inputs.memories["residual"], inputs.memories.scratch("residual")
+    if residual.dtype == torch.bfloat16:
+        wide, rest = _ROOMS.like("residual", residual).copy_(residual), _ROOMS.like("rest", residual)
+        found = inputs.encoder.compress(target, inputs.round, wide, "drain", rest)
+        after.copy_(rest if decay == 1.0 else rest.mul_(decay))
+        return PendingUpdate(found.message, commit=lambda memories: memories.swap("residual"))
+    found = inputs.encoder.compress(target, inputs.round, residual, "drain", after)
 
-    def commit(changed: Memories) -> None:
-        changed.swap("residual")
+    def commit(memories: Memories) -> None:
+        memories.swap("residual")
         if decay != 1.0:
-            changed["residual"].mul_(decay)
+            memories["residual"].mul_(decay)
 
     return PendingUpdate(found.message, commit=commit)
 

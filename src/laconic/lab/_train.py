@@ -20,6 +20,7 @@ from laconic.session import (
     Exempt,
     TrainedParameters,
     clip_factor,
+    global_norm,
     make_schedule,
     squared_norms_of,
     vectors_and_small,
@@ -124,10 +125,11 @@ class TrainingSimulation:
     def _compressed(self, gradients: list[Gradients]) -> bool:
         optimizer = self.optimizer
         assert isinstance(optimizer, CompressedOptimizer)
-        factors, updates = [], []
+        norms, factors, updates = [], [], []
         for node, own in enumerate(gradients):
             self._be(node, own)
-            factors.append(optimizer.gradient_factors())
+            norms.append(optimizer.clipping.norms())
+            factors.append(optimizer.clipping.factors(norms[node]))
             updates.append(optimizer.updates(factors[node]))
         method = optimizer.session.schedule.at(self._committed)
         if method is not None:
@@ -137,6 +139,7 @@ class TrainingSimulation:
             for node, own in enumerate(gradients):
                 self._be(node, own)
                 optimizer.advance_all(factors[node])
+                optimizer.clipping.keep(norms[node])
                 self._states[node] = dict(optimizer.state)
             buckets = optimizer.parameter_buckets
             optimizer.apply_all([[estimates[p] for p in bucket.parameters] for bucket in buckets])
@@ -168,7 +171,7 @@ class TrainingSimulation:
         if self._clip is None:
             return given
         squares = [squared_norms_of(gradient.reshape(-1), (p.numel(),))[0] for p, gradient in given.items()]
-        factor = clip_factor(squares, self._clip)
+        factor = clip_factor(global_norm(squares), self._clip)
         return {p: g * factor for p, g in given.items()} if factor != 1.0 else given
 
     def _set(self, gradients: Gradients | None) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -18,6 +20,7 @@ from laconic.kernels.tables import SegmentedVector, Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
+from laconic.optim._clipping import ClipBy
 from laconic.session import Density, Exempt, vectors_and_small
 
 
@@ -69,10 +72,14 @@ class CompressedAdamW(CompressedOptimizer):
         exact: whether exempt parameters travel exactly.
         seed: of random compressors; alike on all ranks.
         timeout_s: how long to wait for the other ranks, in seconds.
-        overlap: begin to send while the backward pass still runs; needs clip=None, which waits for the whole
-            norm. It changes no value. Learning rates must then be set before the backward pass, gradients
-            left alone after it, and all backward passes of a step but the last be put into
-            :meth:`accumulate`; ``GradScaler`` is refused.
+        clip_by: whose norm clips a step: "this" one's, for which the exchange waits until backward has ended;
+            or that of the "last" step that stood, so that ``overlap`` is possible. A gradient that is longer
+            than the one before is then shortened too little. The first step, and one after a gradient of
+            zeros, is clipped by its own norm. In a small study "last" was no better than no clip.
+        overlap: begin to send while the backward pass still runs; needs clip=None or clip_by="last". It
+            changes no value. Settings must then be changed before the backward pass, gradients left alone
+            after it, and all backward passes of a step but the last be put into :meth:`accumulate`;
+            ``GradScaler`` is refused.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step; alike on all ranks.
         bucket_cap_mb: size of a bucket of updates in MiB, as for DDP; alike on all ranks. While one is
@@ -137,6 +144,7 @@ class CompressedAdamW(CompressedOptimizer):
         exact: bool = False,
         seed: int = 0,
         timeout_s: float = 600.0,
+        clip_by: ClipBy = "this",
         overlap: bool = False,
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
@@ -158,6 +166,7 @@ class CompressedAdamW(CompressedOptimizer):
             topology=topology,
             seed=seed,
             timeout_s=timeout_s,
+            clip_by=clip_by,
             overlap=overlap,
             adaptive=adaptive,
             bucket_cap_mb=bucket_cap_mb,
@@ -213,12 +222,8 @@ class CompressedAdamW(CompressedOptimizer):
         if gradients is None or moments is None:
             return super().updates_of(bucket, factors)
         first, second, count = moments
-        by_group = [
-            _row(group, factor, count, self.rate_inside(group))
-            for group, factor in zip(self.param_groups, factors, strict=True)
-        ]
         out = bucket.vectors(bucket.room)
-        adamw_update(out, gradients, first, second, bucket.rows(by_group), bucket.numels)
+        adamw_update(out, gradients, first, second, self._rows(bucket, factors, count), bucket.numels)
         return bucket.room
 
     def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
@@ -232,14 +237,10 @@ class CompressedAdamW(CompressedOptimizer):
         if gradients is None or moments is None or any(group["betas"][0] > 0 for group in self.param_groups):
             return self.updates_of(bucket, factors)
         _, second, count = moments
-        by_group = [
-            _row(group, factor, count, self.rate_inside(group))
-            for group, factor in zip(self.param_groups, factors, strict=True)
-        ]
         if bucket not in self._after:
             self._after[bucket] = [torch.empty_like(moment) for moment in second.owners]
         after = Vectors.of(self._after[bucket])
-        update = AdamWUpdate.of(gradients, second, after, bucket.rows(by_group), bucket.numels)
+        update = AdamWUpdate.of(gradients, second, after, self._rows(bucket, factors, count), bucket.numels)
         self._pending[bucket] = update
         return SegmentedVector(bucket.room, computed=update)
 
@@ -257,10 +258,7 @@ class CompressedAdamW(CompressedOptimizer):
             super().advance_bucket(bucket, factors)
             return
         first, second, count = moments
-        by_group = [
-            _row(group, factor, count, 1.0) for group, factor in zip(self.param_groups, factors, strict=True)
-        ]
-        adamw_advance(first, second, gradients, bucket.rows(by_group), bucket.numels)
+        adamw_advance(first, second, gradients, self._rows(bucket, factors, count), bucket.numels)
 
     def _scratch_nbytes(self) -> int:
         return sum(moment.nbytes for own in self._after.values() for moment in own)
@@ -271,6 +269,11 @@ class CompressedAdamW(CompressedOptimizer):
         counts = [own["step"] for p, own in self.state.items() if p.requires_grad]
         for count in {id(each): each for each in counts}.values():
             count.add_(1.0)
+
+    def _rows(self, bucket: ParameterBucket, factors: list[float], count: float) -> npt.NDArray[np.float64]:
+        """The settings of each parameter for the loops, float64 (S, 9)."""
+        groups = zip(self.param_groups, factors, strict=True)
+        return bucket.rows([_row(group, factor, count, self.rate_inside(group)) for group, factor in groups])
 
     def _moments(self, bucket: ParameterBucket) -> tuple[Vectors, Vectors, float] | None:
         """First and second moments, and the number of this step; None where loops do not take them."""

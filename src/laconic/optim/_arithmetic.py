@@ -109,7 +109,7 @@ class UpdateArithmetic(ExchangingOptimizer):
         return self.updates_of(bucket, factors)
 
     def advance_all(self, factors: list[float]) -> None:
-        """Move the state of all parameters on: computed anew, which costs less than keeping it staged."""
+        """Move the state of all parameters on, once the step stands."""
         for bucket in self._buckets.buckets:
             self.advance_bucket(bucket, factors)
 

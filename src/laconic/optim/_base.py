@@ -16,10 +16,10 @@ from laconic.formats import accumulation_dtype
 from laconic.kernels import warm_up_optimizer
 from laconic.optim._arithmetic import UpdateArithmetic
 from laconic.optim._averaged import refuse_averaged_gradients
-from laconic.optim._buckets import BackwardOverlap, UpdateBuckets
+from laconic.optim._buckets import BackwardOverlap, Update, UpdateBuckets
 from laconic.optim._checkpoint import adopted
+from laconic.optim._clipping import ClipBy, GradientClipping
 from laconic.optim._exchanging import tensor_bytes
-from laconic.optim._gradients import gradient_factors, loss_scale
 from laconic.optim._groups import named_parameters, restore_dtypes
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import (
@@ -48,9 +48,9 @@ class CompressedOptimizer(UpdateArithmetic):
             ``clip``.
         defaults: of the groups' settings.
         feedback: what the updates go through. Where it estimates a "step" the learning rate is inside.
-        exempt, exact, process_group, topology, seed, timeout_s, overlap, adaptive: as for
+        exempt, exact, process_group, topology, seed, timeout_s, clip_by, overlap: as for
             :class:`CompressedAdamW`.
-        bucket_cap_mb, check_replicas_every, density, dense_lr: likewise.
+        adaptive, bucket_cap_mb, check_replicas_every, density, dense_lr: likewise.
 
     Raises:
         TypeError: for complex, integer or sparse parameters.
@@ -86,6 +86,7 @@ class CompressedOptimizer(UpdateArithmetic):
         topology: str | Topology = "auto",
         seed: int = 0,
         timeout_s: float = 600.0,
+        clip_by: ClipBy = "this",
         overlap: bool = False,
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
@@ -99,9 +100,10 @@ class CompressedOptimizer(UpdateArithmetic):
         self._feedback, self._warned, self._compared = feedback, False, False
         super().__init__(params, defaults)
         groups = self.param_groups
-        if overlap and any(group["clip"] is not None for group in groups):
+        if overlap and clip_by == "this" and any(group["clip"] is not None for group in groups):
             raise ValueError(
-                "overlap=True sends before the norm of the whole gradient is known: it needs clip=None"
+                "overlap=True sends before the norm of the whole gradient is known: it needs clip=None, or "
+                "clip_by='last'"
             )
         check_positive("bucket_cap_mb", bucket_cap_mb)
         parameters = TrainedParameters(named_parameters(groups))
@@ -115,7 +117,12 @@ class CompressedOptimizer(UpdateArithmetic):
             topology=topology,
             clips=any(group["clip"] is not None for group in groups),
             dtypes={name: accumulation_dtype(dtype) for name, dtype in parameters.dtypes.items()},
-            settings={"bucket_cap_mb": bucket_cap_mb, "dense_lr": dense_lr, **group_settings(groups)},
+            settings={
+                "bucket_cap_mb": bucket_cap_mb,
+                "dense_lr": dense_lr,
+                "clip_by": clip_by,
+                **group_settings(groups),
+            },
             seed=seed,
             timeout_s=timeout_s,
             adaptive=adaptive,
@@ -131,18 +138,15 @@ class CompressedOptimizer(UpdateArithmetic):
             session,
             max(1, int(bucket_cap_mb * 2**20 / 4)),
             self._group_of,
-            # Groups are looked up anew, because load_state_dict makes them anew.
-            lambda: group_settings(self.param_groups),
+            self._settings,
             defers=type(self).apply_all is UpdateArithmetic.apply_all,
         )
         if overlap:
-            ones = [1.0] * len(groups)
-            self._overlap = BackwardOverlap(
-                self._buckets, session, lambda bucket: self.source_of(bucket, ones), self._rates
-            )
+            self._overlap = BackwardOverlap(self._buckets, session, self._update_before, self._settings)
         for parameter in session.parameters.name_of:
             # Also where it is empty: torch.distributed.checkpoint would make a step to fill an empty dict.
             self.state[parameter] = self.new_state(parameter)
+        self.clipping = GradientClipping(self, session.parameters, clip_by)
         self._start(session)
         self._warn_of_momentum(stacklevel=3)
 
@@ -184,10 +188,12 @@ class CompressedOptimizer(UpdateArithmetic):
                     "overlap=True does not know the scale of a GradScaler: use overlap=False with it"
                 )
             self._overlap.end_step()
-        factors = self.gradient_factors()
+        norms = self.clipping.norms()
+        factors = self.clipping.factors(norms)
         estimates = self._buckets.finish(lambda bucket: self.source_of(bucket, factors))
         if estimates is not None:
             self.advance_all(factors)
+            self.clipping.keep(norms)
             self.apply_all(estimates)
         session.check_replicas_in_turn()
         if not self._compared:
@@ -195,12 +201,13 @@ class CompressedOptimizer(UpdateArithmetic):
             refuse_averaged_gradients(session)
         return loss
 
-    def gradient_factors(self) -> list[float]:
-        """For each group what its gradients are multiplied by: unscaling and clipping."""
-        return gradient_factors(self.param_groups, self.session.parameters, loss_scale(self))
+    def _update_before(self) -> Update | None:
+        """What is sent while backward still runs; None where a step is clipped by its own norm."""
+        factors = self.clipping.factors_before()
+        return None if factors is None else lambda bucket: self.source_of(bucket, factors)
 
-    def _rates(self) -> list[float]:
-        return [float(group["lr"]) for group in self.param_groups]
+    def _settings(self) -> dict[str, object]:
+        return group_settings(self.param_groups)
 
     def _refuse_unknown(self, session: Session) -> None:
         given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -248,6 +255,7 @@ class CompressedOptimizer(UpdateArithmetic):
         self.session.compare_replicas_at_next_step()
         super().load_state_dict(plain)
         restore_dtypes(self, plain)
+        self.clipping.share_last()
 
     def close(self) -> None:
         """End the exchange's thread and process group; the optimiser can make no more steps."""

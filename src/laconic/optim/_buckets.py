@@ -201,25 +201,26 @@ class BackwardOverlap:
     Args:
         buckets: of the updates.
         session: whose parameters are watched.
-        update: from a bucket whose gradients are ready to what is sent of it.
-        rates: the learning rates that updates are sent with.
+        update: what makes a bucket's updates once its gradients are ready; None for a step whose buckets are
+            sent after backward.
+        settings: those of the groups by name, which updates are sent with.
     """
 
     def __init__(
         self,
         buckets: UpdateBuckets,
         session: Session,
-        update: Update,
-        rates: Callable[[], list[float]],
+        update: Callable[[], Update | None],
+        settings: Callable[[], Mapping[str, object]],
     ) -> None:
         """Watch the parameters."""
         self._buckets = buckets
         self._name_of = session.parameters.name_of
         self._update = update
-        self._rates = rates
+        self._settings = settings
         self._ready: set[Tensor] = set()
         self._paused = False
-        self._sent_at: list[float] = []
+        self._sent_with: Mapping[str, object] = {}
         # Dynamo traces what runs inside a compiled training step, and would specialise on one parameter.
         hook = torch.compiler.disable(self._on_gradient)  # type: ignore[no-untyped-call]
         self._handles: list[RemovableHandle] = [
@@ -237,17 +238,19 @@ class BackwardOverlap:
             self._paused = before
 
     def end_step(self) -> None:
-        """Check the learning rates, and forget which gradients were ready.
+        """Check the settings, and forget which gradients were ready.
 
         Raises:
-            RuntimeError: where a learning rate has changed since the first bucket was submitted.
+            RuntimeError: where one has changed since the first bucket was submitted.
         """
-        if self._buckets.started and self._rates() != self._sent_at:
-            raise RuntimeError(
-                f"the learning rates changed from {self._sent_at} to {self._rates()} between the backward "
-                "pass and step(), and with overlap=True the old ones are on their way: change them before "
-                "the backward pass"
-            )
+        if self._buckets.started:
+            for name, now in self._settings().items():
+                if now != (before := self._sent_with.get(name)):
+                    raise RuntimeError(
+                        f"{name} changed from {before} to {now} between the backward pass and step(), and "
+                        "with overlap=True updates with the old one are on their way: change it before the "
+                        "backward pass"
+                    )
         self._ready = set()
 
     def close(self) -> None:
@@ -267,6 +270,8 @@ class BackwardOverlap:
             )
         self._ready.add(parameter)
         while (bucket := self._buckets.next) is not None and self._ready.issuperset(bucket.parameters):
+            if (update := self._update()) is None:
+                return
             if not self._buckets.started:
-                self._sent_at = self._rates()
-            self._buckets.submit_next(self._update)
+                self._sent_with = self._settings()
+            self._buckets.submit_next(update)

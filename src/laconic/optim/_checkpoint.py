@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from laconic.optim._clipping import LAST_NORM
+
 State = dict[str, Any]
 _log = logging.getLogger("laconic")
 _ANOTHER = (
@@ -108,15 +110,16 @@ def adopted(saved: Mapping[str, Any], own: Mapping[str, Any], rank: int) -> Stat
         ValueError: where it lacks what this optimiser needs.
     """
     keys = [key for group in saved["param_groups"] for key in group["params"]]
-    if not any(own["state"].values()):
+    moments = {n: [name for name in of if name != LAST_NORM] for n, of in own["state"].items()}
+    if not any(moments.values()):
         raise ValueError(f"this optimiser remembers nothing that a dense one does. {_ANOTHER}")
     state = {}
-    for number, needed in own["state"].items():
+    for number, names in moments.items():
         found = saved["state"].get(keys[number], {})
-        lacking = [name for name in needed if not isinstance(found.get(name), Tensor)]
+        lacking = [name for name in names if not isinstance(found.get(name), Tensor)]
         if lacking:
             raise ValueError(f"the state of a dense optimiser has no {lacking[0]!r}. {_ANOTHER}")
-        state[number] = {name: found[name] for name in needed}
+        state[number] = {name: found[name] for name in names}
     if rank == 0:
         _log.warning(
             "adopted the %s of a dense optimiser; settings stay as they are here, memories are new",

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from laconic.optim._clipping import LAST_NORM
 from laconic.session import plain_name
 
 WITHOUT_DDP = (
@@ -43,5 +44,5 @@ def restore_dtypes(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         state = saved["state"].get(key, {})
         for name, value in state.items():
             if isinstance(value, Tensor):
-                device = value.device if name == "step" else parameter.device
+                device = value.device if name in ("step", LAST_NORM) else parameter.device
                 optimizer.state[parameter][name] = value.detach().to(device, copy=True)

@@ -1,6 +1,5 @@
 """Local steps of any optimiser, and the exchange of what they changed with error feedback."""
 
-import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Self
@@ -15,7 +14,9 @@ from laconic.comm import OnMismatch, Topology, wait_for
 from laconic.compressors import BlockQuantizer, BlockTopK, Identity
 from laconic.feedback import DCGD, EF14, Feedback
 from laconic.kernels import warm_up_norms
+from laconic.optim._common import CommonParameters
 from laconic.optim._exchanging import ExchangingOptimizer, tensor_bytes
+from laconic.optim._gradients import all_finite
 from laconic.optim._groups import named_parameters, restore_dtypes
 from laconic.session import (
     Density,
@@ -23,13 +24,10 @@ from laconic.session import (
     Session,
     TrainedParameters,
     make_schedule,
-    squared_norms_of,
     vectors_and_small,
 )
 
 _SPARSE_LOCO = EF14(BlockTopK(64, 4096) >> BlockQuantizer(2), decay=0.95)
-_COMMON, _VELOCITY = "common_parameter", "outer_momentum"
-"""Keys of a parameter's state in checkpoints, beside those of the inner optimiser."""
 _BUCKET = 25 * 2**20 // 4
 """Numbers of a bucket of differences, about."""
 
@@ -163,8 +161,7 @@ class LocalSteps(ExchangingOptimizer):
         )
         session.broadcast_parameters()
         warm_up_norms(parameters.dtypes.values())
-        self._common = {name: p.detach().clone() for name, p in parameters.by_name.items()}
-        self._velocity = {n: torch.zeros_like(c) for n, c in self._common.items() if momentum > 0}
+        self._common = CommonParameters(parameters.by_name, momentum > 0)
         self._start(session)
 
     @classmethod
@@ -200,7 +197,7 @@ class LocalSteps(ExchangingOptimizer):
         if not gradients:
             return self.inner.step()
         with torch.no_grad():
-            if not _all_finite(gradients):
+            if not all_finite(gradients):
                 return None
             # What GradScaler sets on an optimiser whose step() it calls in any case.
             if (scale := getattr(self, "grad_scale", None)) is not None:
@@ -217,7 +214,7 @@ class LocalSteps(ExchangingOptimizer):
         means: dict[str, Tensor] = {}
         for number, bucket in enumerate(buckets):
             names = session.parameters.names(bucket)
-            differences = [self._common[n] - p for n, p in zip(names, bucket, strict=True)]
+            differences = self._common.differences(names, bucket)
             last = number == len(buckets) - 1
             end = session.exchange.submit(names, differences, last=last, dense=dense, alike=alike)
             means.update(zip(names, differences, strict=True))
@@ -227,14 +224,8 @@ class LocalSteps(ExchangingOptimizer):
             if not parameter.requires_grad:
                 continue
             if stands:
-                self._common[name].sub_(self._direction(name, means[name]) * self.lr)
-            parameter.copy_(self._common[name])
-
-    def _direction(self, name: str, mean: Tensor) -> Tensor:
-        if self.momentum == 0.0:
-            return mean
-        velocity = self._velocity[name].mul_(self.momentum).add_(mean)
-        return mean + velocity * self.momentum if self.nesterov else velocity
+                self._common.step(name, means[name], self.lr, self.momentum, self.nesterov)
+            parameter.copy_(self._common.parameters[name])
 
     def _link(self) -> None:
         """Share groups and state with the inner optimiser, which may have loaded others."""
@@ -259,24 +250,21 @@ class LocalSteps(ExchangingOptimizer):
         Differences, 4 bytes a parameter in float32, are held during an outer step alone.
         """
         self._link()
-        kept = [*self._common.values(), *self._velocity.values()]
         held = self.session.exchange.held_bytes()
         return {
             "state": tensor_bytes(self.state.values()),
-            "memory": held["memory"] + sum(tensor.nbytes for tensor in kept),
+            "memory": held["memory"] + self._common.nbytes,
             "scratch": held["scratch"],
         }
 
     def _plain_state(self) -> dict[str, Any]:
         self._link()
         plain = super()._plain_state()
-        own = {
-            number: {_COMMON: self._common[name].clone()}
-            | ({_VELOCITY: self._velocity[name].clone()} if self._velocity else {})
+        state = {
+            number: {**plain["state"].get(number, {}), **self._common.state_of(name)}
             for number, name in enumerate(self._names())
             if name is not None
         }
-        state = {number: {**plain["state"].get(number, {}), **kept} for number, kept in own.items()}
         return {**plain, "state": {**plain["state"], **state}}
 
     def _counts(self) -> dict[str, Any]:
@@ -301,13 +289,12 @@ class LocalSteps(ExchangingOptimizer):
             )
         keys = [key for group in saved.plain["param_groups"] for key in group["params"]]
         inner = {key: dict(own) for key, own in saved.plain["state"].items()}
-        kept: dict[str, dict[str, Tensor]] = {_COMMON: {}, _VELOCITY: {}}
-        for key, name in zip(keys, self._names(), strict=True):
-            for kind, found in kept.items():
-                if name is not None and kind in inner.get(key, {}):
-                    found[name] = inner[key].pop(kind).clone()
-        if kept[_COMMON].keys() != self._common.keys() or kept[_VELOCITY].keys() != self._velocity.keys():
-            raise ValueError("the state was saved for other parameters, or with another momentum")
+        by_name = {
+            name: inner[key]
+            for key, name in zip(keys, self._names(), strict=True)
+            if name is not None and key in inner
+        }
+        common = self._common.taken_from(by_name)
         self._load_exchange(saved.exchange, on_mismatch)
         plain = deepcopy({**saved.plain, "state": {key: own for key, own in inner.items() if own}})
         super().load_state_dict(plain)
@@ -315,15 +302,4 @@ class LocalSteps(ExchangingOptimizer):
         self.inner.__setstate__({"state": self.state, "param_groups": self.param_groups})
         self._link()
         self.local = int(saved.exchange["local"])
-        self._common, self._velocity = kept[_COMMON], kept[_VELOCITY]
-
-
-def _all_finite(gradients: list[Tensor]) -> bool:
-    first = gradients[0]
-    alike = all([g.dtype == first.dtype and g.device == first.device for g in gradients])  # noqa: C419
-    if alike and first.dtype == torch.float32 and first.device.type == "cpu":
-        # Twelve times as fast as PyTorch's largest magnitude; squares of float32 fit in float64.
-        norms = squared_norms_of(gradients, tuple(g.numel() for g in gradients))
-    else:
-        norms = [float(norm) for norm in torch._foreach_norm(gradients, math.inf)]
-    return all(map(math.isfinite, norms))
+        self._common = common

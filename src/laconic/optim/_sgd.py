@@ -17,6 +17,7 @@ from laconic.kernels.tables import Vectors
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
 from laconic.optim._buckets import ParameterBucket
+from laconic.optim._clipping import ClipBy
 from laconic.session import Density, Exempt, vectors_and_small
 
 
@@ -58,10 +59,7 @@ class CompressedSGD(CompressedOptimizer):
         exact: whether exempt parameters travel exactly.
         seed: of random compressors; alike on all ranks.
         timeout_s: how long to wait for the other ranks, in seconds.
-        overlap: begin to send while the backward pass still runs; needs clip=None, which waits for the whole
-            norm. It changes no value. Learning rates must then be set before the backward pass, gradients
-            left alone after it, and all backward passes of a step but the last be put into
-            :meth:`accumulate`; ``GradScaler`` is refused.
+        clip_by, overlap: as for :class:`CompressedAdamW`.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step; alike on all ranks.
         bucket_cap_mb: size of a bucket of updates in MiB, as DDP's; alike on all ranks. While one is
@@ -109,6 +107,7 @@ class CompressedSGD(CompressedOptimizer):
         exact: bool = False,
         seed: int = 0,
         timeout_s: float = 600.0,
+        clip_by: ClipBy = "this",
         overlap: bool = False,
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
@@ -127,6 +126,7 @@ class CompressedSGD(CompressedOptimizer):
             topology=topology,
             seed=seed,
             timeout_s=timeout_s,
+            clip_by=clip_by,
             overlap=overlap,
             adaptive=adaptive,
             bucket_cap_mb=bucket_cap_mb,

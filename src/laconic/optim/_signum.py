@@ -11,6 +11,7 @@ from laconic.compressors import TopK
 from laconic.feedback import EF14, Feedback
 from laconic.optim._arithmetic import State
 from laconic.optim._base import CompressedOptimizer, Parameters
+from laconic.optim._clipping import ClipBy
 from laconic.session import Density, Exempt, vectors_and_small
 
 
@@ -41,7 +42,7 @@ class CompressedSignum(CompressedOptimizer):
         feedback: what gradients go through.
         weight_decay: decoupled.
         clip, process_group, topology, exempt, exact, seed, timeout_s: as for :class:`CompressedAdamW`.
-        overlap, adaptive, bucket_cap_mb, check_replicas_every, density: likewise.
+        clip_by, overlap, adaptive, bucket_cap_mb, check_replicas_every, density: likewise.
 
     Raises:
         ValueError: for a setting out of its range, or ranks that differ.
@@ -73,6 +74,7 @@ class CompressedSignum(CompressedOptimizer):
         exact: bool = False,
         seed: int = 0,
         timeout_s: float = 600.0,
+        clip_by: ClipBy = "this",
         overlap: bool = False,
         adaptive: bool = False,
         bucket_cap_mb: float = 25.0,
@@ -90,6 +92,7 @@ class CompressedSignum(CompressedOptimizer):
             topology=topology,
             seed=seed,
             timeout_s=timeout_s,
+            clip_by=clip_by,
             overlap=overlap,
             adaptive=adaptive,
             bucket_cap_mb=bucket_cap_mb,

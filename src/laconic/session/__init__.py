@@ -1,6 +1,7 @@
 """Parts shared by the DDP hook and the optimisers: handshake, exemptions, clipping, schedules, state."""
 
 from laconic.session._clip import clip_factor as clip_factor
+from laconic.session._clip import global_norm as global_norm
 from laconic.session._clip import squared_norms_of as squared_norms_of
 from laconic.session._parameters import Exempt as Exempt
 from laconic.session._parameters import TrainedParameters as TrainedParameters

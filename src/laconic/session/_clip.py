@@ -10,20 +10,24 @@ from laconic.kernels import SegmentedInput, squared_norm, squared_norms
 from laconic.kernels.tables import SegmentedVector, SegmentTable
 
 
-def clip_factor(squares: Iterable[float], clip: float, scale: float = 1.0) -> float:
-    """The factor at which the gradient's norm is at most ``clip``, in (0, 1].
+def global_norm(squares: Iterable[float], scale: float = 1.0) -> float:
+    """The norm of a gradient in unscaled units.
 
     Args:
         squares: the squared norm of each parameter's gradient, times ``scale`` squared, in the layout's
             order.
-        clip: the largest norm, in unscaled units.
         scale: the loss scale.
+    """
+    return math.sqrt(sum(squares)) / scale
+
+
+def clip_factor(norm: float, clip: float) -> float:
+    """The factor at which a gradient of this norm has at most the norm ``clip``, in (0, 1].
 
     Example:
-        >>> clip_factor([9.0, 16.0], clip=0.5)
+        >>> clip_factor(5.0, clip=0.5)
         0.1
     """
-    norm = math.sqrt(sum(squares)) / scale
     # A norm that is not finite has to reach the exchange as it is: there the step is void.
     return min(1.0, clip / norm) if norm > 0 and math.isfinite(norm) else 1.0
 

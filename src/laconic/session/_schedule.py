@@ -74,7 +74,7 @@ def make_schedule(feedback: Feedback, start_iter: int, density: Mapping[int, Den
         >>> import laconic
         >>> schedule = make_schedule(laconic.EF14(laconic.TopK(0.5)), 0, {0: None, 9: 0.1, 20: 0.01})
         >>> schedule.at(8), schedule.at(9)
-        (None, EF14(compressor=TopK(k=0.1), decay=1.0))
+        (None, EF14(compressor=TopK(k=0.1), decay=1.0, residual=torch.float32))
     """
     check_instance("feedback", feedback, Feedback, "EF21(TopK(0.01))")
     check_count("start_iter", start_iter)

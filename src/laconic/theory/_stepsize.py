@@ -107,6 +107,8 @@ def stepsize(
     if name == "ef14":
         if getattr(feedback, "decay", 1.0) != 1.0:
             raise NoTheory("Theorem 21 (EF14) keeps the whole memory; use decay=1, or tune the stepsize")
+        if "bfloat16" in str(getattr(feedback, "residual", "")):
+            raise NoTheory("Theorem 21 (EF14) does not round the memory; use residual=torch.float32")
         if mu is None:
             raise NoTheory(
                 "Theorem 21 (EF14) needs strong convexity; pass mu=, or use EF21, which needs none"

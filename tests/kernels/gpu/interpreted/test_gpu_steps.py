@@ -35,6 +35,9 @@ FEEDBACKS = {
     "EF21, Top-k": laconic.EF21(TopK(0.05)),
     "EF21, Top-k in bfloat16": laconic.EF21(TopK(0.05) >> Cast(torch.bfloat16)),
     "EF14, 1-bit": laconic.EF14(TopK(0.05) >> ScaledSign()),
+    "EF14, residual in bfloat16": laconic.EF14(
+        TopK(0.05) >> ScaledSign(), decay=0.9, residual=torch.bfloat16
+    ),
     "EF14, blocks": laconic.EF14(BlockTopK(3, block=64)),
     "EF14, dense signs": laconic.EF14(ScaledSign()),
     "EF14, Top-k in 4 bits": laconic.EF14(TopK(0.05) >> BlockQuantizer(4, block=16)),
