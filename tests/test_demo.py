@@ -102,7 +102,7 @@ def test_rows_follow_the_formulas():
     assert dense.step == pytest.approx(
         {"100 Mbit/s": 0.05 + 8 * 1200 / 1e8, "1 Gbit/s": 0.05 + 8 * 1200 / 1e9}
     )
-    # The dense method's loss at 70 % of its steps is 2.0; the other's curve falls from 4.0 to 1.9.
+    # The dense method's loss at 60 % of its steps is 2.0; the other's curve falls from 4.0 to 1.9.
     assert dense.steps_to_loss == 10
     assert sparse.steps_to_loss == pytest.approx(5 + 5 * 2.0 / 2.1)
     assert sparse.seconds_to_loss["1 Gbit/s"] == sparse.steps_to_loss * sparse.step["1 Gbit/s"]

@@ -79,3 +79,16 @@ def test_a_single_process_waits_for_nobody():
     assert stats.waited == 0.0
     assert stats.latest_rank is None
     assert math.isnan(stats.scalars()["latest_rank"])
+
+
+def late_to_construction(rank):
+    if rank == LATE:
+        time.sleep(0.5)
+    exchange = Exchange(LAYOUT, laconic.EF21(laconic.TopK(0.1)))
+    stats = exchange.stats()
+    exchange.close()
+    return stats.waited, stats.bytes_sent
+
+
+def test_waits_and_bytes_before_the_first_step_are_not_counted(tmp_path):
+    assert run_ranks(late_to_construction, RANKS, tmp_path) == [(0.0, 0)] * RANKS

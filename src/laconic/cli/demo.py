@@ -60,7 +60,7 @@ def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_jso
     link      what its link then carries each way: n - 1 messages of an
               all-gather, 2 (n - 1) / n vectors of a ring all-reduce
     step      milliseconds, on this machine, whose cores the nodes share
-    to loss   seconds to the loss that bf16 has after 70 % of its steps
+    to loss   seconds to the loss that bf16 has after 60 % of its steps
 
     \b
     Example:

@@ -100,13 +100,13 @@ def warm_up_optimizer(dtypes: Iterable[torch.dtype], arithmetic: Arithmetic) -> 
     """Compile the loops of an optimiser's arithmetic and of the parameters' step.
 
     Args:
-        dtypes: of the parameters and their gradients.
+        dtypes: of the parameters in main memory, and their gradients.
         arithmetic: what makes updates of gradients. Of "adamw", selection computes them too from then on.
     """
-    if arithmetic == "adamw" and (loops := _dispatch.cpu_kernels("selection")) is not None:
+    own = list(dict.fromkeys(dtypes))
+    if own and arithmetic == "adamw" and (loops := _dispatch.cpu_kernels("selection")) is not None:
         loops.compile_updates()
     numels, zero = np.array([8]), np.array([0])
-    own = list(dict.fromkeys(dtypes))
     with compilation(len(own), speaks=False) as progress:
         for dtype in own:
             x, wide = torch.zeros(8, dtype=dtype), torch.zeros(8, dtype=accumulation_dtype(dtype))

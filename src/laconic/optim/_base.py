@@ -107,7 +107,7 @@ class CompressedOptimizer(UpdateArithmetic):
             )
         check_positive("bucket_cap_mb", bucket_cap_mb)
         parameters = TrainedParameters(named_parameters(groups))
-        warm_up_optimizer(parameters.dtypes.values(), self.arithmetic())
+        warm_up_optimizer(parameters.dtypes_in_main_memory, self.arithmetic())
         session = Session(
             parameters,
             make_schedule(feedback, 0, density),

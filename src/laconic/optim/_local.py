@@ -160,7 +160,7 @@ class LocalSteps(ExchangingOptimizer):
             check_replicas_every=check_replicas_every,
         )
         session.broadcast_parameters()
-        warm_up_norms(parameters.dtypes.values())
+        warm_up_norms(parameters.dtypes_in_main_memory)
         self._common = CommonParameters(parameters.by_name, momentum > 0)
         self._start(session)
 

@@ -110,6 +110,11 @@ class TrainedParameters:
         return {name: parameter.dtype for name, parameter in self.by_name.items()}
 
     @property
+    def dtypes_in_main_memory(self) -> set[torch.dtype]:
+        """Of the parameters on which compiled loops run."""
+        return {parameter.dtype for parameter in self.by_name.values() if parameter.device.type == "cpu"}
+
+    @property
     def device(self) -> torch.device | None:
         """Where all parameters lie; None: on several devices."""
         devices = {parameter.device for parameter in self.by_name.values()}

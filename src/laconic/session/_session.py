@@ -65,8 +65,8 @@ class Session:
         self.topology = named_topology(topology)
         self.seed = seed
         self._process_group = process_group
-        if clips and parameters.device in (None, torch.device("cpu")):
-            warm_up_norms(parameters.dtypes.values())
+        if clips:
+            warm_up_norms(parameters.dtypes_in_main_memory)
         self.exchange: Exchange = create_exchange(
             parameters.layout(exempt, exact),
             schedule,

@@ -40,9 +40,16 @@ class Arrivals:
         worked = min((self._entered - self._left) // 1000, _LONGEST)
         return torch.tensor([worked, word], dtype=torch.int32).view(torch.uint8)
 
-    def leave(self, worked: Sequence[int]) -> None:
-        """Count the wait, with the microseconds that each rank said at its enter."""
+    def leave(self, worked: Sequence[int], *, counted: bool = True) -> None:
+        """Count the wait, with the microseconds that each rank said at its enter.
+
+        Args:
+            worked: what each rank said.
+            counted: whether the wait belongs to a step; else no time is counted.
+        """
         self._left = time.perf_counter_ns()
+        if not counted:
+            return
         last = max(range(len(worked)), key=worked.__getitem__)
         waited = min(1000 * (worked[last] - worked[self._rank]), self._left - self._entered)
         self._counter.waited_for[last] += 1e-9 * waited
