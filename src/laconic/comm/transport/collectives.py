@@ -17,7 +17,7 @@ from laconic.comm.transport._processes import ended, own_record
 from laconic.comm.transport.staging import HostStaging, staging_for
 
 DIRECT_BYTES = 48 * 1024
-"""Largest message that goes to every rank directly over Gloo, where the time of messages counts, not of bytes."""
+"""Largest message that goes to every rank directly over Gloo: there hops take the time, not bytes."""
 CHANGED = -1
 """The word of a rank that does not take part in the operation that was agreed."""
 
@@ -131,7 +131,7 @@ class Collectives:
         with self._collective(f"all_gather of {numbers.nbytes} bytes", what) as worked:
             own = self._staging.to_device(torch.cat([numbers.view(torch.uint8), worked]))
             found = own.new_empty(self.size, own.numel())
-            if self._staging.backend == "gloo" and 2 < self.size and own.numel() <= DIRECT_BYTES:
+            if self._staging.backend == "gloo" and self.size > 2 and own.numel() <= DIRECT_BYTES:
                 # Gloo's all-gather is a ring, n - 1 messages one after another. The bytes are the same.
                 dist.all_to_all_single(found.view(-1), own.repeat(self.size), group=self._group)
             else:
