@@ -155,7 +155,9 @@ def _settings(spec: Spec) -> str:
         said.append(f"exchange every {spec.every} steps, 2 bits")
     if spec.selection != usual.selection:
         said.append("Top-k by parameter")
-    if spec.beta2 != usual.beta2:
+    if spec.method == "local":
+        said.append(f"inner betas {spec.beta1:g} and {spec.beta2:g}")
+    elif spec.beta2 != usual.beta2:
         said.append(f"beta_2 {spec.beta2:g}")
     if spec.weight_decay:
         said.append(f"decay {spec.weight_decay:g}")
