@@ -73,6 +73,9 @@ def test_every_page_renders(browser, address, path, width):
     assert visit.overflow() <= 0
     broken = "images => images.filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
     assert visit.page.eval_on_selector_all("article img", broken) == []
+    if width >= 1000:  # narrow screens scroll figures
+        wide = "images => images.filter(i => i.clientWidth > i.parentElement.clientWidth).map(i => i.src)"
+        assert visit.page.eval_on_selector_all("article p > img", wide) == []
     visit.page.close()
 
 
