@@ -2,8 +2,10 @@
 
 import faulthandler
 import multiprocessing
+import subprocess
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,35 @@ import torch.distributed as dist
 # Children are forked from a server that has imported everything but started no thread.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "laconic"])
+
+
+TORCHRUN = (
+    *("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-endpoint", "localhost:0"),
+    *("--rdzv-backend", "c10d", "--local-addr", "127.0.0.1"),
+)
+"""Arguments of Python that start a script in two processes."""
+BARE = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "GLOO_SOCKET_IFNAME": "lo"}
+"""An environment without the developers' settings."""
+
+
+def run_python(
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 200,
+) -> str:
+    """What a Python process of its own writes to standard output, once it has ended without an error."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=cwd,
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run_ranks(

@@ -2,13 +2,12 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
+from processes import run_python
 
 from laconic.cli._group import laconic
 from laconic.demo import METHODS, DemoSettings, Results, Run, make_rows, run_all, verdict
@@ -164,22 +163,14 @@ def test_real_processes_train_and_count_their_bytes():
 
 
 def test_the_command_writes_table_json_and_figure(tmp_path):
-    command = [sys.executable, "-m", "laconic", "demo", "--steps", "2", "--nodes", "2"]
-    done = subprocess.run(
-        [*command, "--methods", "bf16,recommended", "--out", "new/out"],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    methods = ("--methods", "bf16,recommended", "--out", "new/out")
+    printed = run_python("-m", "laconic", "demo", "--steps", "2", "--nodes", "2", *methods, cwd=tmp_path)
+    lines = printed.splitlines()
     # The table comes first: whatever goes before it is on standard error.
-    assert next(line for line in lines if line.strip()).endswith("to loss to loss "), done.stdout
+    assert next(line for line in lines if line.strip()).endswith("to loss to loss "), printed
     for label in ("bf16 all-reduce ", "CompressedAdamW 1-bit "):
-        assert any(line.strip().startswith(label) for line in lines), done.stdout
-    assert "…" not in done.stdout
+        assert any(line.strip().startswith(label) for line in lines), printed
+    assert "…" not in printed
     assert any(line.startswith("At 1 Gbit/s") for line in lines)
     assert max(map(len, lines)) <= 80
     out = tmp_path / "new" / "out"

@@ -32,17 +32,15 @@ LENGTH = 1000
 
 def best_runs(length: int) -> dict[str, dict[str, Any]]:
     """Seed 0 of dense AdamW and of CompressedAdamW as recommended, at the best learning rate of each."""
-    found: dict[str, dict[str, Any]] = {}
-    for run in done().values():
-        spec = spec_of(run)
-        if spec.method not in ("dense", "adamw") or "validation" not in run:
-            continue
-        if spec.seed or spec.steps != length or not is_usual(spec):
-            continue
-        known = found.get(spec.method)
-        if known is None or run["validation"] < known["validation"]:
-            found[spec.method] = run
-    return found
+    usual = [
+        run
+        for run in done().values()
+        if "validation" in run and run["steps"] == length and run["seed"] == 0 and is_usual(spec_of(run))
+    ]
+    return {
+        method: min((run for run in usual if run["method"] == method), key=lambda run: run["validation"])
+        for method in ("dense", "adamw")
+    }
 
 
 def measure(

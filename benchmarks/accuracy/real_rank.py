@@ -12,11 +12,11 @@ import torch.distributed as dist
 from stages import Spec
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from training import learning_rate
+from training import learning_rate, make_optimizer
 
 import laconic
 from laconic.bench import step_rank
-from laconic.bench.step_methods import RECOMMENDED, RECOMMENDED_SETTINGS, bf16_hook
+from laconic.bench.step_methods import bf16_hook
 from laconic.bench.step_models import WORKLOADS, Workload
 from laconic.network import DEVICE, enter_rank
 
@@ -48,21 +48,12 @@ class Training:
         whole = workload(spec)
         self.model, self.batches = whole.build(), whole.batches(dist.get_rank(), spec.nodes)
         self.compressed = spec.method == "adamw"
-        if self.compressed:
-            self.optimizer: Any = laconic.optim.CompressedAdamW(
-                self.model.named_parameters(), spec.lr, RECOMMENDED, **RECOMMENDED_SETTINGS
-            )
-            self.trained: nn.Module = self.model
-        else:
+        self.trained: nn.Module = self.model
+        if not self.compressed:
             self.trained = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
             self.trained.register_comm_hook({}, bf16_hook)
-            self.optimizer = torch.optim.AdamW(
-                self.model.parameters(),
-                spec.lr,
-                (spec.beta1, spec.beta2),
-                weight_decay=spec.weight_decay,
-                fused=True,
-            )
+        self.optimizer, averaging = make_optimizer(spec, self.model)
+        self.clip = averaging.get("clip")
 
     def step(self, number: int) -> float:
         """One step; its seconds."""
@@ -74,8 +65,8 @@ class Training:
         self.optimizer.zero_grad()
         loss = text.loss_of(self.trained, batch)
         loss.backward()
-        if not self.compressed:
-            nn.utils.clip_grad_norm_(self.model.parameters(), 0.5)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         seconds = time.perf_counter() - begin
         if not math.isfinite(float(loss.detach())):
@@ -136,11 +127,7 @@ def main() -> None:
         def tell(words: str, method: str = method) -> None:
             note(f"{method} {words}")
 
-        runs[method] = training.until(
-            settings["steps"][method],
-            settings["goal"],
-            tell,
-        )
+        runs[method] = training.until(settings["steps"][method], settings["goal"], tell)
     if first:
         send({"rows": rows, "runs": runs})
     dist.barrier()

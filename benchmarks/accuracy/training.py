@@ -36,7 +36,8 @@ def _compressor(spec: Spec, density: float) -> Any:
     return laconic.BlockTopK(max(1, round(density * 4096)), 4096)
 
 
-def _optimizer(spec: Spec, model: nn.Module) -> tuple[Any, dict[str, Any]]:
+def make_optimizer(spec: Spec, model: nn.Module) -> tuple[Any, dict[str, Any]]:
+    """A run's optimiser, and the settings of the averaging before it."""
     one_bit = laconic.ScaledSign()
     decay = {"weight_decay": spec.weight_decay}
     if spec.method == "dense":
@@ -85,7 +86,7 @@ def run(spec: Spec, on_step: Callable[[int], None]) -> dict[str, Any]:
     task = TASKS[spec.task](spec)
     model = task.model
     nodes = _local_nodes(spec, model) if spec.method == "local" else None
-    optimizer, settings = (None, {}) if nodes else _optimizer(spec, model)
+    optimizer, settings = (None, {}) if nodes else make_optimizer(spec, model)
     optimizers = nodes.optimizers if nodes else [optimizer]
     curve: list[tuple[int, float]] = []
     begin = time.process_time()

@@ -36,11 +36,7 @@ def load(name: str) -> dict:
 def steps(name: str) -> str:
     """A table for each link of a file of ``laconic bench step``."""
     record = load(name)
-    machine = record["machine"]
-    parts = [
-        f"{machine['processor']}, {machine['cores']} cores, PyTorch {machine['torch']}; network "
-        f"{record['network']}:\n\n    {record['command']}"
-    ]
+    parts = [_origin(record)]
     for link in dict.fromkeys(row["link"] for row in record["rows"]):
         rows = [row for row in record["rows"] if row["link"] == link]
         lines = [
@@ -141,12 +137,8 @@ def loss(name: str) -> str:
 def real(name: str) -> str:
     """Runs from start to end beside the products."""
     record = load(name)
-    machine = record["machine"]
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores, PyTorch {machine['torch']}; network "
-        f"{record['network']}:",
-        "",
-        f"    {record['command']}",
+        _origin(record),
         "",
         "| link | method | bf16 step / compute | ms × steps of the study = s | ms × steps = s, really "
         "| really / product |",
@@ -164,6 +156,15 @@ def real(name: str) -> str:
                 f"| {own:.0f} × {run['steps']} = {run['seconds']:.0f} | {run['seconds'] / product:.2f} |"
             )
     return "\n".join(lines)
+
+
+def _origin(record: dict) -> str:
+    """Machine, network and command of a file."""
+    machine = record["machine"]
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, PyTorch {machine['torch']}; network "
+        f"{record['network']}:\n\n    {record['command']}"
+    )
 
 
 def _bytes(number: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from processes import TORCHRUN, run_python
 from torch import nn
 
 import laconic
@@ -105,21 +106,11 @@ def number(word: str) -> float:
 def test_the_quick_start_trains_on_two_ranks_and_goes_on(tmp_path):
     script, *_ = blocks(ROOT / "docs" / "quick-start.md", "python")
     (tmp_path / "train.py").write_text(script)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-endpoint", "localhost:0"]
-    launcher += ["--rdzv-backend", "c10d", "--local-addr", "127.0.0.1", "train.py"]
     found = []
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, *launcher],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
-        found += re.findall(r"^step (\d+)  loss (\S+)$", done.stdout, flags=re.MULTILINE)
-        (share,) = re.findall(r"([\d.]+)% of a bf16 all-reduce", done.stdout)
+        printed = run_python(*TORCHRUN, "train.py", cwd=tmp_path)
+        found += re.findall(r"^step (\d+)  loss (\S+)$", printed, flags=re.MULTILINE)
+        (share,) = re.findall(r"([\d.]+)% of a bf16 all-reduce", printed)
         assert float(share) < 10
     assert [int(step) for step, _ in found] == [20, 40, 60, 80, 100, 120]
     assert float(found[-1][1]) < float(found[0][1])

@@ -1,13 +1,11 @@
 """A method of two memories written as a user would, docs/your-own-method.md, beside the general laws."""
 
-import subprocess
-import sys
-
 import pytest
 import reference
 import torch
 from courses import ETA, KINDS, NODES, ROUNDS, SEED, D, same_bits, same_message, some_gradients
 from econtrol import METHOD, USE, EControl, FrozenEControl
+from processes import run_python
 
 import laconic
 
@@ -61,11 +59,8 @@ def test_what_listeners_miss_is_the_distance_of_the_memory():
 def test_the_page_runs(tmp_path):
     (tmp_path / "econtrol.py").write_text(METHOD)
     (tmp_path / "use.py").write_text(USE)
-    done = subprocess.run(
-        [sys.executable, "use.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    first, last = (float(x) for x in done.stdout.strip().strip("[]").split())
+    printed = run_python("use.py", cwd=tmp_path)
+    first, last = (float(x) for x in printed.strip().strip("[]").split())
     assert 0 < last < 1e-3 < first
 
 

@@ -3,10 +3,9 @@
 import io
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
+from processes import run_python
 
 from laconic.kernels import _dispatch, keeps_compiled
 
@@ -40,16 +39,7 @@ print(len(seen), *(each.message for each in seen))
 
 
 def run(before: str, after: str = SAME, **environment: str) -> str:
-    child = subprocess.run(
-        [sys.executable, "-c", before + after],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    return child.stdout
+    return run_python("-c", before + after, env={**os.environ, **environment}, timeout=250)
 
 
 def test_without_numba_the_plain_form_runs_and_says_so_once():

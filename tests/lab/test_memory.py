@@ -1,10 +1,9 @@
 """How much memory a run takes beside its data."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 SCRIPT = """
 import numpy as np
@@ -38,8 +37,4 @@ print(status("VmHWM") - before)
 )
 def test_a_thousand_nodes_fit(tmp_path):
     """EF21+ on 1,000 nodes at twelve multiples, d = 300: the shape of w8a, with fewer rows and rounds."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 600e6
+    assert int(run_python("-c", SCRIPT, cwd=tmp_path, timeout=120)) < 600e6

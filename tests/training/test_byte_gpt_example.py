@@ -3,14 +3,13 @@
 import contextlib
 import io
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
-from processes import run_ranks
+from processes import BARE, TORCHRUN, run_python, run_ranks
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "byte_gpt.py"
 SMALL = ["--width", "32", "--layers", "1", "--context", "32", "--batch", "4", "--lr", "3e-3"]
@@ -66,17 +65,7 @@ def test_it_learns_and_resumes(optimizer, text, tmp_path):
 
 
 def test_it_runs_under_torchrun(text, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-endpoint", "localhost:0"]
-    launcher += ["--rdzv-backend", "c10d", "--local-addr", "127.0.0.1"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(EXAMPLE), str(text), *SMALL, "adamw", "--steps", "20"],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-        cwd=tmp_path,
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "GLOO_SOCKET_IFNAME": "lo"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(losses(done.stdout)) == 2
-    assert "bytes sent a step" in done.stdout
+    arguments = (EXAMPLE, text, *SMALL, "adamw", "--steps", "20")
+    printed = run_python(*TORCHRUN, *arguments, cwd=tmp_path, env=BARE, timeout=400)
+    assert len(losses(printed)) == 2
+    assert "bytes sent a step" in printed

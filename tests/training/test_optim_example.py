@@ -1,28 +1,15 @@
 """The example runs under torchrun, learns, and goes on from its checkpoint."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from processes import BARE, TORCHRUN, run_python
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "compressed_adamw.py"
 
 
 def run(cwd, *arguments):
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-endpoint", "localhost:0"]
-    launcher += ["--rdzv-backend", "c10d", "--local-addr", "127.0.0.1"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(EXAMPLE), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        cwd=cwd,
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "GLOO_SOCKET_IFNAME": "lo"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_python(*TORCHRUN, EXAMPLE, *arguments, cwd=cwd, env=BARE)
 
 
 def test_the_example_learns_and_goes_on_from_its_checkpoint(tmp_path):

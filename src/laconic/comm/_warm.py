@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from laconic.comm.topologies import Vector
+from laconic.comm.topologies._vectors import parts_by_dtype
 from laconic.feedback import Feedback, NotFiniteError
 from laconic.formats import accumulation_dtype
 from laconic.kernels import compilation, sharing_threads, warm_up_adaptive
@@ -46,15 +47,12 @@ def warm_up(
         >>> import laconic
         >>> warm_up(laconic.Layout.flat(100), laconic.EF14(laconic.TopK(1)))
     """
-    names: dict[torch.dtype, list[str]] = {}
-    for segment in layout.segments:
-        names.setdefault((dtypes or {}).get(segment.name, torch.float32), []).append(segment.name)
+    parts = parts_by_dtype(layout, dtypes)
     first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-    with torch.no_grad(), compilation(_STEPS * _ROUNDS * len(names), speaks=first) as progress:
+    with torch.no_grad(), compilation(_STEPS * _ROUNDS * len(parts), speaks=first) as progress:
         if adaptive:
             warm_up_adaptive()
-        for dtype, own in names.items():
-            part = layout.select(own)
+        for dtype, part in parts.items():
             if device is None or adaptive or not _stays_on(device, part, feedback, dtype):
                 _warm_up_one(part, feedback, dtype, adaptive, progress.step)
 

@@ -18,7 +18,7 @@ from laconic.optim._arithmetic import UpdateArithmetic
 from laconic.optim._averaged import refuse_averaged_gradients
 from laconic.optim._buckets import BackwardOverlap, Update, UpdateBuckets
 from laconic.optim._checkpoint import adopted
-from laconic.optim._clipping import ClipBy, GradientClipping
+from laconic.optim._clipping import ClipBy, GradientClipping, loss_scale
 from laconic.optim._exchanging import tensor_bytes
 from laconic.optim._groups import named_parameters, restore_dtypes
 from laconic.optim._momentum import warn_of_momentum
@@ -188,8 +188,9 @@ class CompressedOptimizer(UpdateArithmetic):
                     "overlap=True does not know the scale of a GradScaler: use overlap=False with it"
                 )
             self._overlap.end_step()
-        norms = self.clipping.norms()
-        factors = self.clipping.factors(norms)
+        scale = loss_scale(self)  # on a GPU the host waits for it
+        norms = self.clipping.norms(scale)
+        factors = self.clipping.factors(norms, scale)
         estimates = self._buckets.finish(lambda bucket: self.source_of(bucket, factors))
         if estimates is not None:
             self.advance_all(factors)

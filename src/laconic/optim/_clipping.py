@@ -46,8 +46,8 @@ class GradientClipping:
         ]
         self.share_last()
 
-    def norms(self) -> list[float]:
-        """The norm of this step's gradients for each group; 0 where it is not clipped."""
+    def norms(self, scale: float = 1.0) -> list[float]:
+        """The norm of this step's gradients, less their loss scale, by group; 0 where it is not clipped."""
         groups = self._optimizer.param_groups
         if all(group["clip"] is None for group in groups):
             return [0.0] * len(groups)
@@ -56,16 +56,14 @@ class GradientClipping:
         for group in groups:
             if group["clip"] is not None:
                 members.setdefault(group["clip"], set()).update(group["params"])
-        scale = loss_scale(self._optimizer)
         norms = {
             clip: global_norm([square for p, square in squares.items() if p in own], scale)
             for clip, own in members.items()
         }
         return [norms.get(group["clip"], 0.0) for group in groups]
 
-    def factors(self, norms: Sequence[float]) -> list[float]:
-        """The factor of each group in a step whose gradients have these norms."""
-        scale = loss_scale(self._optimizer)
+    def factors(self, norms: Sequence[float], scale: float = 1.0) -> list[float]:
+        """The factor of each group in a step whose gradients have these norms and this loss scale."""
         used = [last or norm for last, norm in zip(self._last(), norms, strict=True)]
         return [factor / scale for factor in _clip_factors(self._optimizer.param_groups, used)]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from laconic.comm.topologies._protocol import Topology
+from laconic.comm.topologies._vectors import parts_by_dtype
 from laconic.comm.topologies.all_gather import AllGather
 from laconic.comm.topologies.dense import Dense
 from laconic.feedback import Feedback
@@ -80,7 +81,7 @@ def choose_topology(
         return named
     if named != "auto":
         return Dense() if named == "dense" else AllGather()
-    messages, vectors = _step_bytes(layout, feedback, dtypes or {})
+    messages, vectors = _step_bytes(layout, feedback, dtypes)
     if messages is None:
         return AllGather()
     sent, dense = all_gather_bytes(nodes, messages), ring_bytes(nodes, vectors)
@@ -97,14 +98,12 @@ def choose_topology(
 
 
 def _step_bytes(
-    layout: Layout, feedback: Feedback, dtypes: Mapping[str, torch.dtype]
+    layout: Layout, feedback: Feedback, dtypes: Mapping[str, torch.dtype] | None
 ) -> tuple[int | None, int]:
     """Bytes of a rank's messages after the first round, heads aside, if known, and of its numbers."""
-    names: dict[torch.dtype, list[str]] = {}
-    for segment in layout.segments:
-        names.setdefault(dtypes.get(segment.name, torch.float32), []).append(segment.name)
-    formats = {dtype: feedback.format(layout.select(own), dtype, 1) for dtype, own in names.items()}
-    vectors = sum(layout.select(own).d * accumulation_dtype(dtype).itemsize for dtype, own in names.items())
-    if not all(one.fixed for one in formats.values()):
+    parts = parts_by_dtype(layout, dtypes)
+    formats = [feedback.format(part, dtype, 1) for dtype, part in parts.items()]
+    vectors = sum(part.d * accumulation_dtype(dtype).itemsize for dtype, part in parts.items())
+    if not all(one.fixed for one in formats):
         return None, vectors
-    return sum(one.sections_nbytes for one in formats.values()), vectors
+    return sum(one.sections_nbytes for one in formats), vectors

@@ -1,12 +1,13 @@
 """Vectors that a bucket is given and written to, and the loss scale on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from laconic.formats import accumulation_dtype
 from laconic.kernels.tables import SegmentedVector
+from laconic.layout import Layout
 
 Vector = Tensor | Sequence[Tensor]
 """A flat vector (d,), or a tensor for each segment."""
@@ -14,6 +15,14 @@ Source = Vector | SegmentedVector
 """A vector that is only read; of a segmented one, numbers may be computed as they are read."""
 Destination = Vector | SegmentedVector
 """A vector that is only written; of a segmented one, the numbers may be deferred."""
+
+
+def parts_by_dtype(layout: Layout, dtypes: Mapping[str, torch.dtype] | None) -> dict[torch.dtype, Layout]:
+    """The segments of each dtype, in their order; float32 where a segment has none by name."""
+    names: dict[torch.dtype, list[str]] = {}
+    for segment in layout.segments:
+        names.setdefault((dtypes or {}).get(segment.name, torch.float32), []).append(segment.name)
+    return {dtype: layout.select(own) for dtype, own in names.items()}
 
 
 def numel(vector: Source) -> int:

@@ -1,4 +1,4 @@
-"""Waiting times in collectives, by the rank that arrived last."""
+"""Accounting of the time spent waiting in collectives, by the rank that arrived last."""
 
 import time
 from collections.abc import Sequence
