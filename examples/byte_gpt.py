@@ -73,10 +73,7 @@ def make_optimizer(
     """CompressedAdamW with 1 % in one bit, or AdamW with an exchange every few steps."""
     named = list(model.named_parameters())
     if options.optimizer == "adamw":
-        compressor = laconic.BlockTopK(41, 4096) >> laconic.ScaledSign()
-        return laconic.optim.CompressedAdamW(
-            named, options.lr, laconic.EF14(compressor), betas=(0.0, 0.99), weight_decay=0.0, dense_lr=True
-        )
+        return laconic.optim.CompressedAdamW(named, options.lr, weight_decay=0.0, dense_lr=True)
     # Nodes step on their own, noisier gradients: the root of their number here, too.
     lr = options.lr * math.sqrt(dist.get_world_size())
     inner = torch.optim.AdamW(named, lr, betas=(0.9, 0.95), weight_decay=0.0)

@@ -1,5 +1,6 @@
 """``laconic bench step``: the emulated network, traffic counters, methods in turns, rows."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -10,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from laconic.bench.step import StepSettings, count_notes, measure
-from laconic.bench.step_methods import METHODS
+from laconic.bench.step_methods import METHODS, RECOMMENDED
 from laconic.bench.step_rank import StepRow
 from laconic.cli._group import laconic as cli
 from laconic.network import HEADERS, Link, Traffic, isolation, parse_rate
+from laconic.optim import CompressedAdamW
 
 ISOLATION = isolation()
 needs_namespaces = pytest.mark.skipif(ISOLATION.prefix is None, reason=ISOLATION.reason or "isolated")
@@ -65,6 +67,11 @@ def test_rates_are_read(text, bits):
 def test_other_rates_are_refused(text):
     with pytest.raises(ValueError, match="100mbit or 1gbit"):
         parse_rate(text)
+
+
+def test_the_optimiser_is_measured_with_its_default_feedback():
+    default = inspect.signature(CompressedAdamW).parameters["feedback"].default
+    assert default == RECOMMENDED
 
 
 def test_links_are_named():

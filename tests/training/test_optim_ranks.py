@@ -74,9 +74,9 @@ def _simulated(name, steps):
             updates = []
             for n, p in parameters.items():
                 g = p.grad * factor
-                v = moments[node][n] = moments[node][n] * 0.999 + g * g * (1 - 0.999)
+                v = moments[node][n] = moments[node][n] * 0.99 + g * g * (1 - 0.99)
                 # Correctly rounded, as PyTorch's square root of float32 is not.
-                root = torch.from_numpy(np.sqrt((v / (1 - 0.999 ** (step + 1))).numpy()))
+                root = torch.from_numpy(np.sqrt((v / (1 - 0.99 ** (step + 1))).numpy()))
                 u = g / (root + 1e-8)
                 updates.append((u * 0.01 if inside else u).reshape(-1))
             messages.append(senders[node].send(torch.cat(updates)))

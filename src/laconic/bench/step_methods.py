@@ -172,11 +172,11 @@ def _hook(feedback: Feedback) -> Callable[[Workload], Prepared]:
     return prepare
 
 
-def _compressed_adamw(feedback: Feedback, **settings: Any) -> Callable[[Workload], Prepared]:
+def _compressed_adamw(**settings: Any) -> Callable[[Workload], Prepared]:
     def prepare(workload: Workload) -> Prepared:
         model = workload.build()
         optimizer = laconic.optim.CompressedAdamW(
-            model.named_parameters(), LEARNING_RATE, feedback, timeout_s=TIMEOUT_S, **settings
+            model.named_parameters(), LEARNING_RATE, timeout_s=TIMEOUT_S, **settings
         )
         return Prepared(Step(workload, model, optimizer), optimizer.stats, optimizer.close)
 
@@ -197,9 +197,7 @@ _ONE_BIT = laconic.ScaledSign()
 _BF16 = laconic.Cast(torch.bfloat16)
 _FOUR_BIT = laconic.BlockQuantizer(bits=4)
 RECOMMENDED = laconic.EF14(laconic.BlockTopK(41, 4096) >> _ONE_BIT)
-"""The feedback that is recommended in advance, for the hook and for CompressedAdamW."""
-RECOMMENDED_SETTINGS: Mapping[str, Any] = {"betas": (0.0, 0.99), "weight_decay": 0.0, "clip": 0.5}
-"""CompressedAdamW's, with it."""
+"""The feedback that is recommended in advance: CompressedAdamW's default, here also for the hook."""
 LOCAL_FEEDBACK = laconic.EF14(laconic.BlockTopK(123, 4096) >> laconic.BlockQuantizer(bits=2))
 """Local steps': 3 % of each block in 2 bits."""
 
@@ -242,20 +240,20 @@ METHODS: Mapping[str, Method] = {
             "recommended",
             "CompressedAdamW, 1 % of blocks, 1 bit",
             "adamw",
-            _compressed_adamw(RECOMMENDED, **RECOMMENDED_SETTINGS),
+            _compressed_adamw(weight_decay=0.0),
         ),
         Method(
             "recommended-threads",
             "CompressedAdamW, 1 % of blocks, 1 bit, default threads",
             "adamw",
-            _compressed_adamw(RECOMMENDED, **RECOMMENDED_SETTINGS),
+            _compressed_adamw(weight_decay=0.0),
             default_threads=True,
         ),
         Method(
             "recommended-overlap",
             "CompressedAdamW, 1 % of blocks, 1 bit, clip by the last norm, overlapped",
             "adamw",
-            _compressed_adamw(RECOMMENDED, clip_by="last", overlap=True, **RECOMMENDED_SETTINGS),
+            _compressed_adamw(weight_decay=0.0, clip_by="last", overlap=True),
         ),
         *(
             Method(
@@ -271,13 +269,13 @@ METHODS: Mapping[str, Method] = {
             "adamw-1bit",
             "CompressedAdamW, Top-1 %, 1 bit",
             "adamw",
-            _compressed_adamw(laconic.EF14(laconic.TopK(0.01) >> _ONE_BIT)),
+            _compressed_adamw(feedback=laconic.EF14(laconic.TopK(0.01) >> _ONE_BIT)),
         ),
         Method(
             "adamw-fp32",
             "CompressedAdamW, Top-1 %, fp32",
             "adamw",
-            _compressed_adamw(laconic.EF14(laconic.TopK(0.01))),
+            _compressed_adamw(feedback=laconic.EF14(laconic.TopK(0.01))),
         ),
     )
 }

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 import laconic
 from laconic.bench.exchange import Rank
-from laconic.bench.step_methods import RECOMMENDED, RECOMMENDED_SETTINGS
+from laconic.bench.step_methods import RECOMMENDED
 from laconic.network import Traffic
 from laconic.plan._predict import Compute, LinkCosts, Method
 from laconic.plan._workload import Workload
@@ -191,7 +191,7 @@ def _optimizer_step(layout: laconic.Layout, feedback: Any) -> float:
     if dist.is_initialized():
         group, _ = dist.new_subgroups(group_size=1)  # type: ignore[no-untyped-call]
     optimizer = laconic.optim.CompressedAdamW(
-        _parameters(layout), 0.0, feedback, process_group=group, **RECOMMENDED_SETTINGS
+        _parameters(layout), 0.0, feedback, process_group=group, weight_decay=0.0
     )
     try:
         return _slowest(optimizer.step)
