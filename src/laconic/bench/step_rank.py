@@ -116,7 +116,7 @@ def measure(settings: RankSettings, note: Callable[[str], None]) -> list[StepRow
                 note(method.title)
                 record = records[method.name] if turn >= WARM_UP_TURNS else Record()
                 _set_threads(len(os.sched_getaffinity(0)) if method.default_threads else settings.threads)
-                _take_turn(settings, ready[method.name], batches, steps[method.name], record)
+                _take_turn(settings, ready[method.name], batches, steps[method.name], method.every, record)
                 if turn < WARM_UP_TURNS:
                     steps[method.name] = _steps_of_turn(method, record.turns[-1], settings.steps)
         losses = {name: each.step.loss for name, each in ready.items()}
@@ -143,19 +143,19 @@ def _set_threads(count: int) -> None:
 
 
 def _take_turn(
-    settings: RankSettings, method: Prepared, batches: Iterator[Batch], steps: int, record: Record
+    settings: RankSettings, method: Prepared, batches: Iterator[Batch], steps: int, every: int, record: Record
 ) -> None:
+    # The first round does not count: a shaped link may still hold packets of the method before.
+    for _ in range(every):
+        _timed_step(method, next(batches))
     before = method.stats() if method.stats else None
     record.turns.append([])
     record.cpu.append([])
     dist.barrier()
     sent = Traffic.sent(settings.device)
     for _ in range(steps):
-        batch = next(batches)
-        dist.barrier()
-        cpu, marks = time.process_time(), [time.perf_counter()]
-        method.step(batch, lambda marks=marks: marks.append(time.perf_counter()))  # type: ignore[misc]
-        record.cpu[-1].append(time.process_time() - cpu)
+        cpu, marks = _timed_step(method, next(batches))
+        record.cpu[-1].append(cpu)
         record.turns[-1].append(marks[-1] - marks[0])
         for part, start, end in zip(PARTS, marks, marks[1:], strict=False):
             record.parts[part] += end - start
@@ -169,6 +169,14 @@ def _take_turn(
         spent["waited"] = after.waited - before.waited
         for name, seconds in spent.items():
             record.exchange[name] = record.exchange.get(name, 0.0) + seconds
+
+
+def _timed_step(method: Prepared, batch: Batch) -> tuple[float, list[float]]:
+    """Seconds of processor time, and the times at the step's begin and after each of its parts."""
+    dist.barrier()
+    cpu, marks = time.process_time(), [time.perf_counter()]
+    method.step(batch, lambda: marks.append(time.perf_counter()))
+    return time.process_time() - cpu, marks
 
 
 def _slowest(turns: dict[str, list[list[float]]], settings: RankSettings) -> dict[str, list[float]]:
