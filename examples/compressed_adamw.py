@@ -40,9 +40,8 @@ def main() -> None:
     torch.manual_seed(1 + rank)  # the optimiser sends rank 0's parameters to all
     model = nn.Sequential(nn.Linear(128, 256), nn.Tanh(), nn.Linear(256, 32))
 
-    # 1 % of the update a step, each kept number as one bit. The learning rate: about twice that of AdamW.
-    feedback = laconic.EF14(laconic.TopK(0.01) >> laconic.ScaledSign())
-    optimizer = laconic.optim.CompressedAdamW(model.named_parameters(), lr=4e-3, feedback=feedback)
+    # By default 1 % of the update, in one bit a number; lr is that of dense AdamW.
+    optimizer = laconic.optim.CompressedAdamW(model.named_parameters(), lr=2e-3, dense_lr=True)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=1000)
 
     start, file = 0, None

@@ -36,7 +36,7 @@ def main() -> None:
     teacher = nn.Sequential(nn.Linear(128, 64), nn.Tanh(), nn.Linear(64, 32))
     model = DistributedDataParallel(nn.Sequential(nn.Linear(128, 256), nn.Tanh(), nn.Linear(256, 32)))
     if not options.dense:
-        feedback = laconic.EF21(laconic.TopK(0.05))  # <-
+        feedback = laconic.EF14(laconic.TopK(0.05) >> laconic.ScaledSign())  # <-
         state = laconic.ddp.CommState(feedback, model=model)  # <-
         model.register_comm_hook(state, laconic.ddp.hook)  # <-
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)

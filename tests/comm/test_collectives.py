@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from processes import run_ranks
+from processes import BARE, TORCHRUN, run_python, run_ranks
 
 from laconic.comm._stats import Counter
 from laconic.comm.transport.collectives import DIRECT_BYTES, Collectives
@@ -36,3 +36,19 @@ def test_short_messages_go_directly_and_long_ones_around_the_ring(direct, tmp_pa
         assert called == ["all_to_all_single" if direct else "all_gather"]
         assert rows == expected
         assert counted == [sent, sent]
+
+
+ALONE = """
+import warnings
+import laconic, torch
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    laconic.Exchange(laconic.Layout.of({"x": (8,)}), laconic.EF14(laconic.TopK(1))).close()
+print(*(str(each.message) for each in caught), flush=True)
+"""
+
+
+def test_processes_of_torchrun_without_a_process_group_are_warned(tmp_path):
+    (tmp_path / "alone.py").write_text(ALONE)
+    printed = run_python(*TORCHRUN, tmp_path / "alone.py", env=BARE)
+    assert printed.count("although torchrun started 2: call torch.distributed.init_process_group") == 2

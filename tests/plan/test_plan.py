@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from processes import run_ranks
 
 from laconic.cli._group import laconic as cli
+from laconic.comm.transport.collectives import DIRECT_BYTES
 from laconic.network import Isolation
 from laconic.plan import (
     Compute,
@@ -78,6 +79,14 @@ def test_more_ranks_and_slower_links_never_make_a_step_shorter(method, nodes, ra
     assert predict(method, link, compute, nodes + 1).step >= step
     half = LinkCosts(2 * latency, rate / 2, rate / 2, rate / 2)
     assert predict(method, half, compute, nodes).step >= step
+
+
+@pytest.mark.parametrize(("size", "hops"), [(DIRECT_BYTES, 1), (DIRECT_BYTES + 1, 7)])
+def test_short_messages_take_one_hop(size, hops):
+    slow, near = (LinkCosts(latency, 1e8, 1e8, 1e8) for latency in (0.02, 0.0))
+    method = Method("x", "messages", size)
+    far, at_once = (predict(method, link, COMPUTE, 8).communicate for link in (slow, near))
+    assert far - at_once == pytest.approx(hops * 0.02)
 
 
 def test_advice_names_what_keeps_the_loss_and_what_is_faster():

@@ -102,7 +102,7 @@ class Exchange:
     ) -> None:
         """Check the settings, and make a process group with the other ranks."""
         check_instance("layout", layout, Layout, "Layout.of(dict(model.named_parameters()))")
-        check_instance("feedback", feedback, Feedback, "EF21(TopK(0.01))")
+        check_instance("feedback", feedback, Feedback, "EF14(TopK(0.01))")
         check_group(process_group)
         check_count("seed", seed)
         check_positive("timeout_s", timeout_s)

@@ -71,8 +71,8 @@ class CommState:
         measure_error_every: measure the relative compression error in every so many iterations.
         adaptive: whether positions travel in blocks that adapt to their density: fewer bytes, but one more
             exchange, of sizes, a step.
-        optimizer: that trains the model, where a gradient that it never uses, or learning rates and other
-            settings that differ by rank, shall be noticed.
+        optimizer: the one behind DDP. If given, gradients that it never uses are reported, and its settings
+            are compared between ranks.
 
     Raises:
         ValueError: for settings that do not fit together, or that differ between ranks.
@@ -88,7 +88,7 @@ class CommState:
         >>> from torch.nn.parallel import DistributedDataParallel
         >>> def wrap(model):  # in every process, after init_process_group
         ...     model = DistributedDataParallel(model)
-        ...     state = laconic.ddp.CommState(laconic.EF21(laconic.TopK(0.01)), model=model)
+        ...     state = laconic.ddp.CommState(laconic.EF14(laconic.TopK(0.01)), model=model)
         ...     model.register_comm_hook(state, laconic.ddp.hook)
         ...     return model
     """

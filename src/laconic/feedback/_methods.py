@@ -78,9 +78,9 @@ class EF14(Feedback):
 
     With ``decay`` < 1 the memory fades, ``e <- decay e + g`` before compressing: momentum inside the error
     feedback, as in DeMo (Peng et al., 2024) and SparseLoCo (Sarfi et al., 2025). No theorem here covers it.
-    Measured (one byte-level transformer of 83,968 parameters, 4 nodes): a step each, 0.99 and 1 are equal
-    within noise and 0.95 is worse by 2 %; with local steps (:class:`laconic.optim.LocalSteps`) 0.95 was no
-    worse at 4 of them and 2 % better at 16 (one seed).
+    Measured (one byte-level transformer of 83,968 parameters, 4 nodes): with an exchange in every step 0.99
+    and 1 are equal within noise and 0.95 is worse by 2 %; with local steps
+    (:class:`laconic.optim.LocalSteps`) 0.95 was no worse at 4 of them and 2 % better at 16 (one seed).
 
     Args:
         compressor: a contractive compressor.

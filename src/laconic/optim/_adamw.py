@@ -41,7 +41,7 @@ class CompressedAdamW(CompressedOptimizer):
     written, so that what waits in the memory keeps the learning rate of its time; with others (EF21) the
     update is sent without it and the mean is multiplied.
 
-    The model stands alone, without DDP around it. Its parameters are sent from rank 0 at construction;
+    Do not wrap the model in DDP. Its parameters are sent from rank 0 at construction;
     buffers, such as the statistics of batch normalisation, are each rank's own. Every rank calls
     :meth:`step` at the same points of its program; a parameter without a gradient counts as zeros.
 
@@ -71,7 +71,7 @@ class CompressedAdamW(CompressedOptimizer):
         seed: of random compressors; alike on all ranks.
         timeout_s: how long to wait for the other ranks, in seconds.
         clip_by: whose norm clips a step: "this" one's, for which the exchange waits until backward has ended;
-            or that of the "last" step that stood, so that ``overlap`` is possible. A gradient that is longer
+            or that of the "last" committed step, so that ``overlap`` is possible. A gradient that is longer
             than the one before is then shortened too little. The first step, and one after a gradient of
             zeros, is clipped by its own norm. In a small study "last" was no better than no clip.
         overlap: begin to send while the backward pass still runs; needs clip=None or clip_by="last". It

@@ -12,9 +12,9 @@ from laconic.optim._gradients import dense
 from laconic.session import TrainedParameters, clip_factor, global_norm, squared_norms_of
 
 ClipBy = Literal["this", "last"]
-"""Whose norm clips a step: its own, or that of the last step that stood."""
+"""Whose norm clips a step: its own, or that of the last committed step."""
 LAST_NORM = "last_norm"
-"""Key of a parameter's state: the norm of its group in the last step that stood; 0 for none."""
+"""Key of a parameter's state: the norm of its group in the last committed step; 0 for none."""
 
 
 class GradientClipping:

@@ -47,7 +47,7 @@ class LocalSteps(ExchangingOptimizer):
     With one node, every 1 and lr 1 it is the inner optimiser, to rounding; with inner SGD and n nodes it
     follows :class:`CompressedSGD` to rounding, and bit for bit where the differences are exact.
 
-    The model stands alone, without DDP around it. Rank 0's parameters are sent at construction. Parameters
+    Do not wrap the model in DDP. Rank 0's parameters are sent at construction. Parameters
     are equal on all ranks after an outer step (:attr:`local` is 0) and differ between; save checkpoints,
     evaluate and compare replicas there. The inner optimiser's state stays each node's own. Buffers are not
     averaged.
@@ -56,8 +56,8 @@ class LocalSteps(ExchangingOptimizer):
     AdamW (0.9, 0.95) at twice the dense learning rate, :meth:`sparse_loco` at 3 % and without outer momentum,
     against dense AdamW after 3,000 steps: H = 4 +2.4 % in loss at 0.4 % of bf16's bytes, H = 16 +8.0 % at
     0.1 %. Outer Nesterov 0.9 was worse than plain averaging at both inner learning rates tried, EF21 much
-    worse than EF14. A step each at the same bytes keeps more of the loss: local steps save messages. Nothing
-    of this is confirmed on other models.
+    worse than EF14. At equal bytes, an exchange in every step ends at a lower loss; local steps save
+    messages. Nothing of this is confirmed on other models.
 
     Args:
         optimizer: any optimiser over all parameters, made on every rank; its groups and state are this one's,
@@ -73,8 +73,8 @@ class LocalSteps(ExchangingOptimizer):
 
     Raises:
         ValueError: for a setting out of its range, or ranks that differ.
-        TypeError: for 16-bit parameters, whose rounding would eat small inner steps and whose differences
-            would be those of the rounding: train float32 parameters under autocast; and for complex or sparse
+        TypeError: for 16-bit parameters, where small inner steps are lost to rounding, and differences are
+            mostly rounding errors: train float32 parameters under autocast; and for complex or sparse
             ones.
 
     Common parameters take 4 bytes a parameter (8 in float64), outer momentum as many, and feedback what it

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from laconic.comm.topologies import all_gather_bytes, ring_bytes
+from laconic.comm.transport.collectives import DIRECT_BYTES
 
 BUCKET_BYTES = 25 * 2**20
 """DDP's buckets: all but the last are sent while backward goes on."""
@@ -25,12 +26,14 @@ class LinkCosts:
         all_gather: bytes a second that a rank sends in an all-gather.
         all_reduce: bytes a second that a rank sends in an all-reduce of float32.
         all_reduce_bf16: the same of bfloat16.
+        direct_bytes: largest message that goes to all ranks in one hop; 0 where all go around a ring.
     """
 
     latency: float
     all_gather: float
     all_reduce: float
     all_reduce_bf16: float
+    direct_bytes: int = DIRECT_BYTES
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     """The step of a method with so many ranks.
 
     A dense all-reduce is a ring, 2 (n - 1) hops, which overlaps with backward but for its last bucket. A
-    message goes to n - 1 ranks, one hop each, once backward has ended.
+    message goes to n - 1 ranks once backward has ended, in one hop where it is short, else in n - 1.
 
     Example:
         >>> link = LinkCosts(latency=0.0, all_gather=1e6, all_reduce=1e6, all_reduce_bf16=1e6)
@@ -119,7 +122,8 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     share = 1 / method.every
     if method.collective == "messages":
         sent = float(all_gather_bytes(nodes, method.message_bytes))
-        communicate = sent / link.all_gather + (nodes - 1) * link.latency
+        hops = 1 if method.message_bytes <= link.direct_bytes else nodes - 1
+        communicate = sent / link.all_gather + hops * link.latency
         codec = method.own + (nodes - 1) * method.each
         exposed = communicate + codec
     else:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 import laconic
 from laconic.bench.exchange import Rank
 from laconic.bench.step_methods import RECOMMENDED
+from laconic.comm.transport.collectives import DIRECT_BYTES
 from laconic.network import Traffic
 from laconic.plan._predict import Compute, LinkCosts, Method
 from laconic.plan._workload import Workload
@@ -104,9 +105,9 @@ def measure_link(note: Note) -> Link:
             seconds[sender] = time.perf_counter() - start
     dist.all_reduce(seconds)
     pace = block.numel() / seconds
-    return Link(
-        LinkCosts(hop, all_gather, *rates), interface, float(pace[rank]), float(pace[(rank - 1) % nodes])
-    )
+    direct = DIRECT_BYTES if dist.get_backend() == "gloo" else 0
+    costs = LinkCosts(hop, all_gather, rates[0], rates[1], direct)
+    return Link(costs, interface, float(pace[rank]), float(pace[(rank - 1) % nodes]))
 
 
 def measure_methods(workload: Workload, note: Note) -> list[Method]:

@@ -76,7 +76,7 @@ def make_schedule(feedback: Feedback, start_iter: int, density: Mapping[int, Den
         >>> schedule.at(8), schedule.at(9)
         (None, EF14(compressor=TopK(k=0.1), decay=1.0, residual=torch.float32))
     """
-    check_instance("feedback", feedback, Feedback, "EF21(TopK(0.01))")
+    check_instance("feedback", feedback, Feedback, "EF14(TopK(0.01))")
     check_count("start_iter", start_iter)
     check_instance("density", density or {}, Mapping, "{0: 0.1, 1000: 0.01}")
     if start_iter and density:

@@ -1,5 +1,7 @@
 """Collectives on tensors in main memory, with errors that name the collective."""
 
+import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -71,6 +73,7 @@ class Collectives:
         if not dist.is_available() or not dist.is_initialized():
             if process_group is not None:
                 raise ValueError("torch.distributed is not initialised; call init_process_group first")
+            _warn_if_alone()
             return
         self.rank, self.size = dist.get_rank(process_group), dist.get_world_size(process_group)
         if self.rank < 0:
@@ -269,3 +272,13 @@ class Collectives:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _warn_if_alone() -> None:
+    """Every process that torchrun starts would train by itself, and nothing else would say so."""
+    if dist.is_available() and dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        warnings.warn(
+            "torch.distributed is not initialised, so this process trains alone, although torchrun started "
+            f"{os.environ['WORLD_SIZE']}: call torch.distributed.init_process_group first",
+            stacklevel=2,
+        )
