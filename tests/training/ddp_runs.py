@@ -57,11 +57,11 @@ def memories(state):
     return copy.deepcopy(segments_of(state.state_dict()["exchange"]))
 
 
-def wrapped(model, cap=25.0, **options):
+def wrapped(model, cap=25, **options):
     return DistributedDataParallel(model, bucket_cap_mb=cap, **options)
 
 
-def start(model, feedback, cap=25.0, ddp=None, **settings):
+def start(model, feedback, cap=25, ddp=None, **settings):
     """The model under DDP with the hook, the state, and a list of the buckets' indices as they come."""
     model = wrapped(model, cap, **(ddp or {}))
     state = laconic.ddp.CommState(feedback, model=model, timeout_s=30, **settings)

@@ -203,7 +203,7 @@ def test_a_decoded_message_is_added_without_a_dense_tensor():
     """What add_to allocates does not grow with d."""
     message = lc.unpack(lc.pack(lc.TopK(10).compress(torch.randn(1_000_000))))
     out = torch.zeros(1_000_000)
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         message.add_to(out, weight=0.5)
     largest = max((event.self_cpu_memory_usage for event in profile.key_averages()), default=0)
     assert largest < 10_000

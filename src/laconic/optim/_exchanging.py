@@ -34,7 +34,7 @@ class ExchangingOptimizer(Optimizer, ABC):
         self._session = session
         self._consolidated: dict[str, Any] | None = None
         # Dynamo would specialise on the first parameter of each shape. Making an optimiser has imported it.
-        self._untraced_step = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call]
+        self._untraced_step = torch.compiler.disable(self._step_anew)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def _step(self, closure: Callable[[], float] | None) -> float | None:
@@ -91,9 +91,13 @@ class ExchangingOptimizer(Optimizer, ABC):
         """
         if "_untraced_step" not in self.__dict__:
             raise RuntimeError(_COPIED)
-        self._consolidated = None
         found: float | None = self._untraced_step(closure)
         return found
+
+    def _step_anew(self, closure: Callable[[], float] | None) -> float | None:
+        # Not in step(): PyTorch 2.10's dynamo does not trace that an optimiser's attribute is set.
+        self._consolidated = None
+        return self._step(closure)
 
     def check_replicas(self) -> None:
         """Compare the parameters' bits over ranks; all call it together.
