@@ -143,3 +143,23 @@ def test_real_ranks_follow_the_simulated_runs(study, monkeypatch):
         assert run["steps"] == 20  # the goal, between start and end on a line, is met at the end alone
         assert run["seconds"] > 0
         assert run["loss"] == pytest.approx(runs[method]["validation"], rel=1e-2)
+
+
+def test_a_claim_whose_owner_ends_meanwhile_is_taken(study, tmp_path, monkeypatch):
+    claim, times = tmp_path / "x.claim", iter([True, False])
+    plain = Path.open
+
+    def racing(self, mode="r", *rest, **named):
+        if self == claim and mode == "x" and next(times):
+            raise FileExistsError
+        return plain(self, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", racing)
+    assert study._claim(claim)
+    assert claim.read_text() == str(os.getpid())
+
+
+@pytest.mark.usefixtures("study")
+def test_nothing_is_drawn_of_no_runs(tmp_path):
+    importlib.import_module("report").draw([], tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()

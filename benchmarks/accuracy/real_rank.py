@@ -115,7 +115,7 @@ def main() -> None:
 
     specs = {method: Spec(**spec) for method, spec in settings["specs"].items()}
     WORKLOADS["study"] = workload(replace(specs["adamw"], seed=0))
-    device = DEVICE if settings["shaped"] else "lo"
+    device = DEVICE if settings["shaped"] else step_rank.LOOPBACK
     chosen = step_rank.RankSettings(
         "study", ("bf16-adamw", "recommended"), 4, settings["turns"], 8, 1, device
     )

@@ -177,6 +177,8 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     rows = [row for row in best(rows_of(runs)) if is_usual(row.spec)]
+    if not rows:
+        return
     lengths = [row.spec.steps for row in rows]
     length = max(lengths, key=lambda steps: (lengths.count(steps), steps))
     gap_of = gaps(runs)

@@ -45,6 +45,8 @@ def make_missing(hours: float) -> None:
         if path_of(spec).exists() or not _claim(claim):
             continue
         try:
+            if path_of(spec).exists():  # made between the two looks
+                continue
             begin = time.monotonic()
 
             def say(step: int, spec: Spec = spec, begin: float = begin) -> None:
@@ -75,9 +77,13 @@ def _claim(claim: Path) -> bool:
     except FileExistsError:
         try:
             os.kill(int(claim.read_text() or 0), 0)
+        except FileNotFoundError:  # whoever had it has just ended
+            return _claim(claim)
         except (ProcessLookupError, ValueError):
             claim.unlink(missing_ok=True)
             return _claim(claim)
+        except PermissionError:  # it lives, as another user's
+            return False
         return False
     return True
 

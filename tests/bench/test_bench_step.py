@@ -167,3 +167,10 @@ def test_a_rank_that_fails_is_reported_with_what_it_wrote(monkeypatch):
     settings = StepSettings("transformer-0.8m", nodes=2, methods=("bf16",), turns=1, steps=1, threads=0)
     with pytest.raises(RuntimeError, match="rank0"):
         measure(settings, lambda note: None)
+
+
+def test_on_the_loopback_device_which_all_share_a_rank_is_charged_its_part(monkeypatch):
+    monkeypatch.setattr("laconic.bench.step.isolation", lambda: ISOLATION.__class__(None, "not asked for"))
+    settings = StepSettings("transformer-0.8m", nodes=2, methods=("bf16",), turns=1, steps=1)
+    (row,) = measure(settings, lambda note: None)["rows"]
+    assert row["payload_bytes"] == pytest.approx(2 * 860_160, rel=0.03)

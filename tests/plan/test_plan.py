@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_ranks
 
+import laconic
 from laconic.cli._group import laconic as cli
+from laconic.comm.topologies import all_gather_bytes, choose_topology, ring_bytes
 from laconic.comm.transport.collectives import DIRECT_BYTES
 from laconic.network import Isolation
+from laconic.optim import CompressedAdamW
 from laconic.plan import (
     Compute,
     LinkCosts,
@@ -57,6 +60,30 @@ def test_a_message_goes_to_every_other_rank_after_backward():
     assert found.sent == 4 * 120_000
     assert found.codec == pytest.approx(0.04 + 4 * 0.001)
     assert found.step == pytest.approx(COMPUTE.step + found.codec + found.sent / 1.25e7 + 4e-4)
+
+
+def test_messages_travel_in_buckets_as_the_optimisers_send_them():
+    bucket = 25 * 2**20
+    for size, hops in ((3 * DIRECT_BYTES, 3), (3 * DIRECT_BYTES + 1, 3 * 4)):
+        found = predict(Method("x", "messages", size, vector_bytes=3 * bucket), SLOW, COMPUTE, 5)
+        assert found.communicate == pytest.approx(found.sent / 1.25e7 + hops * 1e-4)
+    parameters = [torch.nn.Parameter(torch.zeros(bucket // 8)) for _ in range(6)]
+    optimizer = CompressedAdamW(parameters, 0.0)
+    assert len(optimizer.parameter_buckets) == 3
+    optimizer.close()
+
+
+@pytest.mark.parametrize("nodes", [2, 64, 256, 1024])
+def test_where_auto_takes_the_exact_mean_so_does_the_prediction(nodes):
+    layout = workload_of_size(3_000_000).layout
+    feedback = laconic.EF14(laconic.BlockTopK(41, 4096) >> laconic.ScaledSign())
+    message = feedback.format(layout, torch.float32, 1).sections_nbytes
+    method = Method("x", "messages", message, own=0.04, each=0.001, vector_bytes=4 * layout.d)
+    found = predict(method, SLOW, COMPUTE, nodes)
+    dense = choose_topology("auto", layout, feedback, nodes).name == "dense"
+    assert dense == (nodes == 1024)
+    ring = ring_bytes(nodes, 4 * layout.d)
+    assert found.sent == pytest.approx(ring if dense else all_gather_bytes(nodes, message))
 
 
 def test_local_steps_share_one_exchange():
@@ -197,6 +224,14 @@ def test_the_command_says_what_it_needs(arguments, words):
     done = CliRunner().invoke(cli, ["plan", *arguments])
     assert done.exit_code == 2
     assert words in done.output
+
+
+def test_a_single_rank_of_torchrun_has_no_link(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(cli, ["plan", "--parameters", "1e6"])
+    assert result.exit_code == 2
+    assert "start two or more" in " ".join(result.output.split())
 
 
 def test_the_command_fits_80_columns_and_writes_json(module):

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import laconic
-from laconic.optim import CompressedAdamW, CompressedSGD
+from laconic.optim import CompressedAdamW, CompressedSGD, LocalSteps
 
 TOP = laconic.TopK(0.1)
 
@@ -158,14 +158,23 @@ def test_empty_parameters_and_copies_of_a_ddp_model(tmp_path):
     assert first.abs().sum() > 0
 
 
-def test_a_copied_optimizer_says_what_to_do():
+@pytest.mark.parametrize("kind", ["adamw", "local"])
+def test_a_copied_optimizer_says_what_to_do(kind):
     model = network()
     optimizer = CompressedAdamW(model.parameters(), 0.01)
+    if kind == "local":
+        optimizer.close()
+        optimizer = LocalSteps(torch.optim.SGD(model.parameters(), 0.01), 2)
     saved = io.BytesIO()
     torch.save(optimizer, saved)
     saved.seek(0)
     for twin in (copy.deepcopy(optimizer), torch.load(saved, weights_only=False)):
-        for call in (twin.step, twin.stats, twin.state_dict):
+
+        def add(twin=twin):
+            twin.add_param_group({"params": [nn.Parameter(torch.zeros(3))]})
+
+        calls = [twin.step, twin.stats, twin.state_dict, twin.held_bytes, twin.check_replicas, add]
+        for call in calls + ([twin.accumulate] if kind == "adamw" else []):
             with pytest.raises(RuntimeError, match="make a new one"):
                 call()
         twin.close()

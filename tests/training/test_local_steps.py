@@ -388,3 +388,80 @@ def test_only_gradients_that_are_not_finite_are_left_out(dtype):
         optimizer.step()
         assert bool((weight != 0).any()) == steps
     optimizer.close()
+
+
+def test_a_parameter_frozen_within_a_round_goes_back_to_the_common_one():
+    model = network()
+    optimizer = LocalSteps(torch.optim.SGD(model.parameters(), 0.1), 4, TOP)
+    steps(model, optimizer, range(4))
+    common = copy.deepcopy(model[0].weight.detach())
+    steps(model, optimizer, range(4, 6))
+    assert not torch.equal(model[0].weight, common)
+    model[0].requires_grad_(False)
+    steps(model, optimizer, range(6, 12))
+    assert torch.equal(model[0].weight, common)
+    model[0].requires_grad_(True)
+    steps(model, optimizer, range(12, 16))
+    assert not torch.equal(model[0].weight, common)
+    optimizer.close()
+
+
+def _frozen_on_two_ranks(rank):
+    model = network()
+    optimizer = LocalSteps(torch.optim.SGD(model.parameters(), 0.1), 4, TOP, timeout_s=30)
+    steps(model, optimizer, range(2), rank)
+    model[0].requires_grad_(False)
+    steps(model, optimizer, range(2, 8), rank)
+    optimizer.check_replicas()
+    optimizer.close()
+    return weights(model)
+
+
+def test_replicas_are_equal_where_a_parameter_is_frozen_within_a_round(tmp_path):
+    first, second = run_ranks(_frozen_on_two_ranks, 2, tmp_path)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("closure", [False, True])
+@pytest.mark.parametrize("how", ["unfrozen", "added"])
+def test_parameters_that_nobody_agreed_on_are_refused(how, closure):
+    model = network()
+    if how == "unfrozen":
+        model[2].requires_grad_(False)
+        optimizer = LocalSteps(torch.optim.SGD(model.parameters(), 0.1), 2, TOP)
+        model[2].requires_grad_(True)
+    else:
+        optimizer = LocalSteps(torch.optim.SGD(model[0].parameters(), 0.1), 2, TOP)
+        optimizer.inner.add_param_group({"params": list(model[2].parameters())})
+
+    def loss():
+        gradients(model, 0)
+        return 0.0
+
+    if not closure:
+        loss()
+    with pytest.raises(RuntimeError, match="when the ranks agreed on the parameters"):
+        optimizer.step(loss if closure else None)
+    optimizer.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_empty_parameter_with_a_gradient_is_no_obstacle(dtype):
+    model, empty = network(dtype=dtype), nn.Parameter(torch.zeros(0, 3, dtype=dtype))
+    optimizer = LocalSteps(torch.optim.SGD([*model.parameters(), empty], 0.1), 1, TOP)
+    before = weights(model)
+    gradients(model, 0)
+    empty.grad = torch.zeros_like(empty)
+    optimizer.step()
+    assert optimizer.stats().steps == 1
+    assert not torch.equal(weights(model), before)
+    optimizer.close()
+
+
+def test_a_sparse_gradient_is_named():
+    table = nn.Embedding(100, 16, sparse=True)
+    optimizer = LocalSteps(torch.optim.SGD(table.parameters(), 0.1), 1, TOP)
+    table(torch.arange(5)).sum().backward()
+    with pytest.raises(TypeError, match="sparse=False"):
+        optimizer.step()
+    optimizer.close()

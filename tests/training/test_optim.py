@@ -594,3 +594,61 @@ def test_stats_count_steps():
     train(model, optimizer, 4)
     assert (optimizer.stats().steps, optimizer.stats().skipped) == (4, 0)
     optimizer.close()
+
+
+@pytest.mark.parametrize("bucket_cap_mb", [25.0, 0.005])
+@pytest.mark.parametrize("betas", [(0.0, 0.99), (0.9, 0.99)])
+def test_a_parameter_that_was_frozen_for_long_begins_as_torch_adamws(betas, bucket_cap_mb):
+    def parameters():
+        torch.manual_seed(0)
+        return [nn.Parameter(torch.randn(40, 40)) for _ in range(3)]
+
+    def steps(numbers, frozen, found, optimizer):
+        found[1].requires_grad_(not frozen)
+        for number in numbers:
+            for place, each in enumerate(found):
+                generator = torch.Generator().manual_seed(100 * number + place)
+                each.grad = torch.randn(40, 40, generator=generator) if each.requires_grad else None
+            optimizer.step()
+
+    one, two = parameters(), parameters()
+    dense = torch.optim.AdamW(two, 0.01, betas, weight_decay=0.0)
+    settings = {"weight_decay": 0.0, "clip": None, "exempt": lambda name, tensor: False}
+    settings |= {"bucket_cap_mb": bucket_cap_mb}
+    made = CompressedAdamW(one, 0.01, laconic.EF14(laconic.Identity()), betas, **settings)
+    for numbers, frozen in ((range(100), True), (range(100, 103), False), (range(103, 106), True)):
+        steps(numbers, frozen, one, made)
+        steps(numbers, frozen, two, dense)
+    # Counts that differ survive a checkpoint.
+    twin = parameters()
+    resumed = CompressedAdamW(twin, 0.01, laconic.EF14(laconic.Identity()), betas, **settings)
+    resumed.load_state_dict(copy.deepcopy(made.state_dict()))
+    for parameter, own in zip(twin, one, strict=True):
+        parameter.data.copy_(own.data)
+    for found, optimizer in ((one, made), (two, dense), (twin, resumed)):
+        steps(range(106, 108), False, found, optimizer)
+    for parameter, other, again in zip(one, two, twin, strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-5, atol=1e-6)
+        assert torch.equal(parameter, again)
+    made.close()
+    resumed.close()
+
+
+def test_a_state_of_other_groups_is_refused_before_anything_changes():
+    def make(cut):
+        torch.manual_seed(0)
+        found = [nn.Parameter(torch.randn(32, 32)) for _ in range(4)]
+        groups = [{"params": found[:cut]}, {"params": found[cut:]}]
+        return found, CompressedAdamW(groups, 0.01, laconic.EF14(laconic.TopK(0.1)))
+
+    (one, saved), (_, other) = make(1), make(2)
+    for _ in range(2):
+        for parameter in one:
+            parameter.grad = torch.randn_like(parameter)
+        saved.step()
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ValueError, match=r"groups of \[1, 3\] parameters, this one of \[2, 2\]"):
+        other.load_state_dict(saved.state_dict())
+    assert same(other.state_dict(), before)
+    saved.close()
+    other.close()

@@ -246,3 +246,47 @@ def _drifting(rank):
 
 def test_replicas_that_drift_are_noticed(tmp_path):
     run_ranks(_drifting, 2, tmp_path)
+
+
+def _frozen_rank(rank):
+    """Weights of a model that every rank has drawn for itself, partly frozen."""
+    found = []
+    for local in (False, True):
+        torch.manual_seed(rank)
+        model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+        model[0].requires_grad_(False)
+        model.scale = nn.Parameter(torch.tensor(float(rank)), requires_grad=False)
+        model.codes = nn.Parameter(torch.full((3,), rank, dtype=torch.int8), requires_grad=False)
+        model.wave = nn.Parameter(torch.full((3,), complex(rank, 1)), requires_grad=False)
+        if local:
+            inner = torch.optim.SGD(model.parameters(), 0.1)
+            optimizer = laconic.optim.LocalSteps(inner, 2, timeout_s=30)
+        else:
+            optimizer = CompressedAdamW(model.parameters(), 0.01, timeout_s=30)
+        for step in range(4):
+            optimizer.zero_grad()
+            x = torch.randn(4, 32, generator=torch.Generator().manual_seed(10 * step + rank))
+            model(x).square().mean().backward()
+            optimizer.step()
+        optimizer.close()
+        found.append({name: each.clone() for name, each in model.state_dict().items()})
+    return found
+
+
+def test_frozen_parameters_are_rank_0s_too(tmp_path):
+    for first, second in zip(*run_ranks(_frozen_rank, 2, tmp_path), strict=True):
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
+
+
+def _frozen_elsewhere_rank(rank):
+    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+    model[0].requires_grad_(False)
+    parameters = model.parameters() if rank else model[1].named_parameters()
+    names = [(f"1.{name}", p) for name, p in parameters] if not rank else list(model.named_parameters())
+    with pytest.raises(ValueError, match=r"frozen parameter '0\.weight'"):
+        CompressedAdamW(names, 0.01, timeout_s=30)
+
+
+def test_frozen_parameters_that_differ_by_rank_are_named(tmp_path):
+    run_ranks(_frozen_elsewhere_rank, 2, tmp_path)

@@ -223,8 +223,7 @@ def test_rates_that_change_on_all_ranks_cost_no_round(tmp_path):
 @pytest.mark.parametrize(("make", "name"), [(adamw, "betas"), (sgd, "momentum")])
 def test_a_scheduler_that_turns_momentum_on_is_warned_of_once(make, name):
     model = network()
-    optimizer = make(model)
-    optimizer._feedback = laconic.EF14(laconic.TopK(0.01))
+    optimizer = make(model, density={1: 0.01})
     train(model, optimizer, 0, 0, 1)
     optimizer.param_groups[0][name] = (0.95, 0.999) if name == "betas" else 0.9
     with pytest.warns(UserWarning, match="momentum delays them once more"):

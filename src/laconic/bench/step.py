@@ -6,7 +6,7 @@ from typing import Any
 
 from laconic.bench.step_methods import METHODS
 from laconic.bench.step_models import WORKLOADS
-from laconic.bench.step_rank import WARM_UP_TURNS, RankSettings
+from laconic.bench.step_rank import LOOPBACK, WARM_UP_TURNS, RankSettings
 from laconic.network import DEVICE, Isolation, Link, Ranks, isolation
 
 Progress = Callable[[str], None]
@@ -92,7 +92,7 @@ def _measure_link(
         settings.turns,
         settings.steps,
         settings.threads,
-        DEVICE if found.prefix else "lo",
+        DEVICE if found.prefix else LOOPBACK,
     )
     rows: list[dict[str, Any]] = []
 

@@ -20,6 +20,7 @@ WARM_UP_STEPS = 3
 TURN_SECONDS = 2.0
 """A turn of slow steps has fewer of them."""
 PARTS = ("forward", "backward", "optimizer")
+LOOPBACK = "lo"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class StepRow:
         over_compute_ms: median over turns of step less compute.
         cpu_ms: processor time of all threads of rank 0 in a step, less that of compute: codec and transport;
             median over turns.
-        tx_bytes: that rank 0's interface sent in a step, with all headers.
+        tx_bytes: that rank 0's interface sent in a step, with all headers; of the loopback device, which all
+            ranks share, a rank's part.
         payload_bytes: without the headers of Ethernet, IP and TCP, and without the benchmark's own barriers.
         counted_bytes: what the library says that it sent; None for other methods.
         parts_ms: rank 0's forward, backward, optimizer, and of the library's methods the phases of its
@@ -123,7 +125,8 @@ def measure(settings: RankSettings, note: Callable[[str], None]) -> list[StepRow
     turns = _slowest({name: record.turns for name, record in records.items()}, settings)
     if dist.get_rank():
         return []
-    return [_row(method, records, turns, losses[method.name]) for method in named]
+    shared = settings.nodes if settings.device == LOOPBACK else 1
+    return [_row(method, records, turns, losses[method.name], shared) for method in named]
 
 
 def _whole_rounds(steps: int, method: Method) -> int:
@@ -190,7 +193,9 @@ def _slowest(turns: dict[str, list[list[float]]], settings: RankSettings) -> dic
     return means
 
 
-def _row(method: Method, records: dict[str, Record], turns: dict[str, list[float]], loss: float) -> StepRow:
+def _row(
+    method: Method, records: dict[str, Record], turns: dict[str, list[float]], loss: float, shared: int
+) -> StepRow:
     record, compute = records[method.name], records[COMPUTE[method.optimizer].name]
     own, alone = turns[method.name], turns[COMPUTE[method.optimizer].name]
     parts = record.parts | record.exchange
@@ -205,8 +210,9 @@ def _row(method: Method, records: dict[str, Record], turns: dict[str, list[float
         ratio=statistics.median(a / b for a, b in zip(own, alone, strict=True)),
         over_compute_ms=1e3 * statistics.median(a - b for a, b in zip(own, alone, strict=True)),
         cpu_ms=1e3 * (_typical(record.cpu) - _typical(compute.cpu)),
-        tx_bytes=record.traffic.bytes / record.steps,
-        payload_bytes=record.traffic.payload / record.steps - compute.traffic.payload / compute.steps,
+        tx_bytes=record.traffic.bytes / record.steps / shared,
+        payload_bytes=(record.traffic.payload / record.steps - compute.traffic.payload / compute.steps)
+        / shared,
         counted_bytes=None if record.counted is None else record.counted / record.steps,
         parts_ms={name: 1e3 * seconds / record.steps for name, seconds in parts.items()},
         loss=loss,

@@ -99,6 +99,11 @@ def command(
     launched = "RANK" in os.environ
     if launched and (link or nodes):
         raise click.UsageError("--link and --nodes are for a single process; torchrun's ranks probe the link")
+    if launched and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        raise click.UsageError(
+            "torchrun has started a single rank, which has no link to probe: start two or more, or leave "
+            "torchrun out and give --link and --nodes"
+        )
     if not launched and not (link and nodes):
         raise click.UsageError(
             "without torchrun there is no link to probe: start it with torchrun, or give --link and --nodes"

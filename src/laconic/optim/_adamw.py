@@ -190,7 +190,7 @@ class CompressedAdamW(CompressedOptimizer):
         return "adamw"
 
     def new_state(self, parameter: Tensor) -> State:
-        """A second moment of zeros, and the count of steps, which all parameters share."""
+        """A second moment of zeros, and the count of steps, which all trained parameters share."""
         count = self.__dict__.setdefault("_count", torch.tensor(0.0))
         dtype = accumulation_dtype(parameter.dtype)
         state = {"step": count, "exp_avg_sq": torch.zeros_like(parameter, dtype=dtype)}
@@ -220,9 +220,9 @@ class CompressedAdamW(CompressedOptimizer):
         gradients, moments = bucket.gradients(), self._moments(bucket)
         if gradients is None or moments is None:
             return super().updates_of(bucket, factors)
-        first, second, count = moments
+        first, second, counts = moments
         out = bucket.vectors(bucket.room)
-        adamw_update(out, gradients, first, second, self._rows(bucket, factors, count), bucket.numels)
+        adamw_update(out, gradients, first, second, self._rows(bucket, factors, counts), bucket.numels)
         return bucket.room
 
     def source_of(self, bucket: ParameterBucket, factors: list[float]) -> Source:
@@ -235,11 +235,11 @@ class CompressedAdamW(CompressedOptimizer):
         gradients, moments = bucket.gradients(), self._moments(bucket)
         if gradients is None or moments is None or any(group["betas"][0] > 0 for group in self.param_groups):
             return self.updates_of(bucket, factors)
-        _, second, count = moments
+        _, second, counts = moments
         if bucket not in self._after:
             self._after[bucket] = [torch.empty_like(moment) for moment in second.owners]
         after = Vectors.of(self._after[bucket])
-        update = AdamWUpdate.of(gradients, second, after, self._rows(bucket, factors, count), bucket.numels)
+        update = AdamWUpdate.of(gradients, second, after, self._rows(bucket, factors, counts), bucket.numels)
         self._pending[bucket] = update
         return SegmentedVector(bucket.room, computed=update)
 
@@ -256,30 +256,41 @@ class CompressedAdamW(CompressedOptimizer):
         if gradients is None or moments is None:
             super().advance_bucket(bucket, factors)
             return
-        first, second, count = moments
-        adamw_advance(first, second, gradients, self._rows(bucket, factors, count), bucket.numels)
+        first, second, counts = moments
+        adamw_advance(first, second, gradients, self._rows(bucket, factors, counts), bucket.numels)
 
     def _scratch_nbytes(self) -> int:
         return sum(moment.nbytes for own in self._after.values() for moment in own)
 
     def advance_all(self, factors: list[float]) -> None:
-        """Move moments and counts on."""
+        """Move moments and counts on; frozen parameters' stay."""
         super().advance_all(factors)
-        counts = [own["step"] for p, own in self.state.items() if p.requires_grad]
-        for count in {id(each): each for each in counts}.values():
+        counts = {id(own["step"]): own["step"] for p, own in self.state.items() if p.requires_grad}
+        for parameter, own in self.state.items():
+            if not parameter.requires_grad and id(own.get("step")) in counts:
+                # Its moment stays, too: with the others' count it would not be corrected for its zeros.
+                own["step"] = own["step"].clone()
+        for count in counts.values():
             count.add_(1.0)
 
-    def _rows(self, bucket: ParameterBucket, factors: list[float], count: float) -> npt.NDArray[np.float64]:
+    def _rows(
+        self, bucket: ParameterBucket, factors: list[float], counts: list[float]
+    ) -> npt.NDArray[np.float64]:
         """The settings of each parameter for the loops, float64 (S, 9)."""
-        groups = zip(self.param_groups, factors, strict=True)
-        return bucket.rows([_row(group, factor, count, self.rate_inside(group)) for group, factor in groups])
+        groups, rates = self.param_groups, [self.rate_inside(group) for group in self.param_groups]
+        if len(set(counts)) == 1:
+            settings = zip(groups, factors, rates, strict=True)
+            return bucket.rows([_row(group, factor, counts[0], rate) for group, factor, rate in settings])
+        places = zip(bucket.groups.tolist(), counts, strict=True)
+        return np.array([_row(groups[g], factors[g], count, rates[g]) for g, count in places], np.float64)
 
-    def _moments(self, bucket: ParameterBucket) -> tuple[Vectors, Vectors, float] | None:
-        """First and second moments, and the number of this step; None where loops do not take them."""
+    def _moments(self, bucket: ParameterBucket) -> tuple[Vectors, Vectors, list[float]] | None:
+        """First and second moments, and numbers of this step; None where loops do not take them."""
         states = [self.state[parameter] for parameter in bucket.parameters]
-        counts = {id(state["step"]): state["step"] for state in states}
-        if not bucket.compiled or len(counts) > 1:
+        if not bucket.compiled:
             return None
+        counts = {id(state["step"]): state["step"] for state in states}
+        numbers = {key: float(count) + 1.0 for key, count in counts.items()}
         second = [state["exp_avg_sq"] for state in states]
         first = second
         if any(group["betas"][0] > 0 for group in self.param_groups):
@@ -287,18 +298,16 @@ class CompressedAdamW(CompressedOptimizer):
                 if "exp_avg" not in state:
                     state["exp_avg"] = torch.zeros_like(state["exp_avg_sq"])
             first = [state["exp_avg"] for state in states]
-        (count,) = counts.values()
-        return Vectors.of(first), Vectors.of(second), float(count) + 1.0
+        return Vectors.of(first), Vectors.of(second), [numbers[id(state["step"])] for state in states]
 
     def load_state_dict(self, state_dict: dict[str, Any], on_mismatch: OnMismatch = "error") -> None:
-        """As :meth:`CompressedOptimizer.load_state_dict`; a count that is alike is shared again."""
+        """As :meth:`CompressedOptimizer.load_state_dict`; counts that are alike are shared again."""
         super().load_state_dict(state_dict, on_mismatch)
         self._pending.clear()
         self._after.clear()
-        counts = [state["step"] for state in self.state.values()]
-        if all(float(count) == float(counts[0]) for count in counts):
-            for state in self.state.values():
-                state["step"] = counts[0]
+        counts: dict[float, Tensor] = {}
+        for state in self.state.values():
+            state["step"] = counts.setdefault(float(state["step"]), state["step"])
 
 
 def _row(group: Mapping[str, Any], factor: float, count: float, rate: float) -> tuple[float, ...]:

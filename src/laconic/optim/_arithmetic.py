@@ -130,7 +130,7 @@ class UpdateArithmetic(ExchangingOptimizer):
         """
         by_group = [self._decay_and_rate(group) for group in self.param_groups]
         for bucket, estimate in zip(self._buckets.buckets, estimates, strict=True):
-            if bucket.compiled and bucket.is_trained():
+            if bucket.takes_loops():
                 rows, parameters = bucket.rows(by_group), Vectors.of(bucket.parameters)
                 if isinstance(estimate, SegmentedVector) and estimate.deferred:
                     for summands in estimate.deferred:

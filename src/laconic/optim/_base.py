@@ -20,7 +20,7 @@ from laconic.optim._buckets import BackwardOverlap, Update, UpdateBuckets
 from laconic.optim._checkpoint import adopted
 from laconic.optim._clipping import ClipBy, GradientClipping, loss_scale
 from laconic.optim._exchanging import tensor_bytes
-from laconic.optim._groups import named_parameters, restore_dtypes
+from laconic.optim._groups import named_parameters, restore_state
 from laconic.optim._momentum import warn_of_momentum
 from laconic.session import (
     Density,
@@ -97,7 +97,8 @@ class CompressedOptimizer(UpdateArithmetic):
         """Check the settings, meet the other ranks, and take over rank 0's parameters."""
         self._session: Session | None = None
         self._overlap: BackwardOverlap | None = None
-        self._feedback, self._warned, self._compared = feedback, False, False
+        self._judged: Feedback | None = None
+        self._warned, self._compared = False, False
         super().__init__(params, defaults)
         groups = self.param_groups
         if overlap and clip_by == "this" and any(group["clip"] is not None for group in groups):
@@ -155,9 +156,12 @@ class CompressedOptimizer(UpdateArithmetic):
         return None
 
     def _warn_of_momentum(self, stacklevel: int) -> None:
-        if not self._warned and (what := self.momentum_setting()) is not None:
-            self._warned = True
-            warn_of_momentum(what, self._feedback, self.session.layout, stacklevel + 1)
+        if self._warned or (what := self.momentum_setting()) is None:
+            return
+        method = self.session.schedule.at(self.session.iteration)
+        if method is not None and method is not self._judged:
+            self._judged = method
+            self._warned = warn_of_momentum(what, method, self.session.layout, stacklevel + 1)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, while the optimiser is made; later it is refused.
@@ -180,7 +184,7 @@ class CompressedOptimizer(UpdateArithmetic):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._refuse_unknown(session)
+        self._refuse_unknown()
         self._warn_of_momentum(stacklevel=5)
         if self._overlap is not None:
             if getattr(self, "found_inf", None) is not None:
@@ -210,15 +214,12 @@ class CompressedOptimizer(UpdateArithmetic):
     def _settings(self) -> dict[str, object]:
         return group_settings(self.param_groups)
 
-    def _refuse_unknown(self, session: Session) -> None:
-        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        session.parameters.names([p for p in given if p.numel() > 0])
-
     def accumulate(self) -> AbstractContextManager[None]:
         """Context manager for gradient accumulation, needed only with ``overlap=True``, as DDP's ``no_sync``.
 
         All backward passes of a step but the last belong inside.
         """
+        self.session  # noqa: B018 - which refuses a copy
         return nullcontext() if self._overlap is None else self._overlap.paused()
 
     def held_bytes(self) -> dict[str, int]:
@@ -255,7 +256,7 @@ class CompressedOptimizer(UpdateArithmetic):
             self._load_exchange(saved.exchange, on_mismatch)
         self.session.compare_replicas_at_next_step()
         super().load_state_dict(plain)
-        restore_dtypes(self, plain)
+        restore_state(self, plain, self.new_state)
         self.clipping.share_last()
 
     def close(self) -> None:

@@ -28,8 +28,8 @@ class ParameterBucket:
         names: (S,) of the segments.
         groups: int64 (S,), numbers of the optimiser's groups that they belong to.
         numels: int64 (S,), their lengths.
-        compiled: whether the loops of :mod:`laconic.kernels.optimizer` take them: contiguous, on one device,
-            and not float16.
+        compiled: whether the loops of :mod:`laconic.kernels.optimizer` take them: on one device, and not
+            float16.
     """
 
     parameters: tuple[Tensor, ...]
@@ -42,16 +42,18 @@ class ParameterBucket:
     def of(cls, parameters: Sequence[Tensor], names: tuple[str, ...], groups: Sequence[int]) -> Self:
         """Parameters with their names and groups."""
         device = parameters[0].device
-        compiled = all(
-            p.is_contiguous() and p.device == device and p.dtype != torch.float16 for p in parameters
-        )
+        compiled = all(p.device == device and p.dtype != torch.float16 for p in parameters)
         numels = np.array([p.numel() for p in parameters], np.int64)
         return cls(tuple(parameters), names, np.array(groups, np.int64), numels, compiled)
 
-    def is_trained(self) -> bool:
-        """Whether no parameter has been frozen since the optimiser was made."""
+    def takes_loops(self) -> bool:
+        """Whether loops take all parameters now: none is frozen, and all are contiguous.
+
+        Asked anew in every step: ``model.to(memory_format=torch.channels_last)`` after the optimiser was made
+        gives a parameter other strides, and loops would write to a contiguous copy of it.
+        """
         # Lists, here and below: a generator would be resumed for every parameter.
-        return all([parameter.requires_grad for parameter in self.parameters])  # noqa: C419
+        return self.compiled and all([p.requires_grad and p.is_contiguous() for p in self.parameters])  # noqa: C419
 
     def gradients(self) -> Vectors | None:
         """The gradients where they lie, zeros where there are none; None where loops do not take them.
@@ -59,7 +61,7 @@ class ParameterBucket:
         Raises:
             TypeError: for a sparse gradient.
         """
-        if not self.compiled or not self.is_trained():
+        if not self.takes_loops():
             return None
         found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         for gradient in [each for each in found if each.layout != torch.strided]:

@@ -46,16 +46,19 @@ class CommonParameters:
         return {key: own[name].clone() for key, own in kept.items() if name in own}
 
     def taken_from(self, states: Mapping[str, dict[str, Any]]) -> "CommonParameters":
-        """Those of a checkpoint, as copies; they are taken out of its states, by name.
+        """Those of a checkpoint, as copies where these lie; they are taken out of its states, by name.
 
         Raises:
             ValueError: where it has others.
         """
         found = CommonParameters({}, momentum=False)
         found.parameters, found._momenta = (
-            {name: state.pop(key).clone() for name, state in states.items() if key in state}
+            {name: state.pop(key) for name, state in states.items() if key in state}
             for key in (_PARAMETER, _MOMENTUM)
         )
         if found.parameters.keys() != self.parameters.keys() or found._momenta.keys() != self._momenta.keys():
             raise ValueError("the state was saved for other parameters, or with another momentum")
+        # A gathered state, and one that was loaded with map_location="cpu", lies in main memory.
+        for kept in (found.parameters, found._momenta):
+            kept |= {name: each.to(self.parameters[name].device, copy=True) for name, each in kept.items()}
         return found

@@ -66,6 +66,8 @@ class ExchangingOptimizer(Optimizer, ABC):
         Raises:
             RuntimeError: once the optimiser is made.
         """
+        if "_session" not in self.__dict__:
+            raise RuntimeError(_COPIED)
         if self._session is not None:
             raise RuntimeError(
                 "the ranks have agreed on the parameters: give all groups when the optimiser is made, those "
@@ -98,6 +100,10 @@ class ExchangingOptimizer(Optimizer, ABC):
         # Not in step(): PyTorch 2.10's dynamo does not trace that an optimiser's attribute is set.
         self._consolidated = None
         return self._step(closure)
+
+    def _refuse_unknown(self) -> None:
+        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self.session.parameters.names([p for p in given if p.numel() > 0])
 
     def check_replicas(self) -> None:
         """Compare the parameters' bits over ranks; all call it together.
@@ -158,7 +164,17 @@ class ExchangingOptimizer(Optimizer, ABC):
 
     def _saved(self, state_dict: Mapping[str, Any]) -> SavedState:
         self._consolidated = None
-        return saved_state(state_dict, self._names(), self.session.exchange.rank)
+        saved = saved_state(state_dict, self._names(), self.session.exchange.rank)
+        found, own = (
+            [len(g["params"]) for g in groups] for groups in (saved.plain["param_groups"], self.param_groups)
+        )
+        if saved.exchange is not None and found != own:
+            # Before any memory is replaced: PyTorch says so when they are.
+            raise ValueError(
+                f"the saved optimiser has groups of {found} parameters, this one of {own}: make it with the "
+                "same groups"
+            )
+        return saved
 
     def _load_exchange(self, state: Mapping[str, Any], on_mismatch: OnMismatch) -> None:
         self.session.exchange.load_state_dict(state, on_mismatch)

@@ -16,8 +16,8 @@ from laconic.feedback import DCGD, EF14, Feedback
 from laconic.kernels import warm_up_norms
 from laconic.optim._common import CommonParameters
 from laconic.optim._exchanging import ExchangingOptimizer, tensor_bytes
-from laconic.optim._gradients import all_finite
-from laconic.optim._groups import named_parameters, restore_dtypes
+from laconic.optim._gradients import all_finite, dense
+from laconic.optim._groups import named_parameters, restore_state
 from laconic.session import (
     Density,
     Exempt,
@@ -84,7 +84,9 @@ class LocalSteps(ExchangingOptimizer):
     counts as one of H, so that the ranks stay together. ``GradScaler`` does no more than that. With a
     closure nothing is looked at.
 
-    A parameter without a gradient is what the inner optimiser makes of it, on each rank alone. Every rank
+    A parameter without a gradient is what the inner optimiser makes of it, on each rank alone. One that is
+    frozen later stays as it was after the last outer step; one that was frozen, or not there, when this was
+    made is refused as soon as it has a gradient. Every rank
     saves its own :meth:`state_dict`, at any step, or rank 0 those of all with ``gather=True``; resuming is
     exact to the bit. Between outer steps each rank saves its own parameters, too.
 
@@ -192,8 +194,16 @@ class LocalSteps(ExchangingOptimizer):
 
     def _inner_step(self, closure: Callable[[], float] | None) -> float | None:
         if closure is not None:
-            return self.inner.step(closure)
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            loss = self.inner.step(closure)
+            self._refuse_unknown()
+            return loss
+        self._refuse_unknown()
+        gradients = [
+            dense(p.grad)
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None and p.grad.numel() > 0
+        ]
         if not gradients:
             return self.inner.step()
         with torch.no_grad():
@@ -206,6 +216,10 @@ class LocalSteps(ExchangingOptimizer):
 
     def _outer_step(self) -> None:
         session = self.session
+        for name, parameter in session.parameters.by_name.items():
+            if not parameter.requires_grad:
+                # Frozen since the last outer step: what this rank alone has made of it since then is dropped.
+                parameter.copy_(self._common.parameters[name])
         buckets = session.parameters.buckets(_BUCKET)
         skipped = session.stats().skipped
         dense = session.begin_step()
@@ -238,7 +252,7 @@ class LocalSteps(ExchangingOptimizer):
             RuntimeError: between outer steps, where they differ by design.
             laconic.ExchangeError: naming the first parameter that differs.
         """
-        if self.local:
+        if self.session and self.local:
             raise RuntimeError(
                 f"{self.local} of {self.every} local steps are done: parameters are equal after outer steps"
             )
@@ -249,8 +263,8 @@ class LocalSteps(ExchangingOptimizer):
 
         Differences, 4 bytes a parameter in float32, are held during an outer step alone.
         """
-        self._link()
         held = self.session.exchange.held_bytes()
+        self._link()
         return {
             "state": tensor_bytes(self.state.values()),
             "memory": held["memory"] + self._common.nbytes,
@@ -298,7 +312,7 @@ class LocalSteps(ExchangingOptimizer):
         self._load_exchange(saved.exchange, on_mismatch)
         plain = deepcopy({**saved.plain, "state": {key: own for key, own in inner.items() if own}})
         super().load_state_dict(plain)
-        restore_dtypes(self, plain)
+        restore_state(self, plain)
         self.inner.__setstate__({"state": self.state, "param_groups": self.param_groups})
         self._link()
         self.local = int(saved.exchange["local"])

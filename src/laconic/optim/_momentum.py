@@ -11,10 +11,10 @@ from laconic.layout import Layout
 _SPARSE = 0.05
 
 
-def warn_of_momentum(what: str, feedback: Feedback, layout: Layout, stacklevel: int) -> None:
-    """Warn where error feedback keeps so little that it averages like momentum already."""
+def warn_of_momentum(what: str, feedback: Feedback, layout: Layout, stacklevel: int) -> bool:
+    """Warn where error feedback keeps so little that it averages like momentum already; whether it does."""
     if isinstance(feedback, DCGD) or kept_share(feedback.compressor, layout) >= _SPARSE:
-        return
+        return False
     warnings.warn(
         f"{what} together with {feedback!r}: error feedback that keeps less than 5 % of the coordinates "
         "already averages each over tens of steps, and momentum delays them once more. In our first study "
@@ -22,6 +22,7 @@ def warn_of_momentum(what: str, feedback: Feedback, layout: Layout, stacklevel: 
         UserWarning,
         stacklevel=stacklevel + 1,
     )
+    return True
 
 
 def kept_share(compressor: Compressor, layout: Layout) -> float:

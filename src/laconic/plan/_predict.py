@@ -69,6 +69,9 @@ class Method:
         every: steps between averages.
         loss_gap: how much worse than tuned dense AdamW's the final loss was in our study, per cent; None
             where it was not measured. 0 for dense methods.
+        vector_bytes: of the float32 numbers that a message stands for: they travel in buckets, a message
+            each, and where so many ranks' messages are more bytes than the exact mean ``topology="auto"``
+            takes that. 0: a single message, whatever its bytes.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Method:
     each: float = 0.0
     every: int = 1
     loss_gap: float | None = None
+    vector_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     """The step of a method with so many ranks.
 
     A dense all-reduce is a ring, 2 (n - 1) hops, which overlaps with backward but for its last bucket. A
-    message goes to n - 1 ranks once backward has ended, in one hop where it is short, else in n - 1.
+    bucket's message goes to n - 1 ranks once backward has ended, in one hop where it is short, else in n - 1.
+    Where the exact mean is fewer bytes, ``topology="auto"`` sends that, in two rounds and without the codec.
 
     Example:
         >>> link = LinkCosts(latency=0.0, all_gather=1e6, all_reduce=1e6, all_reduce_bf16=1e6)
@@ -122,9 +127,12 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     share = 1 / method.every
     if method.collective == "messages":
         sent = float(all_gather_bytes(nodes, method.message_bytes))
-        hops = 1 if method.message_bytes <= link.direct_bytes else nodes - 1
-        communicate = sent / link.all_gather + hops * link.latency
+        buckets = max(1, -(-method.vector_bytes // BUCKET_BYTES))
+        hops = buckets * (1 if method.message_bytes <= buckets * link.direct_bytes else nodes - 1)
         codec = method.own + (nodes - 1) * method.each
+        if method.vector_bytes and sent > (mean := ring_bytes(nodes, method.vector_bytes)):
+            sent, hops, codec = mean, 2 * (nodes - 1) * buckets, 0.0
+        communicate = sent / link.all_gather + hops * link.latency
         exposed = communicate + codec
     else:
         sent = ring_bytes(nodes, method.message_bytes)

@@ -118,21 +118,26 @@ def measure_methods(workload: Workload, note: Note) -> list[Method]:
     vector = torch.randn(layout.d)
     cast = _slowest(lambda: vector.copy_(vector.to(torch.bfloat16))) / share
     methods = [Method("fp32", "fp32", 4 * d, loss_gap=0.0), Method("bf16", "bf16", 2 * d, cast, loss_gap=0.0)]
+    vectors = {"vector_bytes": 4 * d}
     for name, feedback in HOOKS.items():
         note(name)
         own, each, size = _codec(layout, feedback)
-        methods.append(Method(name, "messages", int(size / share), own / share, each / share))
+        methods.append(Method(name, "messages", int(size / share), own / share, each / share, **vectors))
     dense = _dense_optimizer_step(layout)
     for name, feedback in OPTIMIZERS.items():
         note(name)
         _, each, size = _codec(layout, feedback)
         own = max(0.0, _optimizer_step(layout, feedback) - dense)
         gap = LOSS_GAP[name]
-        methods.append(Method(name, "messages", int(size / share), own / share, each / share, loss_gap=gap))
+        methods.append(
+            Method(name, "messages", int(size / share), own / share, each / share, 1, gap, **vectors)
+        )
     note("local steps")
     own, each, size = _codec(layout, LOCAL_FEEDBACK)
     methods += [
-        Method(name, "messages", int(size / share), own / share, each / share, every, LOSS_GAP[name])
+        Method(
+            name, "messages", int(size / share), own / share, each / share, every, LOSS_GAP[name], **vectors
+        )
         for name, every in LOCAL.items()
     ]
     return methods

@@ -7,7 +7,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from laconic.comm import Exchange, Topology
+from laconic.comm._checks import check_group
 from laconic.comm._warm import warm_up
+from laconic.comm.topologies import choose_topology
 from laconic.layout import Layout
 from laconic.session._schedule import Schedule
 
@@ -32,9 +34,11 @@ def create_exchange(
         layout: of the parameters.
         schedule: every method in it must suit the layout.
         process_group: the ranks; None is all of them.
+        topology: as for the exchange; "auto" by the bytes of the schedule's last method, with which most of a
+            run is made: chosen by those of a dense beginning, the mean would be taken to the end.
         dtypes: of what is sent of each parameter, by name.
         settings: whatever else must be alike on all ranks, by name.
-        topology, seed, timeout_s, adaptive, device, measure_error_every: as for the exchange.
+        seed, timeout_s, adaptive, device, measure_error_every: as for the exchange.
 
     Raises:
         ValueError: where a method does not suit the layout.
@@ -44,11 +48,14 @@ def create_exchange(
         method.sender(layout, seed=seed)
     for method in schedule.methods[1:]:  # the exchange does so for the first
         warm_up(layout, method, dtypes, adaptive=adaptive, device=device)
+    check_group(process_group)
+    meets = dist.is_available() and dist.is_initialized()
+    nodes = dist.get_world_size(process_group) if meets else 1
     exchange = Exchange(
         layout,
         schedule.methods[0],
         process_group,
-        topology,
+        choose_topology(topology, layout, schedule.methods[-1], nodes, dtypes),
         seed=seed,
         timeout_s=timeout_s,
         measure_error_every=measure_error_every,

@@ -73,6 +73,19 @@ class TrainedParameters:
         if not self.by_name:
             raise ValueError("no parameter requires a gradient; there is nothing to train")
 
+    @property
+    def frozen(self) -> dict[str, Tensor]:
+        """Frozen parameters that lie whole on this rank, by name, of any dtype."""
+        return {
+            name: parameter
+            for name, parameter in self._frozen.items()
+            if not torch.nn.parameter.is_lazy(parameter)
+            and not is_sharded(parameter)
+            and parameter.layout == torch.strided
+            and not parameter.is_meta
+            and parameter.numel() > 0
+        }
+
     def refuse_unfrozen(self) -> None:
         """Refuse to go on once a parameter is trained that was frozen when the ranks agreed.
 

@@ -107,12 +107,20 @@ class Session:
         self._base -= steps
 
     def broadcast_parameters(self) -> None:
-        """Replace every rank's parameters by those of rank 0."""
+        """Replace every rank's parameters by those of rank 0, as DDP does: frozen ones, too."""
         if self.exchange.size == 1:
             return
-        for parameter in self.parameters.by_name.values():
+        frozen = self.parameters.frozen
+        self.exchange.compare(
+            {
+                "operation": "sending of the parameters from rank 0",
+                **{f"frozen parameter {name!r}": (tuple(p.shape), p.dtype) for name, p in frozen.items()},
+            }
+        )
+        for parameter in (*self.parameters.by_name.values(), *frozen.values()):
             sent = parameter.detach().contiguous()
-            dist.broadcast(sent, group=self._process_group, group_src=0)
+            # As bytes: backends know fewer dtypes than frozen parameters have.
+            dist.broadcast(sent.view(-1).view(torch.uint8), group=self._process_group, group_src=0)
             parameter.detach().copy_(sent)
 
     def agree(self, fields: Mapping[str, object]) -> Alike:
