@@ -9,6 +9,7 @@ RESULTS = Path(__file__).parent
 README = RESULTS.parents[1] / "README.md"
 BLOCK = re.compile(r"(<!-- results:step -->\n).*?(<!-- /results:step -->)", re.DOTALL)
 RATES = (100e6, 1e9)
+MODELS = ("mlp-10m", "transformer-0.8m", "transformer-10m")
 METHODS = {
     "bf16": ("DDP, bf16 all-reduce, SGD", "bf16"),
     "powersgd-1": ("DDP, PowerSGD, rank 1, SGD", "bf16"),
@@ -27,10 +28,10 @@ def render(page: str, folder: Path = RESULTS) -> str:
 
 
 def rows_of(folder: Path) -> list[dict]:
-    """The rows of the step benchmark on the links of :data:`RATES` without delay."""
+    """The rows of the step benchmark for :data:`MODELS`, on the links of :data:`RATES` without delay."""
     records = [json.loads(file.read_text()) for file in sorted(folder.glob("step-*.json"))]
     rows = [row for record in records for row in record["rows"]]
-    return [row for row in rows if row["rate"] in RATES and not row["delay_ms"]]
+    return [row for row in rows if row["model"] in MODELS and row["rate"] in RATES and not row["delay_ms"]]
 
 
 def table(rows: Sequence[dict]) -> str:

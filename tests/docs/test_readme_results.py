@@ -22,7 +22,7 @@ def test_the_readme_has_the_results():
 def test_a_table_of_models_links_and_methods(tmp_path):
     rows = [
         {
-            "model": "mlp",
+            "model": "mlp-10m",
             "link": link,
             "rate": rate,
             "delay_ms": delay,
@@ -41,7 +41,7 @@ def test_a_table_of_models_links_and_methods(tmp_path):
     (tmp_path / "step-a.json").write_text(json.dumps({"rows": rows}))
     marked = "a\n<!-- results:step -->\nold\n<!-- /results:step -->\nb"
     lines = module().render(marked, tmp_path).splitlines()
-    assert lines[2] == "| milliseconds a step | mlp, 100 Mbit/s | mlp, 1 Gbit/s |"
+    assert lines[2] == "| milliseconds a step | mlp-10m, 100 Mbit/s | mlp-10m, 1 Gbit/s |"
     assert lines[4] == "| DDP, bf16 all-reduce, AdamW | 2,000 | 400 |"
     assert lines[5] == "| **CompressedAdamW, 1 % in one bit** | 125 (16×) | 100 (4×) |"
     assert "old" not in lines

@@ -195,3 +195,31 @@ def test_momentum_is_warned_of_by_the_method_of_the_step():
     with pytest.warns(UserWarning, match=r"beta_1 > 0 together with EF14\(compressor=TopK\(k=0.01\)"):
         steps(model, optimizer, [2])
     optimizer.close()
+
+
+def test_a_density_warm_up_keeps_the_feedback_first_and_less_of_it_then():
+    model, twin = network(), network()
+    schedule = laconic.optim.density_warm_up(15, density=2)
+    assert schedule == {3: 2}
+    warmed = CompressedAdamW(model.parameters(), 0.01, density=schedule)
+    less = laconic.EF14(laconic.BlockTopK(2, 4096) >> laconic.ScaledSign())
+    plain = CompressedAdamW(twin.parameters(), 0.01, density={3: less})
+    for own, optimizer in ((model, warmed), (twin, plain)):
+        steps(own, optimizer, range(5))
+        optimizer.close()
+    assert torch.equal(weights(model), weights(twin))
+    assert warmed.stats().bytes_sent == plain.stats().bytes_sent
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 1}, "give the steps of the whole run"),
+        ({"steps": 100, "share": 1.0}, r"share must lie in \(0, 1\)"),
+        ({"steps": 100, "density": 0.0}, "density"),
+        ({"steps": -3}, "steps"),
+    ],
+)
+def test_warm_ups_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        laconic.optim.density_warm_up(**settings)

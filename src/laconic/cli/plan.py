@@ -144,7 +144,7 @@ def _measure(
 
         interface: dict[str, Any] = {}
         if link is None:
-            probed = measure_link(note)
+            probed = measure_link(note, workload.numel)
             link, nodes = probed.costs, dist.get_world_size()
             interface = {"interface": probed.interface, "up": probed.up, "down": probed.down}
         assert nodes is not None

@@ -25,7 +25,7 @@ def main() -> None:
     benchmark = WORKLOADS[chosen["model"]]
     batches = benchmark.batches(dist.get_rank(), dist.get_world_size())
     workload = of_model(benchmark.build(), lambda model: benchmark.loss(model, next(batches)))
-    link = measure_link(note).costs
+    link = measure_link(note, workload.numel).costs
     compute = measure_compute(workload, note)
     methods = measure_methods(workload, note)
     if first:

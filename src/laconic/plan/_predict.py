@@ -26,7 +26,7 @@ class LinkCosts:
         all_gather: bytes a second that a rank sends in an all-gather.
         all_reduce: bytes a second that a rank sends in an all-reduce of float32.
         all_reduce_bf16: the same of bfloat16.
-        direct_bytes: largest message that goes to all ranks in one hop; 0 where all go around a ring.
+        direct_bytes: largest message that goes to all ranks at once; 0 where all go around a ring.
     """
 
     latency: float
@@ -116,7 +116,7 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     """The step of a method with so many ranks.
 
     A dense all-reduce is a ring, 2 (n - 1) hops, which overlaps with backward but for its last bucket. A
-    bucket's message goes to n - 1 ranks once backward has ended, in one hop where it is short, else in n - 1.
+    bucket's message goes to n - 1 ranks once backward has ended, in two hops where it is short, else n - 1.
     Where the exact mean is fewer bytes, ``topology="auto"`` sends that, in two rounds and without the codec.
 
     Example:
@@ -128,7 +128,8 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
     if method.collective == "messages":
         sent = float(all_gather_bytes(nodes, method.message_bytes))
         buckets = max(1, -(-method.vector_bytes // BUCKET_BYTES))
-        hops = buckets * (1 if method.message_bytes <= buckets * link.direct_bytes else nodes - 1)
+        # At once: a word that the receiver is ready, and the message.
+        hops = buckets * (2 if method.message_bytes <= buckets * link.direct_bytes else nodes - 1)
         codec = method.own + (nodes - 1) * method.each
         if method.vector_bytes and sent > (mean := ring_bytes(nodes, method.vector_bytes)):
             sent, hops, codec = mean, 2 * (nodes - 1) * buckets, 0.0

@@ -18,7 +18,7 @@ from laconic.plan._predict import Compute, LinkCosts, Method
 from laconic.plan._workload import Workload
 
 REPEATS = 7
-PROBE_SECONDS = 0.4
+PROBE_SECONDS = 0.2
 """How long one collective of the probe should take."""
 SAMPLE = 16_000_000
 """Numbers on which a method's own work is measured; more are extrapolated."""
@@ -59,41 +59,48 @@ class Link:
     down: float
 
 
-def measure_link(note: Note) -> Link:
+def measure_link(note: Note, numbers: int = 1 << 24) -> Link:
     """Latency and rates of the default process group's collectives; every rank calls it.
 
     Times are those of the slowest rank, so that all ranks return the same costs.
+
+    Args:
+        note: called with what is measured.
+        numbers: of the model. On links with delay the rate of an all-reduce depends on its length.
     """
     nodes, rank = dist.get_world_size(), dist.get_rank()
     note("latency")
     tiny = torch.zeros(1)
     hop = _slowest(lambda: dist.all_reduce(tiny)) / (2 * (nodes - 1))
     before = Traffic.by_device()
-    note("rate of an all-gather")
-    # From a size that any link carries at once to one that takes a good part of a second.
-    size = 1 << 16
-    while True:
-        message = torch.zeros(size, dtype=torch.uint8)
-        gathered = [torch.empty_like(message) for _ in range(nodes)]
-        took = _slowest(lambda message=message, gathered=gathered: dist.all_gather(gathered, message), 3)  # type: ignore[misc]
-        if took >= PROBE_SECONDS / 4 or size >= 1 << 25:
-            break
-        size *= 4
-    all_gather = (nodes - 1) * size / max(took - (nodes - 1) * hop, 1e-9)
+    # All-reduces first: an all-gather fills a shaped link's queue, and TCP is slow for a while after losses.
     rates = []
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.bfloat16, torch.float32):
         note(f"rate of an all-reduce in {str(dtype).removeprefix('torch.')}")
-        numbers = int(min(1 << 24, max(1 << 16, all_gather * PROBE_SECONDS / 4)))
-        vector = torch.zeros(numbers, dtype=dtype)
-        took = _slowest(lambda vector=vector: dist.all_reduce(vector), 3)  # type: ignore[misc]
-        sent = 2 * (nodes - 1) / nodes * vector.nbytes
-        rates.append(sent / max(took - 2 * (nodes - 1) * hop, 1e-9))
+        vector = torch.zeros(min(numbers, 1 << 24), dtype=dtype)
+        rates.append(
+            _rate(
+                lambda size, vector=vector: dist.all_reduce(vector[:size]),  # type: ignore[misc]
+                vector.numel(),
+                2 * (nodes - 1) / nodes * vector.itemsize,
+                2 * (nodes - 1) * hop,
+            )
+        )
+    note("rate of an all-gather")
+    message = torch.zeros(1 << 25, dtype=torch.uint8)
+    gathered = [torch.empty_like(message) for _ in range(nodes)]
+    all_gather = _rate(
+        lambda size: dist.all_gather([each[:size] for each in gathered], message[:size]),
+        message.numel(),
+        nodes - 1,
+        (nodes - 1) * hop,
+    )
     carried = {
         name: (now - before[name]).bytes for name, now in Traffic.by_device().items() if name in before
     }
     interface = max(carried, key=carried.__getitem__, default="unknown")
     note("from rank to rank")
-    block = torch.zeros(min(1 << 24, max(1 << 16, int(all_gather * PROBE_SECONDS / 2))), dtype=torch.uint8)
+    block = torch.zeros(min(1 << 24, max(1 << 16, int(all_gather * PROBE_SECONDS))), dtype=torch.uint8)
     seconds = torch.zeros(nodes)
     for sender in range(nodes):
         dist.barrier()
@@ -106,8 +113,21 @@ def measure_link(note: Note) -> Link:
     dist.all_reduce(seconds)
     pace = block.numel() / seconds
     direct = DIRECT_BYTES if dist.get_backend() == "gloo" else 0
-    costs = LinkCosts(hop, all_gather, rates[0], rates[1], direct)
+    costs = LinkCosts(hop, all_gather, rates[1], rates[0], direct)
     return Link(costs, interface, float(pace[rank]), float(pace[(rank - 1) % nodes]))
+
+
+def _rate(collective: Callable[[int], object], most: int, sent: float, hops: float) -> float:
+    """Bytes a second that a rank sends besides hops, of so many numbers or of fewer that take long enough.
+
+    With hops of 20 ms, of which TCP needs several until its window is open, long enough is a second.
+    """
+    size = min(1 << 16, most)
+    while True:
+        took = _slowest(lambda size=size: collective(size), 3)  # type: ignore[misc]
+        if took >= PROBE_SECONDS + 8 * hops or size == most:
+            return size * sent / max(took - hops, 1e-9)
+        size = min(4 * size, most)
 
 
 def measure_methods(workload: Workload, note: Note) -> list[Method]:

@@ -10,6 +10,7 @@ from laconic.session._parameters import plain_name as plain_name
 from laconic.session._parameters import vectors_and_small as vectors_and_small
 from laconic.session._schedule import Density as Density
 from laconic.session._schedule import Schedule as Schedule
+from laconic.session._schedule import density_warm_up as density_warm_up
 from laconic.session._schedule import make_schedule as make_schedule
 from laconic.session._schedule import with_density as with_density
 from laconic.session._session import Session as Session

@@ -90,6 +90,39 @@ def make_schedule(feedback: Feedback, start_iter: int, density: Mapping[int, Den
     return Schedule(tuple(sorted(stages.items(), key=lambda stage: stage[0])))
 
 
+def density_warm_up(steps: int, density: float = 0.0025, share: float = 0.2) -> dict[int, float]:
+    """A density schedule: the optimiser's feedback for a first share of the steps, then fewer coordinates.
+
+    Early steps need more coordinates than late ones.
+
+    Args:
+        steps: of the whole run.
+        density: kept after the warm-up, as for ``k`` of the compressor: a share in (0, 1), or a count.
+        share: of the steps that belong to the warm-up, in (0, 1).
+
+    Raises:
+        ValueError: for fewer steps than would make a warm-up, or a share or density out of its range.
+
+    Example:
+        >>> import torch, laconic
+        >>> laconic.optim.density_warm_up(3000)
+        {600: 0.0025}
+        >>> model = torch.nn.Linear(64, 64)
+        >>> optimizer = laconic.optim.CompressedAdamW(
+        ...     model.parameters(), lr=2e-3, density=laconic.optim.density_warm_up(3000)
+        ... )
+        >>> optimizer.close()
+    """
+    check_count("steps", steps)
+    check_positive("density", density)
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie in (0, 1), got {share}")
+    last = round(share * steps)
+    if last < 1:
+        raise ValueError(f"a warm-up of {share} of {steps} steps has none: give the steps of the whole run")
+    return {last: density}
+
+
 def with_density(feedback: Feedback, k: float) -> Feedback:
     """The method with another share, or number, of coordinates kept by its compressor.
 
