@@ -17,7 +17,7 @@ import laconic
 from laconic.network import Link
 
 STUDY = Path(__file__).parent.parent / "benchmarks" / "accuracy"
-MODULES = ("stages", "training", "study", "report", "local", "text", "digits", "real")
+MODULES = ("stages", "training", "study", "report", "local", "text", "digits", "real", "page")
 
 
 @pytest.fixture
@@ -28,6 +28,9 @@ def study(monkeypatch, tmp_path):
     module = importlib.import_module("study")
     monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(module, "HERE", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- study -->\n\nold\n\n<!-- /study -->\nb\n")
+    monkeypatch.setattr(importlib.import_module("page"), "PAGE", page)
     small = [
         replace(spec, steps=4, width=32, batch=2, nodes=4, every=min(spec.every, 2), first=0.0, seed=0)
         for spec in module.all_specs()
@@ -65,6 +68,7 @@ def test_missing_runs_are_made_once_and_reported(study, tmp_path, capsys):
     study.write_report()
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 8
+    assert "old" not in (tmp_path / "page.md").read_text()
     assert "\n| CompressedAdamW | " in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").stat().st_size > 1000
     assert json.loads(next((tmp_path / "runs").glob("dense*")).read_text())["validation"] > 0
@@ -163,3 +167,31 @@ def test_a_claim_whose_owner_ends_meanwhile_is_taken(study, tmp_path, monkeypatc
 def test_nothing_is_drawn_of_no_runs(tmp_path):
     importlib.import_module("report").draw([], tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_the_page_has_the_runs_that_are_there(monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDY))
+    page = importlib.import_module("page")
+    runs = [json.loads(path.read_text()) for path in sorted((STUDY / "runs").glob("*.json"))]
+    text = page.PAGE.read_text()
+    assert page.render(text, runs) == text, "run: python benchmarks/accuracy/study.py --report"
+
+
+def test_gaps_of_two_seeds_are_both_named_and_of_three_their_mean(monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDY))
+    page, stages = importlib.import_module("page"), importlib.import_module("stages")
+
+    def runs(method, lr, losses, **settings):
+        specs = [stages.Spec(1, method, lr, seed, **settings) for seed in range(len(losses))]
+        rest = {"training": 1.0, "bits": 0.16}
+        return [asdict(spec) | {"validation": loss} | rest for spec, loss in zip(specs, losses, strict=True)]
+
+    dense = runs("dense", stages.LONG_LR, [2.0, 2.0, 2.0], beta1=0.7)
+    two = runs("adamw", 2 * stages.LONG_LR, [2.02, 2.04], density=0.001)
+    three = runs("adamw", 2 * stages.LONG_LR, [2.02, 2.02, 2.02])
+    lines = page.table(dense + two + three).splitlines()
+    assert lines[2:] == [
+        "| dense AdamW | 3,000 | 0.002 | 2.0000 |  |  |",
+        "| `CompressedAdamW` | 3,000 | 0.004 | 2.0200 | +1.00 % (+1.00 to +1.00 %, 3 seeds) | 1.00 % |",
+        "| the same, 0.1 % | 3,000 | 0.004 | 2.0300 | +1.00, +2.00 % | 1.00 % |",
+    ]

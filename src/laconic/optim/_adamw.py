@@ -86,14 +86,13 @@ class CompressedAdamW(CompressedOptimizer):
         density: what is used from which step on, as for :class:`laconic.ddp.CommState`: None (dense), a share
             for the compressor's ``k``, or a method that differs in its compressor; memories carry over, and
             frames change their size on all ranks together. Steps count those that stand.
-            ``{0: 0.01, 300: 0.0025}`` for 3,000 steps ended 1.4 % above dense AdamW at 0.21 % of bf16's
-            bytes, 0.25 % throughout 4.6 % above (see dense_lr for the model; one seed). Not confirmed
-            elsewhere.
+            :func:`laconic.optim.density_warm_up` makes one that was measured.
         dense_lr: whether ``lr`` is that of dense AdamW: updates are then multiplied by the root of the
             number of ranks, decay is not. Off by default. *Measured* on one byte-level transformer of 83,968
             parameters: the best factor was 2 at 4 ranks and 4 at 16, one seed each, of 1, 2, 4 and 2, 4, 8;
             half of it cost 2.6 % in loss, twice 13 %; on one of 665,600 parameters the root of n was best of
-            half, once and twice it at 2, 4 and 8 ranks, one seed each: half cost 1.5 to 2.9 %, twice 30 %.
+            half, once and twice it at 2, 4, 8 and 16 ranks, one seed each: half cost 1.5 to 2.9 %, twice 28
+            to 32 %.
             The reason given, that a node's gradient is mostly noise, fails for large batches.
 
     Raises:

@@ -93,7 +93,10 @@ def make_schedule(feedback: Feedback, start_iter: int, density: Mapping[int, Den
 def density_warm_up(steps: int, density: float = 0.0025, share: float = 0.2) -> dict[int, float]:
     """A density schedule: the optimiser's feedback for a first share of the steps, then fewer coordinates.
 
-    Early steps need more coordinates than late ones.
+    Early steps need more coordinates than late ones. Measured with ``CompressedAdamW`` and its 1 % in one
+    bit (``benchmarks/accuracy``: a byte-level transformer of 665,600 parameters, 4 nodes, 3,000 steps, two
+    seeds): +0.53 and +0.27 % above tuned dense AdamW, 0.25 % throughout +2.00 and +1.96 %; with
+    ``density=0.001`` +1.45 and +1.35 %, 0.1 % throughout +6.57 and +5.70 %.
 
     Args:
         steps: of the whole run.
