@@ -54,7 +54,7 @@ def check_use() -> None:
     before = model.weight.detach().clone()
     model(torch.ones(4, 100)).square().mean().backward()
     optimizer.step()
-    assert 0 < (model.weight != before).sum() <= 101
+    assert 0 < (model.weight != before).sum() <= 3 * 41  # of each 4,096 begun
     optimizer.close()
     if importlib.util.find_spec("click") is None:
         command = Path(sys.executable).with_name("laconic")
