@@ -2,19 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from report import Row, Run, gaps, rows_of, spec_of
-from stages import LONG_LR, LR, Spec
+from report import Row, Run, rows_of
+from stages import DENSE, INNER, LONG_LR, LR, Spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-choose.md"
 BLOCK = re.compile(r"(<!-- study -->\n\n).*?(\n\n<!-- /study -->)", re.DOTALL)
-INNER: Mapping[str, Any] = {"density": 0.03, "beta1": 0.9, "beta2": 0.95}
 SHORT: Mapping[str, Any] = {"steps": 1000}
 LINES: Sequence[tuple[str, Mapping[str, Any]]] = (
-    ("dense AdamW", {"method": "dense", "lr": LONG_LR, "beta1": 0.7}),
+    ("dense AdamW", {"lr": LONG_LR, **DENSE}),
     ("`CompressedAdamW`", {"method": "adamw", "lr": 2 * LONG_LR}),
     ("the same, beta_2 0.95", {"method": "adamw", "lr": 2 * LONG_LR, "beta2": 0.95}),
     ("the same, 0.25 %", {"method": "adamw", "lr": 2 * LONG_LR, "density": 0.0025}),
@@ -35,7 +33,7 @@ LINES: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("the same, H = 16", {"method": "local", "lr": 2 * LONG_LR, "every": 16, **INNER}),
     ("EF14 on gradients, SGD with momentum", {"method": "ef14-sgd", "lr": 0.1}),
     ("EF21-SGDM, SGD", {"method": "ef21-sgdm", "lr": 1.0}),
-    ("dense AdamW", {"method": "dense", "lr": LR, "beta1": 0.7, **SHORT}),
+    ("dense AdamW", {"lr": LR, **DENSE, **SHORT}),
     ("`CompressedAdamW`", {"method": "adamw", "lr": 2 * LR, **SHORT}),
     ("the same, Top-k by parameter", {"method": "adamw", "lr": 2 * LR, "selection": "segments", **SHORT}),
     ("the same, beta_2 0.95", {"method": "adamw", "lr": 2 * LR, "beta2": 0.95, **SHORT}),
@@ -63,7 +61,7 @@ def render(page: str, runs: Sequence[Run]) -> str:
 
 def table(runs: Sequence[Run]) -> str:
     """A line for each recipe that has runs."""
-    by_key = {replace(row.spec, stage=0, seed=0).key: row for row in rows_of(runs)}
+    by_key = {row.spec.key: row for row in rows_of(runs)}
     lines = [
         "| | steps | learning rate | loss | gap to dense AdamW | of bf16's bytes |",
         "|---|" + "---|" * 5,
@@ -72,22 +70,16 @@ def table(runs: Sequence[Run]) -> str:
         row = by_key.get(Spec(0, **settings).key)
         if row is not None:
             dense = row.spec.method == "dense"
-            gap, sent = ("", "") if dense else (_gap(row, runs), f"{100 * row.bits / 16:.2f} %")
+            gap, sent = ("", "") if dense else (_gap(row), f"{100 * row.bits / 16:.2f} %")
             lines.append(
                 f"| {label} | {row.spec.steps:,} | {row.spec.lr:g} | {row.loss:.4f} | {gap} | {sent} |"
             )
     return "\n".join(lines)
 
 
-def _gap(row: Row, runs: Sequence[Run]) -> str:
+def _gap(row: Row) -> str:
     """The mean with its interval; of two seeds both."""
     if row.seeds > 2 and row.gap is not None and row.half is not None:
         low, high = row.gap - row.half, row.gap + row.half
         return f"{row.gap:+.2f} % ({low:+.2f} to {high:+.2f} %, {row.seeds} seeds)"
-    key, gap_of = replace(row.spec, stage=0, seed=0).key, gaps(runs)
-    own = sorted(
-        (spec.seed, gap_of[spec.key])
-        for spec in map(spec_of, runs)
-        if replace(spec, stage=0, seed=0).key == key and spec.key in gap_of
-    )
-    return ", ".join(f"{gap:+.2f}" for _, gap in own) + " %"
+    return ", ".join(f"{gap:+.2f}" for gap in row.gaps) + " %"

@@ -60,7 +60,8 @@ class Row:
         seeds: how many runs.
         loss: mean validation loss.
         training: mean training loss: of the last 100 steps, or of all images.
-        gap: mean percent above dense of the same seed; None without such runs.
+        gaps: percent above dense of the same seed, in the order of seeds.
+        gap: their mean; None without such runs.
         half: half the width of its 95 % interval (Student); None for one seed.
         bits: a parameter and step.
     """
@@ -69,6 +70,7 @@ class Row:
     seeds: int
     loss: float
     training: float
+    gaps: tuple[float, ...]
     gap: float | None
     half: float | None
     bits: float
@@ -82,7 +84,8 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
             found[replace(spec_of(run), stage=0, seed=0).key].append(run)
     gap_of, rows = gaps(runs), []
     for group in found.values():
-        mine = [gap_of[key] for run in group if (key := spec_of(run).key) in gap_of]
+        specs = sorted(map(spec_of, group), key=lambda spec: spec.seed)
+        mine = tuple(gap_of[spec.key] for spec in specs if spec.key in gap_of)
         count = len(mine)
         mean = sum(mine) / count if count else None
         half = None
@@ -91,7 +94,7 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
             half = float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
         loss, training = (sum(run[name] for run in group) / len(group) for name in ("validation", "training"))
         spec = replace(spec_of(group[0]), seed=0)
-        rows.append(Row(spec, len(group), loss, training, mean, half, group[0]["bits"]))
+        rows.append(Row(spec, len(group), loss, training, mine, mean, half, group[0]["bits"]))
     return rows
 
 
