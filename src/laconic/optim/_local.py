@@ -252,11 +252,12 @@ class LocalSteps(ExchangingOptimizer):
             RuntimeError: between outer steps, where they differ by design.
             laconic.ExchangeError: naming the first parameter that differs.
         """
-        if self.session and self.local:
+        session = self.session  # which refuses a copy
+        if self.local:
             raise RuntimeError(
                 f"{self.local} of {self.every} local steps are done: parameters are equal after outer steps"
             )
-        super().check_replicas()
+        session.check_replicas()
 
     def held_bytes(self) -> dict[str, int]:
         """As :meth:`CompressedOptimizer.held_bytes`; common parameters and outer momentum are memories.

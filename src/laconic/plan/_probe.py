@@ -77,24 +77,21 @@ def measure_link(note: Note, numbers: int = 1 << 24) -> Link:
     rates = []
     for dtype in (torch.bfloat16, torch.float32):
         note(f"rate of an all-reduce in {str(dtype).removeprefix('torch.')}")
-        vector = torch.zeros(min(numbers, 1 << 24), dtype=dtype)
-        rates.append(
-            _rate(
-                lambda size, vector=vector: dist.all_reduce(vector[:size]),  # type: ignore[misc]
-                vector.numel(),
-                2 * (nodes - 1) / nodes * vector.itemsize,
-                2 * (nodes - 1) * hop,
-            )
-        )
+
+        def all_reduce(size: int, dtype: torch.dtype = dtype) -> Callable[[], object]:
+            vector = torch.zeros(size, dtype=dtype)
+            return lambda: dist.all_reduce(vector)
+
+        sent = 2 * (nodes - 1) / nodes * dtype.itemsize
+        rates.append(_rate(all_reduce, min(numbers, 1 << 24), sent, 2 * (nodes - 1) * hop))
     note("rate of an all-gather")
-    message = torch.zeros(1 << 25, dtype=torch.uint8)
-    gathered = [torch.empty_like(message) for _ in range(nodes)]
-    all_gather = _rate(
-        lambda size: dist.all_gather([each[:size] for each in gathered], message[:size]),
-        message.numel(),
-        nodes - 1,
-        (nodes - 1) * hop,
-    )
+
+    def gather(size: int) -> Callable[[], object]:
+        message = torch.zeros(size, dtype=torch.uint8)
+        gathered = [torch.empty_like(message) for _ in range(nodes)]
+        return lambda: dist.all_gather(gathered, message)
+
+    all_gather = _rate(gather, 1 << 25, nodes - 1, (nodes - 1) * hop)
     carried = {
         name: (now - before[name]).bytes for name, now in Traffic.by_device().items() if name in before
     }
@@ -117,14 +114,14 @@ def measure_link(note: Note, numbers: int = 1 << 24) -> Link:
     return Link(costs, interface, float(pace[rank]), float(pace[(rank - 1) % nodes]))
 
 
-def _rate(collective: Callable[[int], object], most: int, sent: float, hops: float) -> float:
+def _rate(prepare: Callable[[int], Callable[[], object]], most: int, sent: float, hops: float) -> float:
     """Bytes a second that a rank sends besides hops, of so many numbers or of fewer that take long enough.
 
     With hops of 20 ms, of which TCP needs several until its window is open, long enough is a second.
     """
     size = min(1 << 16, most)
     while True:
-        took = _slowest(lambda size=size: collective(size), 3)  # type: ignore[misc]
+        took = _slowest(prepare(size), 3)
         if took >= PROBE_SECONDS + 8 * hops or size == most:
             return size * sent / max(took - hops, 1e-9)
         size = min(4 * size, most)
@@ -138,28 +135,24 @@ def measure_methods(workload: Workload, note: Note) -> list[Method]:
     vector = torch.randn(layout.d)
     cast = _slowest(lambda: vector.copy_(vector.to(torch.bfloat16))) / share
     methods = [Method("fp32", "fp32", 4 * d, loss_gap=0.0), Method("bf16", "bf16", 2 * d, cast, loss_gap=0.0)]
-    vectors = {"vector_bytes": 4 * d}
+
+    def add(name: str, own: float, each: float, size: int, every: int = 1, gap: float | None = None) -> None:
+        per_step = own / share, each / share
+        methods.append(Method(name, "messages", int(size / share), *per_step, every, gap, vector_bytes=4 * d))
+
     for name, feedback in HOOKS.items():
         note(name)
-        own, each, size = _codec(layout, feedback)
-        methods.append(Method(name, "messages", int(size / share), own / share, each / share, **vectors))
+        add(name, *_codec(layout, feedback))
     dense = _dense_optimizer_step(layout)
     for name, feedback in OPTIMIZERS.items():
         note(name)
         _, each, size = _codec(layout, feedback)
         own = max(0.0, _optimizer_step(layout, feedback) - dense)
-        gap = LOSS_GAP[name]
-        methods.append(
-            Method(name, "messages", int(size / share), own / share, each / share, 1, gap, **vectors)
-        )
+        add(name, own, each, size, gap=LOSS_GAP[name])
     note("local steps")
-    own, each, size = _codec(layout, LOCAL_FEEDBACK)
-    methods += [
-        Method(
-            name, "messages", int(size / share), own / share, each / share, every, LOSS_GAP[name], **vectors
-        )
-        for name, every in LOCAL.items()
-    ]
+    codec = _codec(layout, LOCAL_FEEDBACK)
+    for name, every in LOCAL.items():
+        add(name, *codec, every, LOSS_GAP[name])
     return methods
 
 
