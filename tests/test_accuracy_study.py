@@ -17,7 +17,19 @@ import laconic
 from laconic.network import Link
 
 STUDY = Path(__file__).parent.parent / "benchmarks" / "accuracy"
-MODULES = ("stages", "training", "study", "report", "local", "text", "digits", "real", "page")
+MODULES = (
+    "stages",
+    "training",
+    "study",
+    "report",
+    "recipes",
+    "figures",
+    "local",
+    "text",
+    "digits",
+    "real",
+    "page",
+)
 
 
 @pytest.fixture
@@ -29,7 +41,7 @@ def study(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(module, "HERE", tmp_path)
     page = tmp_path / "page.md"
-    page.write_text("a\n<!-- study -->\n\nold\n\n<!-- /study -->\nb\n")
+    page.write_text("a\n<!-- study batches -->\n\nold\n\n<!-- /study -->\nb\n")
     monkeypatch.setattr(importlib.import_module("page"), "PAGE", page)
     small = [
         replace(spec, steps=4, width=32, batch=2, nodes=4, every=min(spec.every, 2), first=0.0, seed=0)
@@ -69,8 +81,11 @@ def test_missing_runs_are_made_once_and_reported(study, tmp_path, capsys):
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 8
     assert "old" not in (tmp_path / "page.md").read_text()
+    assert "EF21" in (tmp_path / "page.md").read_text()
     assert "\n| CompressedAdamW | " in (tmp_path / "results.md").read_text()
-    assert (tmp_path / "results.png").stat().st_size > 1000
+    for name in ("methods", "recipes", "nodes", "batches"):
+        has_runs = name in ("methods", "batches")
+        assert (tmp_path / f"results-{name}.png").exists() == has_runs, name
     assert json.loads(next((tmp_path / "runs").glob("dense*")).read_text())["validation"] > 0
 
 
@@ -165,8 +180,8 @@ def test_a_claim_whose_owner_ends_meanwhile_is_taken(study, tmp_path, monkeypatc
 
 @pytest.mark.usefixtures("study")
 def test_nothing_is_drawn_of_no_runs(tmp_path):
-    importlib.import_module("report").draw([], tmp_path / "x.png")
-    assert not (tmp_path / "x.png").exists()
+    importlib.import_module("figures").draw([], tmp_path)
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_the_page_has_the_runs_that_are_there(monkeypatch):
@@ -177,21 +192,61 @@ def test_the_page_has_the_runs_that_are_there(monkeypatch):
     assert page.render(text, runs) == text, "run: python benchmarks/accuracy/study.py --report"
 
 
-def test_gaps_of_two_seeds_are_both_named_and_of_three_their_mean(monkeypatch):
+def _runs(method, lr, losses, **settings):
+    stages = importlib.import_module("stages")
+    specs = [stages.Spec(0, method, lr, seed, **settings) for seed in range(len(losses))]
+    rest = {"training": 1.0, "bits": 0.16, "curve": [(1, 1.0)]}
+    return [asdict(spec) | {"validation": loss} | rest for spec, loss in zip(specs, losses, strict=True)]
+
+
+@pytest.fixture
+def page(monkeypatch):
     monkeypatch.syspath_prepend(str(STUDY))
-    page, stages = importlib.import_module("page"), importlib.import_module("stages")
+    return importlib.import_module("page")
 
-    def runs(method, lr, losses, **settings):
-        specs = [stages.Spec(1, method, lr, seed, **settings) for seed in range(len(losses))]
-        rest = {"training": 1.0, "bits": 0.16}
-        return [asdict(spec) | {"validation": loss} | rest for spec, loss in zip(specs, losses, strict=True)]
 
-    dense = runs("dense", stages.LONG_LR, [2.0, 2.0, 2.0], beta1=0.7)
-    two = runs("adamw", 2 * stages.LONG_LR, [2.02, 2.04], density=0.001)
-    three = runs("adamw", 2 * stages.LONG_LR, [2.02, 2.02, 2.02])
-    lines = page.table(dense + two + three).splitlines()
+def test_gaps_of_two_seeds_are_both_named_and_of_three_their_mean(page):
+    report, stages = importlib.import_module("report"), importlib.import_module("stages")
+    dense = _runs("dense", stages.LONG_LR, [2.0, 2.0, 2.0], beta1=0.7)
+    two = _runs("adamw", 2 * stages.LONG_LR, [2.02, 2.04], density=0.001)
+    three = _runs("adamw", 2 * stages.LONG_LR, [2.02, 2.02, 2.02])
+    lines = page.recipes(report.rows_of(dense + two + three)).splitlines()
     assert lines[2:] == [
         "| dense AdamW | 3,000 | 0.002 | 2.0000 |  |  |",
         "| `CompressedAdamW` | 3,000 | 0.004 | 2.0200 | +1.00 % (+1.00 to +1.00 %, 3 seeds) | 1.00 % |",
         "| the same, 0.1 % | 3,000 | 0.004 | 2.0300 | +1.00, +2.00 % | 1.00 % |",
     ]
+
+
+def test_dense_is_tuned_over_all_seeds_and_not_for_each(page):
+    report = importlib.import_module("report")
+    dense = _runs("dense", 0.001, [2.0, 3.0, 2.5]) + _runs("dense", 0.002, [2.2, 2.0, 2.2])
+    dense += _runs("dense", 0.004, [1.0])  # one seed is not enough to be the best
+    row = report.rows_of(dense + _runs("adamw", 0.004, [2.2, 2.2, 2.2]))[-1]
+    assert row.gaps == pytest.approx((0.0, 10.0, 0.0))
+    assert [found.spec.lr for found in report.best(report.rows_of(dense))] == [0.002]
+
+
+def test_learning_rates_are_set_beside_the_root_of_the_number_of_nodes(page, tmp_path):
+    figures, report = importlib.import_module("figures"), importlib.import_module("report")
+    lr = importlib.import_module("stages").LR
+    same = {"steps": 1000, "nodes": 16, "batch": 1}
+    runs = _runs("dense", lr, [2.0], beta1=0.7, **same)
+    for factor, loss in ((2, 2.2), (4, 2.02), (8, 3.0)):
+        runs += _runs("adamw", factor * lr, [loss], **same)
+    assert page.nodes(report.rows_of(runs)).splitlines()[2:] == [
+        "| 16 | 2.000 | +10.00 % | +1.00 % | +50.00 % |"
+    ]
+    figures.draw(runs, tmp_path)
+    assert (tmp_path / "results-nodes.png").exists()
+
+
+def test_methods_without_momentum_are_compared_by_the_training_loss(page):
+    report = importlib.import_module("report")
+    digits = importlib.import_module("stages").DIGITS
+    runs = []
+    for method, lr, loss in (("ef14", 0.1, 0.5), ("ef14", 0.3, 0.25), ("ef21", 0.1, 0.125)):
+        run = _runs(method, lr, [1.0], **{**digits, "batch": 0})[0]
+        runs.append({**run, "training": loss, "validation": 1 - loss})
+    assert page.batches(report.rows_of(runs)).splitlines()[2:] == ["| all 359 | 0.25 (0.3) | 0.125 (0.1) |"]
+    assert page.digits(report.rows_of(runs)).count("\n") == 1

@@ -1,80 +1,101 @@
-"""The study's table in docs/how-to-choose.md."""
+"""The study's tables in docs/how-to-choose.md."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from report import Row, Run, rows_of
-from stages import DENSE, INNER, LONG_LR, LR, Spec
+from recipes import LINES
+from report import LABELS, MINIMISERS, Row, Run, best, rows_of
+from stages import LR
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-choose.md"
-BLOCK = re.compile(r"(<!-- study -->\n\n).*?(\n\n<!-- /study -->)", re.DOTALL)
-SHORT: Mapping[str, Any] = {"steps": 1000}
-LINES: Sequence[tuple[str, Mapping[str, Any]]] = (
-    ("dense AdamW", {"lr": LONG_LR, **DENSE}),
-    ("`CompressedAdamW`", {"method": "adamw", "lr": 2 * LONG_LR}),
-    ("the same, beta_2 0.95", {"method": "adamw", "lr": 2 * LONG_LR, "beta2": 0.95}),
-    ("the same, 0.25 %", {"method": "adamw", "lr": 2 * LONG_LR, "density": 0.0025}),
-    (
-        "the same, 1 % for the first fifth, then 0.25 %",
-        {"method": "adamw", "lr": 2 * LONG_LR, "density": 0.0025, "first": 0.2},
-    ),
-    ("the same, 0.1 %", {"method": "adamw", "lr": 2 * LONG_LR, "density": 0.001}),
-    (
-        "the same, 1 % for the first fifth, then 0.1 %",
-        {"method": "adamw", "lr": 2 * LONG_LR, "density": 0.001, "first": 0.2},
-    ),
-    (
-        "`CompressedAdamW`, other files on each node",
-        {"method": "adamw", "lr": 2 * LONG_LR, "split": "directories"},
-    ),
-    ("`LocalSteps`, H = 4, 3 % in 2 bits", {"method": "local", "lr": 2 * LONG_LR, "every": 4, **INNER}),
-    ("the same, H = 16", {"method": "local", "lr": 2 * LONG_LR, "every": 16, **INNER}),
-    ("EF14 on gradients, SGD with momentum", {"method": "ef14-sgd", "lr": 0.1}),
-    ("EF21-SGDM, SGD", {"method": "ef21-sgdm", "lr": 1.0}),
-    ("dense AdamW", {"lr": LR, **DENSE, **SHORT}),
-    ("`CompressedAdamW`", {"method": "adamw", "lr": 2 * LR, **SHORT}),
-    ("the same, Top-k by parameter", {"method": "adamw", "lr": 2 * LR, "selection": "segments", **SHORT}),
-    ("the same, beta_2 0.95", {"method": "adamw", "lr": 2 * LR, "beta2": 0.95, **SHORT}),
-    ("the same, beta_2 0.999", {"method": "adamw", "lr": 2 * LR, "beta2": 0.999, **SHORT}),
-    (
-        "the same, weight decay 0.01, dense AdamW's too",
-        {"method": "adamw", "lr": 2 * LR, "weight_decay": 0.01, **SHORT},
-    ),
-    (
-        "the same, weight decay 0.1, dense AdamW's too",
-        {"method": "adamw", "lr": 2 * LR, "weight_decay": 0.1, **SHORT},
-    ),
-    ("`LocalSteps`, H = 4, 3 % in 2 bits", {"method": "local", "lr": 2 * LR, "every": 4, **INNER, **SHORT}),
-    ("the same, H = 16", {"method": "local", "lr": 2 * LR, "every": 16, **INNER, **SHORT}),
-    ("EF14 on gradients, SGD with momentum", {"method": "ef14-sgd", "lr": 0.1, **SHORT}),
-    ("EF21-SGDM, SGD", {"method": "ef21-sgdm", "lr": 1.0, **SHORT}),
-)
-"""Labels and settings, at the best learning rates of the grids."""
+BLOCK = re.compile(r"(<!-- study (\w+) -->\n\n).*?(\n\n<!-- /study -->)", re.DOTALL)
 
 
 def render(page: str, runs: Sequence[Run]) -> str:
-    """The page with the table of these runs."""
-    return BLOCK.sub(lambda found: found.group(1) + table(runs) + found.group(2), page)
+    """The page with the tables of these runs."""
+    rows = rows_of(runs)
+    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]](rows) + found[3], page)
 
 
-def table(runs: Sequence[Run]) -> str:
+def recipes(rows: Sequence[Row]) -> str:
     """A line for each recipe that has runs."""
-    by_key = {row.spec.key: row for row in rows_of(runs)}
+    by_key = {row.spec.key: row for row in rows}
+    heads = ("", "steps", "learning rate", "loss", "gap to dense AdamW", "of bf16's bytes")
+    lines = []
+    for label, spec in LINES:
+        if row := by_key.get(spec.key):
+            lines.append((label, f"{spec.steps:,}", f"{spec.lr:g}", f"{row.loss:.4f}", *_gap_and_bytes(row)))
+    return _table(heads, lines)
+
+
+def nodes(rows: Sequence[Row]) -> str:
+    """The learning rate of CompressedAdamW by the number of nodes."""
+    heads = ("nodes", "dense AdamW", "half of root n", "root n", "twice root n")
+    lines = []
+    for count in (2, 4, 8, 16):
+        own = [row for row in rows if row.spec.nodes == count and is_rate(row)]
+        dense = [row for row in own if row.spec.method == "dense" and row.spec.lr == LR]
+        if not dense:
+            continue
+        cells = [f"{dense[0].loss:.3f}"]
+        for factor in (0.5, 1.0, 2.0):
+            lr = factor * count**0.5 * LR
+            found = [row for row in own if row.spec.method == "adamw" and abs(row.spec.lr - lr) < 1e-9]
+            cells.append(_gap(found[0]) if found else "")
+        lines.append((str(count), *cells))
+    return _table(heads, lines)
+
+
+def is_rate(row: Row) -> bool:
+    """Whether it belongs to the comparison of learning rates at 16 sequences a step in all."""
+    spec = row.spec
+    usual = (spec.task, spec.steps, spec.density, spec.selection, spec.weight_decay, spec.split)
+    same = usual == ("text", 1000, 0.01, "chunks", 0.0, "same") and spec.nodes * spec.batch == 16
+    return same and spec.method in ("dense", "adamw") and spec.beta2 == 0.99
+
+
+def digits(rows: Sequence[Row]) -> str:
+    """Every method on the images, at the best learning rate of its grid."""
+    heads = ("", "learning rate", "loss", "gap to dense AdamW", "of bf16's bytes")
     lines = [
-        "| | steps | learning rate | loss | gap to dense AdamW | of bf16's bytes |",
-        "|---|" + "---|" * 5,
+        (LABELS[row.spec.method], f"{row.spec.lr:g}", f"{row.loss:.4f}", *_gap_and_bytes(row))
+        for row in sorted(best(rows), key=lambda row: list(LABELS).index(row.spec.method))
+        if row.spec.task == "digits" and row.spec.method not in MINIMISERS
     ]
-    for label, settings in LINES:
-        row = by_key.get(Spec(0, **settings).key)
-        if row is not None:
-            dense = row.spec.method == "dense"
-            gap, sent = ("", "") if dense else (_gap(row), f"{100 * row.bits / 16:.2f} %")
-            lines.append(
-                f"| {label} | {row.spec.steps:,} | {row.spec.lr:g} | {row.loss:.4f} | {gap} | {sent} |"
-            )
-    return "\n".join(lines)
+    return _table(heads, lines)
+
+
+def batches(rows: Sequence[Row]) -> str:
+    """Training losses of EF14 and EF21 by the size of the batch."""
+    heads = ("images a node and step", "EF14", "EF21")
+    found = {(row.spec.batch, row.spec.method): row for row in best(rows) if row.spec.method in MINIMISERS}
+    sizes = sorted({batch for batch, _ in found}, key=lambda batch: batch or float("inf"))
+    lines = []
+    for size in sizes:
+        cells = [
+            f"{row.training:.4g} ({row.spec.lr:g})" if (row := found.get((size, method))) else ""
+            for method in MINIMISERS
+        ]
+        lines.append((str(size) if size else "all 359", *cells))
+    return _table(heads, lines)
+
+
+TABLES: Mapping[str, Callable[[Sequence[Row]], str]] = {
+    "recipes": recipes,
+    "nodes": nodes,
+    "digits": digits,
+    "batches": batches,
+}
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [heads, ("---",) * len(heads), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _gap_and_bytes(row: Row) -> tuple[str, str]:
+    return ("", "") if row.spec.method == "dense" else (_gap(row), f"{100 * row.bits / 16:.2f} %")
 
 
 def _gap(row: Row) -> str:

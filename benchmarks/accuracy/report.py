@@ -1,4 +1,4 @@
-"""Report of the accuracy study: a line for each run, gaps paired by seed with intervals, a figure."""
+"""Report of the accuracy study: a line for each run, gaps paired by seed with intervals."""
 
 import csv
 from collections import defaultdict
@@ -23,6 +23,8 @@ LABELS = {
 }
 RATES = 2
 """The stage that compares learning rates."""
+MINIMISERS = ("ef14", "ef21")
+"""Methods without momentum, which are compared by the loss on all training images."""
 METHOD_ONLY = ("density", "first", "selection", "beta1", "beta2", "lr", "every")
 """Settings by which a run differs from the dense run that it is compared with."""
 
@@ -33,17 +35,28 @@ def spec_of(run: Run) -> Spec:
 
 
 def gaps(runs: Sequence[Run]) -> dict[str, float]:
-    """Percent by which the loss of each run exceeds that of the best dense one of its seed and data."""
-    dense: dict[str, float] = {}
+    """Percent by which the loss of each run exceeds that of dense AdamW, tuned, of its seed and data."""
+    groups: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for run in runs:
         if run["method"] == "dense" and "validation" in run:
-            key = _pairing(spec_of(run))
-            dense[key] = min(dense.get(key, float("inf")), run["validation"])
-    return {
-        spec.key: 100 * (run["validation"] / dense[_pairing(spec)] - 1)
-        for run in runs
-        if "validation" in run and _pairing(spec := spec_of(run)) in dense
-    }
+            spec = replace(spec_of(run), seed=0)
+            groups[_pairing(spec), spec.key][run["seed"]] = run["validation"]
+    dense: dict[str, dict[int, float]] = {}
+    for (pairing, _), losses in groups.items():
+        if pairing not in dense or _tuning(losses) < _tuning(dense[pairing]):
+            dense[pairing] = losses
+    found = {}
+    for run in runs:
+        spec = spec_of(run)
+        other = dense.get(_pairing(replace(spec, seed=0)), {}).get(spec.seed)
+        if "validation" in run and other is not None:
+            found[spec.key] = 100 * (run["validation"] / other - 1)
+    return found
+
+
+def _tuning(losses: Mapping[int, float]) -> tuple[int, float]:
+    """The order of learning rates: that with the most seeds, then that of the least mean loss."""
+    return -len(losses), sum(losses.values()) / len(losses)
 
 
 def _pairing(spec: Spec) -> str:
@@ -101,19 +114,19 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
 def best(rows: Sequence[Row]) -> list[Row]:
     """Of rows that differ in the learning rate alone, that of the least loss; all of the stage of rates.
 
-    The loss is that of training where methods without momentum are compared as minimisers.
+    A row of fewer seeds than another is no candidate.
     """
     chosen: dict[str, Row] = {}
     for row in rows:
         rate = row.spec.lr if row.spec.stage == RATES else 0.0
         key = replace(row.spec, stage=0, lr=rate).key
-        if key not in chosen or _loss(row) < _loss(chosen[key]):
+        if key not in chosen or _order(row) < _order(chosen[key]):
             chosen[key] = row
     return list(chosen.values())
 
 
-def _loss(row: Row) -> float:
-    return row.training if row.spec.method in ("ef14", "ef21") else row.loss
+def _order(row: Row) -> tuple[int, float]:
+    return -row.seeds, row.training if row.spec.method in MINIMISERS else row.loss
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:
@@ -167,45 +180,6 @@ def _settings(spec: Spec) -> str:
     if spec.split != usual.split:
         said.append("other data on each node")
     return ", ".join(said)
-
-
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """Curves of the validation loss, means over seeds, and the gaps of every seed.
-
-    Each method is drawn at its best learning rate, at the length for which most methods have runs.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = [row for row in best(rows_of(runs)) if is_usual(row.spec)]
-    if not rows:
-        return
-    lengths = [row.spec.steps for row in rows]
-    length = max(lengths, key=lambda steps: (lengths.count(steps), steps))
-    gap_of = gaps(runs)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    names = []
-    for number, row in enumerate(row for row in rows if row.spec.steps == length):
-        own = [run for run in runs if replace(spec_of(run), stage=row.spec.stage, seed=0) == row.spec]
-        curves = [run["curve"] for run in own if "curve" in run]
-        losses = [sum(loss for _, loss in points) / len(points) for points in zip(*curves, strict=True)]
-        seeds = "1 seed" if len(own) == 1 else f"{len(own)} seeds"
-        label = f"{LABELS[row.spec.method]} ({seeds})"
-        left.plot([step for step, _ in curves[0]], losses, marker=".", color=f"C{number}", label=label)
-        if row.spec.method != "dense":
-            mine = [gap_of[spec_of(run).key] for run in own if spec_of(run).key in gap_of]
-            right.plot(mine, [len(names)] * len(mine), "o", color=f"C{number}", alpha=0.7)
-            names.append(LABELS[row.spec.method])
-    left.set(xlabel="step", ylabel="validation loss, nats a byte", title="Loss, mean over seeds")
-    left.legend()
-    right.set_yticks(range(len(names)), names)
-    right.set_ylim(-0.5, max(len(names), 1) - 0.5)
-    right.axvline(0, color="black", linewidth=0.8)
-    right.set(xlabel="percent above dense of the same seed", title=f"Gap after {length:,} steps, each seed")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def is_usual(spec: Spec) -> bool:

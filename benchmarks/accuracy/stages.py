@@ -123,16 +123,16 @@ def _text(seed: int) -> Iterator[Spec]:
 
 
 def _digits(seed: int) -> Iterator[Spec]:
-    for lr in (0.001, 0.002, 0.004):
+    for lr in (0.0005, 0.001, 0.002, 0.004):
         yield Spec(6, lr=lr, seed=seed, **DENSE, **DIGITS)
-    for lr in (0.002, 0.004, 0.008):
+    for lr in (0.001, 0.002, 0.004, 0.008):
         yield Spec(6, "adamw", lr, seed, **DIGITS)
-    for lr in (0.03, 0.1):
+    for lr in (0.03, 0.1, 0.3):
         yield Spec(6, "ef14-sgd", lr, seed, **DIGITS)
-    for lr in (0.3, 1.0):
+    for lr in (0.3, 1.0, 3.0):
         yield Spec(6, "ef21-sgdm", lr, seed, **DIGITS)
     if seed < 3:
         for batch in (4, 16, 64, 256, 0):
             for method in ("ef14", "ef21"):
-                for lr in (0.03, 0.1, 0.3, 1.0):
+                for lr in (0.1, 0.3, 1.0, 3.0):
                     yield Spec(7, method, lr, seed, density=0.01, **{**DIGITS, "batch": batch})

@@ -99,7 +99,8 @@ def print_status() -> None:
 
 
 def write_report() -> None:
-    """``results.csv``, ``results.md``, ``results.png`` and the table in the docs, of the runs so far."""
+    """``results.csv``, ``results.md``, figures and the tables in the docs, of the runs so far."""
+    import figures
     import page
     import report
 
@@ -109,7 +110,7 @@ def write_report() -> None:
     missing = len(unique_specs()) - len(runs)
     note = f"\n{missing} runs are not done yet; `study.py --status` lists them by stage.\n" if missing else ""
     (HERE / "results.md").write_text(report.table(report.best(report.rows_of(runs))) + note)
-    report.draw(runs, HERE / "results.png")
+    figures.draw(runs, HERE)
     page.PAGE.write_text(page.render(page.PAGE.read_text(), runs))
 
 
