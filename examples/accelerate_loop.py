@@ -17,6 +17,8 @@ from torch import nn
 import laconic
 from laconic.integrations.accelerate import compress_gradients, prepare_without_ddp, save_every_rank
 
+FEEDBACK = laconic.EF14(laconic.TopK(0.05) >> laconic.ScaledSign())
+
 
 def main() -> None:
     """Learn what a random network does."""
@@ -40,7 +42,7 @@ def main() -> None:
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
         model, optimizer = accelerator.prepare(model, optimizer)
-        source = compress_gradients(accelerator, model, laconic.EF14(laconic.TopK(0.05)))
+        source = compress_gradients(accelerator, model, FEEDBACK)
 
     start = 0
     if options.folder.exists():

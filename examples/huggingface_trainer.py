@@ -17,6 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 import laconic
 from laconic.integrations.huggingface import CompressedGradients, CompressedUpdates
 
+FEEDBACK = laconic.EF14(laconic.TopK(0.05) >> laconic.ScaledSign())
+
 
 class Counting(Dataset):
     """Sequences that count upwards, each from another number."""
@@ -70,7 +72,7 @@ def main() -> None:
         CompressedUpdates(trainer, source)
     else:
         trainer = Trainer(model, arguments, train_dataset=Counting())
-        callback = CompressedGradients(trainer, laconic.EF14(laconic.TopK(0.05)), resume_from=options.resume)
+        callback = CompressedGradients(trainer, FEEDBACK, resume_from=options.resume)
     done = trainer.train(resume_from_checkpoint=None if options.resume is None else str(options.resume))
 
     stats = (source if options.optimizer else callback.state).stats()

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import laconic
 from laconic.integrations.lightning import CompressedGradients, CompressedOptimizerStrategy
 
+FEEDBACK = laconic.EF14(laconic.TopK(0.05) >> laconic.ScaledSign())
+
 
 class Regression(LightningModule):
     """Learns what a random network does."""
@@ -54,7 +56,7 @@ def main() -> None:
     x = torch.randn(512, 64)
     data = TensorDataset(x, torch.tanh(x @ torch.randn(64, 16) / 8))
     model = Regression(options.optimizer)
-    hook = CompressedGradients(laconic.EF14(laconic.TopK(0.05)), timeout_s=60)
+    hook = CompressedGradients(FEEDBACK, timeout_s=60)
     trainer = Trainer(
         accelerator="cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),

@@ -340,6 +340,22 @@ def test_schedulers_count_inner_steps():
     optimizer.close()
 
 
+def test_a_scheduler_reaches_an_inner_optimiser_that_has_loaded_a_state():
+    model = network()
+    inner = torch.optim.AdamW(model.parameters(), 0.1)
+    optimizer = LocalSteps(inner, 4, TOP)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    steps(model, optimizer, [0])
+    inner.load_state_dict(inner.state_dict())
+    scheduler.step()
+    assert inner.param_groups[0]["lr"] == 0.05
+    assert optimizer.param_groups is inner.param_groups
+    assert optimizer.state is inner.state
+    optimizer.close()
+    del optimizer, scheduler
+    inner.load_state_dict(inner.state_dict())
+
+
 def test_what_it_cannot_do_is_refused():
     def make(inner=None, every=2, **settings):
         return LocalSteps(inner or torch.optim.SGD(network().parameters(), 0.1), every, TOP, **settings)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Self
+from weakref import ref
 
 import torch
 import torch.distributed as dist
@@ -140,6 +141,7 @@ class LocalSteps(ExchangingOptimizer):
         self.every, self.lr, self.momentum, self.nesterov = every, lr, momentum, nesterov
         self.local = 0
         self._link()
+        optimizer.register_load_state_dict_post_hook(_linking(self))
         parameters = TrainedParameters(named_parameters(self.param_groups))
         for name, dtype in parameters.dtypes.items():
             if dtype.itemsize < 4:
@@ -182,7 +184,6 @@ class LocalSteps(ExchangingOptimizer):
         return cls(optimizer, every, _SPARSE_LOCO, **{"adaptive": True, **settings})
 
     def _step(self, closure: Callable[[], float] | None) -> float | None:
-        self._link()
         loss = self._inner_step(closure)
         self.local += 1
         if self.local == self.every:
@@ -242,7 +243,7 @@ class LocalSteps(ExchangingOptimizer):
             parameter.copy_(self._common.parameters[name])
 
     def _link(self) -> None:
-        """Share groups and state with the inner optimiser, which may have loaded others."""
+        """Share groups and state with the inner optimiser, which makes new ones where it loads a state."""
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
 
     def check_replicas(self) -> None:
@@ -265,7 +266,6 @@ class LocalSteps(ExchangingOptimizer):
         Differences, 4 bytes a parameter in float32, are held during an outer step alone.
         """
         held = self.session.exchange.held_bytes()
-        self._link()
         return {
             "state": tensor_bytes(self.state.values()),
             "memory": held["memory"] + self._common.nbytes,
@@ -273,7 +273,6 @@ class LocalSteps(ExchangingOptimizer):
         }
 
     def _plain_state(self) -> dict[str, Any]:
-        self._link()
         plain = super()._plain_state()
         state = {
             number: {**plain["state"].get(number, {}), **self._common.state_of(name)}
@@ -318,3 +317,13 @@ class LocalSteps(ExchangingOptimizer):
         self._link()
         self.local = int(saved.exchange["local"])
         self._common = common
+
+
+def _linking(steps: LocalSteps) -> Callable[[Optimizer], None]:
+    known = ref(steps)
+
+    def after_loading(_: Optimizer) -> None:
+        if (alive := known()) is not None:
+            alive._link()
+
+    return after_loading
