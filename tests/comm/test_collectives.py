@@ -5,7 +5,10 @@ import torch
 import torch.distributed as dist
 from processes import BARE, TORCHRUN, run_python, run_ranks
 
+import laconic
+from laconic.comm import ExchangeError
 from laconic.comm._stats import Counter
+from laconic.comm.transport._groups import group_count
 from laconic.comm.transport.collectives import DIRECT_BYTES, Collectives
 
 RANKS = 3
@@ -52,3 +55,38 @@ def test_processes_of_torchrun_without_a_process_group_are_warned(tmp_path):
     (tmp_path / "alone.py").write_text(ALONE)
     printed = run_python(*TORCHRUN, tmp_path / "alone.py", env=BARE)
     assert printed.count("although torchrun started 2: call torch.distributed.init_process_group") == 2
+
+
+def among_groups(rank):
+    first, second = dist.new_group([0, 1]), dist.new_group([1, 2])  # rank 1 knows one group more
+    counts, found = group_count(), []
+    for ranks, group in (((0, 1), first), ((1, 2), second), ((0, 1), first)):
+        if rank not in ranks:
+            continue
+        layout = laconic.Layout.of({"x": (4,)})
+        exchange = laconic.Exchange(layout, laconic.EF14(laconic.TopK(4)), group, timeout_s=30)
+        tensors = {"x": torch.arange(4.0) + rank}
+        exchange.reduce_(tensors)
+        found.append((ranks, tensors["x"].tolist()))
+        exchange.close()
+    return counts, found
+
+
+def test_ranks_that_know_unlike_numbers_of_groups_make_one(tmp_path):
+    found = run_ranks(among_groups, 3, tmp_path)
+    assert [counts for counts, _ in found] == [2, 3, 2]  # the group of all ranks is the first
+    low, high = [0.5, 1.5, 2.5, 3.5], [1.5, 2.5, 3.5, 4.5]
+    assert found[0][1] == [((0, 1), low)] * 2
+    assert found[1][1] == [((0, 1), low), ((1, 2), high), ((0, 1), low)]
+    assert found[2][1] == [((1, 2), high)]
+
+
+def construct_alone(rank):
+    if rank == 0:
+        with pytest.raises(ExchangeError, match=r"waited for the ranks \[0, 1\] to make a process group"):
+            Collectives(None, 2.0, Counter())
+    dist.get_rank()
+
+
+def test_a_rank_that_does_not_construct_is_named(tmp_path):
+    run_ranks(construct_alone, 2, tmp_path)

@@ -398,3 +398,19 @@ def test_tensors_of_several_dtypes_are_refused():
     with pytest.raises(ValueError, match="must have one dtype and device"):
         exchange.reduce_({"a": torch.ones(300), "b": torch.ones(200, dtype=torch.bfloat16)})
     exchange.close()
+
+
+def test_memories_outlast_a_bucket_that_is_refused():
+    layout = laconic.Layout.of({"a": (20,), "b": (30,)})
+    exchange = laconic.Exchange(layout, laconic.EF14(laconic.TopK(2)))
+    for names, length in ((["a"], 20), (["b"], 30), (["b"], 30)):
+        exchange.submit(names, torch.arange(float(length)), last=True).wait()
+    before = exchange.state_dict()["ranks"]["0"]
+    with pytest.raises(ValueError, match="'a' and others are at different rounds"):
+        exchange.submit(["a", "b"], torch.ones(50), last=True).wait()
+    after = exchange.state_dict()["ranks"]["0"]
+    for name in ("a", "b"):
+        residual = before[name]["sender"]["residual"]
+        assert residual.any()
+        assert torch.equal(residual, after[name]["sender"]["residual"])
+    exchange.close()

@@ -126,6 +126,17 @@ def compare_alone(exchange):
     exchange.gather(torch.arange(5), "five numbers")
 
 
+def shorter(exchange):
+    exchange.submit(BUCKETS[0], torch.zeros(600), last=False)
+    exchange.submit(BUCKETS[1], torch.zeros(72), last=True).wait()
+
+
+def other_order(exchange):
+    a, b, c = tensors(exchange.rank, 4).values()
+    exchange.submit(BUCKETS[0], [b, a], last=False)
+    exchange.submit(BUCKETS[1], [c], last=True).wait()
+
+
 def dense(exchange):
     for number, names in enumerate(BUCKETS):
         source = torch.cat([tensors(exchange.rank, 9)[name].reshape(-1) for name in names])
@@ -142,6 +153,8 @@ EVENTS = {
     "a repeated segment": (later_bucket, "operation"),
     "another dtype": (other_dtype, "dtype: torch.float64 on rank 1, torch.float32 on ranks 0, 2"),
     "something else": (compare_alone, "operation: comparison of 5 numbers, five numbers on rank 1"),
+    "a shorter vector": (shorter, "the bucket of 'a' has 640 elements, got 600 on rank 1"),
+    "tensors in another order": (other_order, "'a' has 600 elements, got a tensor of 40 on rank 1"),
     "a dense step": (dense, "operation: exchange of a dense bucket"),
 }
 

@@ -466,3 +466,11 @@ def test_the_theory_of_a_faded_or_rounded_memory_is_not_made_up():
     method = laconic.EF14(TOP, residual=torch.bfloat16)
     with pytest.raises(laconic.theory.NoTheory, match="does not round the memory"):
         laconic.theory.stepsize(method, d=D, L=1.0, L_tilde=1.0, mu=0.1)
+
+
+@pytest.mark.parametrize("lengths", [(10, 4), (4, 9), (14,)])
+def test_tensors_of_other_lengths_than_the_segments_are_refused(lengths):
+    sender = laconic.EF14(laconic.TopK(2)).sender(laconic.Layout.of({"a": (4,), "b": (10,)}))
+    with pytest.raises(ValueError, match="a tensor for each segment"):
+        sender.send([torch.ones(length) for length in lengths])
+    assert sender.round == 0

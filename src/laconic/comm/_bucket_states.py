@@ -58,6 +58,7 @@ class BucketStates:
         self._topology = topology
         self._dtypes = dict(dtypes or {})
         self._held: dict[Names, BucketExchange] = {}
+        self._numels: dict[Names, list[int]] = {}
         self._unassigned: SegmentStates = {}
 
     @property
@@ -111,6 +112,7 @@ class BucketStates:
             ValueError: for unknown names, a tensor of another size, or memories that do not fit together.
         """
         if names in self._held:
+            self._check_lengths(names, vector)
             return self._held[names]
         context = self._checked_context(names, vector)
         for key, bucket in list(self._held.items()):
@@ -123,17 +125,32 @@ class BucketStates:
             missing = next(name for name in names if name not in self._unassigned)
             raise ValueError(f"the memory of {known[0]!r} is known, but not that of {missing!r}")
         if known:
-            made.load_by_segment({name: self._unassigned.pop(name) for name in names})
+            made.load_by_segment({name: self._unassigned[name] for name in names})
+            for name in names:
+                del self._unassigned[name]
         self._held[names] = made
         return made
 
     def _checked_context(self, names: Names, vector: Source) -> BucketContext:
         context = self._context(names, SegmentedVector.of(vector).like)
-        if context.layout.d != numel(vector):
-            raise ValueError(
-                f"the bucket of {names[0]!r} has {context.layout.d} elements, got {numel(vector)}"
-            )
+        self._numels[names] = context.layout.numels
+        self._check_lengths(names, vector)
         return context
+
+    def _check_lengths(self, names: Names, vector: Source) -> None:
+        numels, given = self._numels[names], SegmentedVector.of(vector)
+        if given.tensors is None:
+            if sum(numels) != numel(given):
+                raise ValueError(f"the bucket of {names[0]!r} has {sum(numels)} elements, got {numel(given)}")
+            return
+        found = [tensor.numel() for tensor in given.tensors]
+        if len(found) != len(numels):
+            raise ValueError(
+                f"the bucket of {names[0]!r} has {len(numels)} segments, got {len(found)} tensors"
+            )
+        for name, wanted, number in zip(names, numels, found, strict=True):
+            if wanted != number:
+                raise ValueError(f"the segment {name!r} has {wanted} elements, got a tensor of {number}")
 
     def _context(self, names: Names, like: torch.Tensor) -> BucketContext:
         return replace(self._whole, layout=self._whole.layout.select(names), like=like.new_empty(0))

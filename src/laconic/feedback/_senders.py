@@ -100,13 +100,14 @@ class NodeSender:
         return replace(staged, memories={**staged.memories, "estimate": estimate})
 
     def _checked(self, gradient: Tensor | Sequence[Tensor] | SegmentedVector) -> SegmentedVector:
-        d = self._encoder.layout.d
-        vector = SegmentedVector.of(gradient)
-        if vector.tensors is not None and vector.like.device.type != "cpu":
-            vector = SegmentedVector(vector.flattened())
-        shape = tuple(vector.like.shape)
+        layout, vector = self._encoder.layout, SegmentedVector.of(gradient)
+        d, shape = layout.d, tuple(vector.like.shape)
         if vector.tensors is not None:
-            shape = (sum([tensor.numel() for tensor in vector.tensors]),)
+            if [tensor.numel() for tensor in vector.tensors] != layout.numels:
+                raise ValueError("the gradient needs a tensor for each segment, of as many numbers")
+            shape = (d,)
+            if vector.like.device.type != "cpu":
+                vector = SegmentedVector(vector.flattened())
         if not shape or shape[-1] != d:
             raise ValueError(f"the layout has {d} elements, but the gradient has shape {shape}")
         if self.round == 0:

@@ -15,6 +15,7 @@ from torch import Tensor
 from laconic.comm._stats import Counter
 from laconic.comm.errors import ExchangeError
 from laconic.comm.transport._arrivals import TAIL_BYTES, Arrivals
+from laconic.comm.transport._groups import make_group
 from laconic.comm.transport._processes import ended, own_record
 from laconic.comm.transport.staging import HostStaging, staging_for
 
@@ -81,15 +82,9 @@ class Collectives:
         self._staging = staging or staging_for(process_group, timeout_s)
         self._whole = self.size == dist.get_world_size()
         if self.size > 1:
-            # A group of some ranks only must be made without the others. Its name is then a hash of its
-            # ranks, so it is never destroyed: a second one of that name would find the first's addresses.
-            self._group = dist.new_group(
-                None if self._whole else dist.get_process_group_ranks(process_group),
-                # NCCL's own watchdog ends the process; it must not come before the error that says why.
-                timeout=timedelta(seconds=timeout_s + (60 if self._staging.backend == "nccl" else 0)),
-                backend=self._staging.backend,
-                use_local_synchronization=not self._whole,
-            )
+            # NCCL's own watchdog ends the process; it must not come before the error that says why.
+            wait = timeout_s + (60 if self._staging.backend == "nccl" else 0)
+            self._group = make_group(process_group, self._staging.backend, timedelta(seconds=wait))
         self._arrivals = Arrivals(self.rank, self.size, counter)
         self._processes: list[Tensor] = []
         if self._group is not None:
