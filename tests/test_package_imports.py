@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "ddp": {*CORE, "_arguments", "feedback", "comm", "session"},
     "optim": {*CORE, "_arguments", "compressors", "feedback", "comm", "session"},
     "integrations": {"feedback", "comm", "ddp", "optim"},
-    "lab": {*CORE, "_arguments", "messages", "compressors", "feedback", "session", "optim", "theory"},
+    "lab": {*CORE, "_arguments", "messages", "compressors", "feedback", "comm", "session", "optim", "theory"},
     "papers": {*CORE, "_html", "messages", "compressors", "feedback", "theory", "lab"},
     "network": set(),
     "demo": {*CORE, "compressors", "feedback", "comm", "optim", "network"},

@@ -221,10 +221,47 @@ def test_a_dense_mean_steps_with_the_mean_gradient():
     torch.testing.assert_close(model.weight, twin.weight)
 
 
+def test_a_simulation_says_where_real_ranks_would_take_the_mean(caplog):
+    model = nn.Linear(64, 64, bias=False)
+    half = laconic.EF14(laconic.TopK(0.5))
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    few = laconic.EF14(TOP)
+    for feedback, topology, said in ((half, "auto", True), (half, "all-gather", False), (few, "auto", False)):
+        caplog.clear()
+        optimizer = CompressedSGD(model.parameters(), 0.1, feedback, topology=topology)
+        TrainingSimulation(model, optimizer, 8)
+        optimizer.close()
+        assert ("8 real ranks would take the exact mean" in caplog.text) == said
+    caplog.clear()
+    TrainingSimulation(model, sgd, 8, feedback=few)
+    assert not caplog.text
+    TrainingSimulation(model, sgd, 8, feedback=half)
+    assert "8 real ranks would take the exact mean" in caplog.text
+
+
+def test_a_scheduler_counts_the_steps_of_a_simulation():
+    model = nn.Linear(8, 4)
+    with CompressedSGDs(model) as optimizer:
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+        data, loss_of = lambda *_: torch.ones(2, 8), lambda model, x: model(x).square().mean()
+        train(
+            model, optimizer, nodes=2, data=data, loss=loss_of, steps=3, on_step=lambda *_: scheduler.step()
+        )
+        assert optimizer.param_groups[0]["lr"] == 0.1 * 0.5**3
+
+
 def test_settings_that_do_not_fit():
     model = nn.Linear(8, 4)
-    with CompressedSGDs(model) as optimizer, pytest.raises(ValueError, match="its own feedback"):
-        TrainingSimulation(model, optimizer, 2, clip=1.0)
+    all_of_it = {
+        "feedback": laconic.EF14(TOP),
+        "exempt": lambda *_: False,
+        "exact": True,
+        "clip": 1.0,
+        "seed": 0,
+    }
+    for name, value in all_of_it.items():
+        with CompressedSGDs(model) as optimizer, pytest.raises(ValueError, match=f"its own {name}: set"):
+            TrainingSimulation(model, optimizer, 2, **{name: value})
     with pytest.raises(ValueError, match="nodes must be at least 1"):
         TrainingSimulation(model, torch.optim.SGD(model.parameters(), 0.1), 0)
 

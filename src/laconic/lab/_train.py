@@ -1,5 +1,6 @@
 """Training on n simulated nodes in one process, by the arithmetic of real ranks."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from laconic._arguments import check_count, check_positive
+from laconic.comm.topologies import bytes_above_dense
 from laconic.feedback import Feedback
 from laconic.formats import accumulation_dtype
 from laconic.lab._nodes import SimulatedNodes
+from laconic.layout import Layout
 from laconic.optim import CompressedOptimizer, LocalSteps
 from laconic.session import (
     Exempt,
@@ -29,6 +32,7 @@ from laconic.session import (
 Batch = TypeVar("Batch")
 Gradients = dict[Tensor, Tensor | None]
 State = dict[str, Any]
+_log = logging.getLogger("laconic")
 
 
 class TrainingSimulation:
@@ -37,7 +41,8 @@ class TrainingSimulation:
     Given the same gradients, parameters and memories are those of n real processes, bit for bit: of ranks
     that each have a compressed optimiser; or, with an ordinary optimiser, of DDP ranks with
     :class:`laconic.ddp.CommState`, whose estimate the optimiser steps with. Buffers, as of batch
-    normalisation, are shared by the nodes.
+    normalisation, are shared by the nodes. Messages are gathered by all; where n real ranks with
+    ``topology="auto"`` would take the exact mean in their place, the log says so.
 
     Args:
         model: the module that is trained.
@@ -45,7 +50,8 @@ class TrainingSimulation:
             used; or any other PyTorch optimiser.
         nodes: n.
         feedback: with an ordinary optimiser, the method that gradients go through; None averages them.
-        exempt, exact, clip, seed: as for :class:`laconic.ddp.CommState`; only with feedback.
+        exempt, exact, clip, seed: as for :class:`laconic.ddp.CommState`, None for its defaults; a compressed
+            optimiser has its own.
 
     Raises:
         ValueError: for settings that do not go together.
@@ -58,10 +64,10 @@ class TrainingSimulation:
         nodes: int,
         *,
         feedback: Feedback | None = None,
-        exempt: Exempt = vectors_and_small,
-        exact: bool = False,
+        exempt: Exempt | None = None,
+        exact: bool | None = None,
         clip: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Make the nodes' senders and their receiver."""
         check_count("nodes", nodes, 1)
@@ -75,23 +81,27 @@ class TrainingSimulation:
         self._committed = 0
         self._clip = clip
         if isinstance(optimizer, CompressedOptimizer):
-            if feedback is not None or clip is not None:
-                raise ValueError("the compressed optimiser has its own feedback and clip: set them there")
+            given = {"feedback": feedback, "exempt": exempt, "exact": exact, "clip": clip, "seed": seed}
+            if named := [name for name, value in given.items() if value is not None]:
+                raise ValueError(f"the compressed optimiser has its own {', '.join(named)}: set them there")
             session = optimizer.session
             topology = getattr(session.topology, "name", session.topology)
             if topology not in ("auto", "all-gather"):
                 raise ValueError(f"only the all-gather topology is simulated, got {topology!r}")
             self._parameters, layout = session.parameters, session.layout
             feedback, seed = session.exchange.feedback, session.seed
+            _warn_of_mean(layout, session.schedule.methods[-1], nodes, self._parameters, topology)
             optimizer.set_nodes(nodes)
         else:
             if clip is not None:
                 check_positive("clip", clip)
             self._parameters = TrainedParameters(model.named_parameters())
-            layout = self._parameters.layout(exempt, exact)
+            layout = self._parameters.layout(exempt or vectors_and_small, bool(exact))
+            if feedback is not None:
+                _warn_of_mean(layout, feedback, nodes, self._parameters, "auto")
             if feedback is not None and torch.float64 not in self._parameters.dtypes.values():
                 feedback = make_schedule(feedback, 0, None).starting_in_bfloat16().methods[0]
-        self._nodes = SimulatedNodes(self._parameters, layout, feedback, nodes, seed)
+        self._nodes = SimulatedNodes(self._parameters, layout, feedback, nodes, seed or 0)
         self._states = [_copied(optimizer.state) for _ in range(nodes)]
 
     @property
@@ -143,6 +153,8 @@ class TrainingSimulation:
                 self._states[node] = dict(optimizer.state)
             buckets = optimizer.parameter_buckets
             optimizer.apply_all([[estimates[p] for p in bucket.parameters] for bucket in buckets])
+            # What a scheduler's wrapper of step() sets, without which it warns that no step came before it.
+            optimizer._opt_called = True  # type: ignore[attr-defined]
         self._be(0, None)
         return estimates is not None
 
@@ -207,6 +219,21 @@ class TrainingSimulation:
             self._be(0, None)
         self.skipped = state["skipped"]
         self._committed = state["committed"]
+
+
+def _warn_of_mean(
+    layout: Layout, feedback: Feedback, nodes: int, parameters: TrainedParameters, topology: str
+) -> None:
+    """Say in the log where real ranks would not compress."""
+    sizes = bytes_above_dense(layout, feedback, nodes, parameters.dtypes)
+    if topology == "auto" and sizes is not None:
+        _log.warning(
+            "%d real ranks would take the exact mean, %.3g MB a step, in place of messages of %.3g MB; the "
+            "simulation compresses, as they do with topology='all-gather'",
+            nodes,
+            sizes[1] / 1e6,
+            sizes[0] / 1e6,
+        )
 
 
 def _copied(state: Mapping[Any, Any]) -> dict[Any, Any]:

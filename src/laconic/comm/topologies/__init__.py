@@ -1,6 +1,7 @@
 """Topologies: who sends what to whom, and the state that each rank keeps."""
 
 from laconic.comm.topologies._choice import all_gather_bytes as all_gather_bytes
+from laconic.comm.topologies._choice import bytes_above_dense as bytes_above_dense
 from laconic.comm.topologies._choice import choose_topology as choose_topology
 from laconic.comm.topologies._choice import named_topology as named_topology
 from laconic.comm.topologies._choice import ring_bytes as ring_bytes

@@ -81,12 +81,10 @@ def choose_topology(
         return named
     if named != "auto":
         return Dense() if named == "dense" else AllGather()
-    messages, vectors = _step_bytes(layout, feedback, dtypes)
-    if messages is None:
+    sizes = bytes_above_dense(layout, feedback, nodes, dtypes)
+    if sizes is None:
         return AllGather()
-    sent, dense = all_gather_bytes(nodes, messages), ring_bytes(nodes, vectors)
-    if sent <= dense:
-        return AllGather()
+    sent, dense = sizes
     _log.warning(
         "with %d ranks each would send %.3g MB of messages a step, and %.3g MB for the exact mean: the mean "
         "is taken (topology='dense'). Keep less, use fewer ranks, or pass topology='all-gather'",
@@ -95,6 +93,20 @@ def choose_topology(
         dense / 1e6,
     )
     return Dense()
+
+
+def bytes_above_dense(
+    layout: Layout,
+    feedback: Feedback,
+    nodes: int,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+) -> tuple[float, float] | None:
+    """Bytes that a rank sends in a step, by all-gather and for the exact mean, where the former are more."""
+    messages, vectors = _step_bytes(layout, feedback, dtypes)
+    if messages is None:
+        return None
+    sent, dense = all_gather_bytes(nodes, messages), ring_bytes(nodes, vectors)
+    return (sent, dense) if sent > dense else None
 
 
 def _step_bytes(
