@@ -1,4 +1,4 @@
-"""Figures of the accuracy study."""
+"""Figures of the accuracy study in the docs."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from typing import Any
 
 from page import is_rate
 from recipes import LINES
-from report import LABELS, MINIMISERS, Row, Run, best, is_usual, rows_of, spec_of
+from report import LABELS, MINIMISERS, Row, Run, best, is_usual, rows_of, spec_of, tuning_order
 from stages import LR
 
 GAP = "percent above dense AdamW of the same seed"
 
 
 def draw(runs: Sequence[Run], folder: Path) -> None:
-    """``results-*.png`` of everything that has runs."""
+    """``study-*.png`` of everything that has runs."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -25,7 +25,7 @@ def draw(runs: Sequence[Run], folder: Path) -> None:
     for kind, size in ((methods, (10, 4)), (recipes, (8, 6)), (nodes, (7, 4)), (batches, (7, 4))):
         figure = plt.figure(figsize=size, layout="constrained")
         if kind(figure, runs, rows):
-            figure.savefig(folder / f"results-{kind.__name__}.png", dpi=120)
+            figure.savefig(folder / f"study-{kind.__name__}.png", dpi=120)
         plt.close(figure)
 
 
@@ -34,9 +34,12 @@ def methods(figure: Any, runs: Sequence[Run], rows: Sequence[Row]) -> bool:
 
     Each method is drawn at its best learning rate, at the length for which most methods have runs.
     """
-    usual = [row for row in best(rows) if is_usual(row.spec)]
-    if not usual:
+    chosen: dict[tuple[str, int], Row] = {}
+    for row in sorted(filter(lambda row: is_usual(row.spec), rows), key=tuning_order):
+        chosen.setdefault((row.spec.method, row.spec.steps), row)
+    if not chosen:
         return False
+    usual = [chosen[key] for key in sorted(chosen, key=lambda key: list(LABELS).index(key[0]))]
     lengths = [row.spec.steps for row in usual]
     length = max(lengths, key=lambda steps: (lengths.count(steps), steps))
     left, right = figure.subplots(1, 2)

@@ -14,8 +14,10 @@ Run = Mapping[str, Any]
 COLUMNS = [*(f.name for f in fields(Spec)), "validation", "training", "gap", "bits", "seconds", "failed"]
 LABELS = {
     "dense": "dense AdamW",
+    "sgd": "dense SGD with momentum",
     "adamw": "CompressedAdamW",
     "ef14-sgd": "EF14, SGD with momentum",
+    "ef14-sgd-0": "EF14, SGD without momentum",
     "ef21-sgdm": "EF21-SGDM, SGD",
     "local": "LocalSteps of AdamW",
     "ef14": "EF14, SGD",
@@ -120,12 +122,13 @@ def best(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         rate = row.spec.lr if row.spec.stage == RATES else 0.0
         key = replace(row.spec, stage=0, lr=rate).key
-        if key not in chosen or _order(row) < _order(chosen[key]):
+        if key not in chosen or tuning_order(row) < tuning_order(chosen[key]):
             chosen[key] = row
     return list(chosen.values())
 
 
-def _order(row: Row) -> tuple[int, float]:
+def tuning_order(row: Row) -> tuple[int, float]:
+    """Rows in the order in which they are preferred: those of the most seeds, then by their loss."""
     return -row.seeds, row.training if row.spec.method in MINIMISERS else row.loss
 
 

@@ -12,9 +12,11 @@ class Spec:
 
     Args:
         stage: of the study; not part of what is computed.
-        method: "dense" (AdamW on the mean gradient), "adamw" (CompressedAdamW), "ef14-sgd" or "ef21-sgdm" (on
-            gradients, SGD behind it, with momentum 0.9 for EF14), "local" (LocalSteps' rule around AdamW),
-            "ef14" or "ef21" (Top-k of gradients in float32, SGD behind it without momentum).
+        method: "dense" (AdamW on the mean gradient), "sgd" (the same with SGD, momentum 0.9), "adamw"
+            (CompressedAdamW), "ef14-sgd" or "ef14-sgd-0" (EF14 on gradients, SGD behind it with momentum 0.9
+            or without), "ef21-sgdm" (on gradients, SGD behind it without momentum), "local" (LocalSteps'
+            rule around AdamW), "ef14" or "ef21" (Top-k of gradients in float32, SGD behind it without
+            momentum).
         lr: the peak learning rate.
         seed: of first weights and batches.
         steps: how many.
@@ -88,6 +90,9 @@ def all_specs() -> Iterator[Spec]:
         yield from _text(seed)
         yield from _digits(seed)
     # Behind by far after 1,000 steps: the least that is to be learnt.
+    for lr in (0.1, 0.3, 1.0):
+        yield Spec(1, "sgd", lr, steps=1000)
+        yield Spec(1, "ef14-sgd-0", lr, steps=1000)
     for seed in range(5):
         yield Spec(1, "ef14-sgd", 0.1, seed)
         yield Spec(1, "ef21-sgdm", 1.0, seed)

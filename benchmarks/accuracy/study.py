@@ -12,6 +12,7 @@ from stages import Spec, all_specs
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"
+FIGURES = HERE.parents[1] / "docs" / "figures"
 
 
 def path_of(spec: Spec) -> Path:
@@ -99,7 +100,7 @@ def print_status() -> None:
 
 
 def write_report() -> None:
-    """``results.csv``, ``results.md``, figures and the tables in the docs, of the runs so far."""
+    """``results.csv``, ``results.md``, and figures and tables in the docs, of the runs so far."""
     import figures
     import page
     import report
@@ -110,7 +111,7 @@ def write_report() -> None:
     missing = len(unique_specs()) - len(runs)
     note = f"\n{missing} runs are not done yet; `study.py --status` lists them by stage.\n" if missing else ""
     (HERE / "results.md").write_text(report.table(report.best(report.rows_of(runs))) + note)
-    figures.draw(runs, HERE)
+    figures.draw(runs, FIGURES)
     page.PAGE.write_text(page.render(page.PAGE.read_text(), runs))
 
 

@@ -59,8 +59,11 @@ def make_optimizer(spec: Spec, model: nn.Module) -> tuple[Any, dict[str, Any]]:
     if spec.method in ("ef14", "ef21"):
         method = laconic.EF14 if spec.method == "ef14" else laconic.EF21
         return torch.optim.SGD(model.parameters(), spec.lr), {"feedback": method(laconic.TopK(spec.density))}
-    optimizer = torch.optim.SGD(model.parameters(), spec.lr, momentum=0.9, **decay)
-    if spec.method == "ef14-sgd":
+    momentum = 0.0 if spec.method == "ef14-sgd-0" else 0.9
+    optimizer = torch.optim.SGD(model.parameters(), spec.lr, momentum=momentum, **decay)
+    if spec.method == "sgd":
+        return optimizer, {"feedback": laconic.DCGD(laconic.Identity()), "clip": 0.5}
+    if spec.method in ("ef14-sgd", "ef14-sgd-0"):
         return optimizer, {"feedback": laconic.EF14(_compressor(spec, spec.density) >> one_bit), "clip": 0.5}
     if spec.method == "ef21-sgdm":
         optimizer = torch.optim.SGD(model.parameters(), spec.lr, **decay)

@@ -48,8 +48,8 @@ class CompressedAdamW(CompressedOptimizer):
     The defaults are those of the study in ``benchmarks/accuracy``: a byte-level transformer of 665,600
     parameters, 4 nodes with 256 tokens each a step. With twice the dense learning rate, the root of the
     number of nodes, and no weight decay it ends +0.18 % above tuned dense AdamW in validation loss after
-    3,000 steps (95 % interval -0.09 to +0.45 %, 5 seeds). beta_2 = 0.95 is better in runs of 1,000 steps
-    and 1.6 % worse in those of 3,000. In a first study, of 400 steps and one seed, beta_1 = 0.5 was 2 % worse
+    3,000 steps (95 % interval -0.09 to +0.45 %, 5 seeds). beta_2 = 0.95 is 1 % better in runs of 1,000
+    steps and 1.6 % worse in one of 3,000. In a first study, of 400 steps and one seed, beta_1 = 0.5 was 2 % worse
     than 0 and 0.9 20 % worse, no feedback 24 %, EF21 in the place of EF14 42 %.
     Not measured: models of more than a million parameters, larger batches, more than 16 nodes.
 
@@ -91,8 +91,8 @@ class CompressedAdamW(CompressedOptimizer):
             number of ranks, decay is not. Off by default. *Measured* on one byte-level transformer of 83,968
             parameters: the best factor was 2 at 4 ranks and 4 at 16, one seed each, of 1, 2, 4 and 2, 4, 8;
             half of it cost 2.6 % in loss, twice 13 %; on one of 665,600 parameters the root of n was best of
-            half, once and twice it at 2, 4, 8 and 16 ranks, one seed each: half cost 1.5 to 2.9 %, twice 28
-            to 32 %.
+            half, once and twice it at 2, 4, 8 and 16 ranks, two seeds (4 ranks: one): half cost 1.5 to 2.9 %,
+            twice 28 to 32 %.
             The reason given, that a node's gradient is mostly noise, fails for large batches.
 
     Raises:

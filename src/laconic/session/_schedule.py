@@ -94,9 +94,9 @@ def density_warm_up(steps: int, density: float = 0.0025, share: float = 0.2) -> 
     """A density schedule: the optimiser's feedback for a first share of the steps, then fewer coordinates.
 
     Early steps need more coordinates than late ones. Measured with ``CompressedAdamW`` and its 1 % in one
-    bit (``benchmarks/accuracy``: a byte-level transformer of 665,600 parameters, 4 nodes, 3,000 steps, two
-    seeds): +0.53 and +0.27 % above tuned dense AdamW, 0.25 % throughout +2.00 and +1.96 %; with
-    ``density=0.001`` +1.45 and +1.35 %, 0.1 % throughout +6.57 and +5.70 %.
+    bit (``benchmarks/accuracy``: a byte-level transformer of 665,600 parameters, 4 nodes, 3,000 steps, three
+    seeds): +0.5 % above tuned dense AdamW, 0.25 % throughout +1.9 %; with ``density=0.001`` +1.4 %, 0.1 %
+    throughout +6.0 %.
 
     Args:
         steps: of the whole run.
