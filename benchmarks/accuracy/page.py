@@ -81,6 +81,7 @@ def batches(rows: Sequence[Row]) -> str:
     return _table(heads, lines)
 
 
+DENSE_METHODS = ("dense", "sgd")
 TABLES: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "recipes": recipes,
     "nodes": nodes,
@@ -95,7 +96,8 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _gap_and_bytes(row: Row) -> tuple[str, str]:
-    return ("", "") if row.spec.method == "dense" else (_gap(row), f"{100 * row.bits / 16:.2f} %")
+    sent = "" if row.spec.method in DENSE_METHODS else f"{100 * row.bits / 16:.2f} %"
+    return "" if row.spec.method == "dense" else _gap(row), sent
 
 
 def _gap(row: Row) -> str:

@@ -25,7 +25,9 @@ LINES: Sequence[tuple[str, Spec]] = (
     ("the same, other files on each node", _of(_LONG, split="directories")),
     ("`LocalSteps`, H = 4, 3 % in 2 bits", _of(_LOCAL, lr=2 * LONG_LR, every=4)),
     ("the same, H = 16", _of(_LOCAL, lr=2 * LONG_LR, every=16)),
-    ("EF14 on gradients, SGD with momentum", Spec(0, "ef14-sgd", 0.1)),
+    ("dense SGD with momentum 0.9", Spec(0, "sgd", 1.0)),
+    ("EF14 on gradients, SGD without momentum", Spec(0, "ef14-sgd-0", 10.0)),
+    ("the same, with momentum 0.9", Spec(0, "ef14-sgd", 0.1)),
     ("EF21-SGDM, SGD", Spec(0, "ef21-sgdm", 1.0)),
     ("dense AdamW", _of(DENSE, lr=LR, steps=1000)),
     ("`CompressedAdamW`", _of(_SHORT)),
@@ -36,7 +38,9 @@ LINES: Sequence[tuple[str, Spec]] = (
     ("the same, weight decay 0.1, dense AdamW's too", _of(_SHORT, weight_decay=0.1)),
     ("`LocalSteps`, H = 4, 3 % in 2 bits", _of(_LOCAL, lr=2 * LR, every=4, steps=1000)),
     ("the same, H = 16", _of(_LOCAL, lr=2 * LR, every=16, steps=1000)),
-    ("EF14 on gradients, SGD with momentum", Spec(0, "ef14-sgd", 0.1, steps=1000)),
+    ("dense SGD with momentum 0.9", Spec(0, "sgd", 1.0, steps=1000)),
+    ("EF14 on gradients, SGD without momentum", Spec(0, "ef14-sgd-0", 10.0, steps=1000)),
+    ("the same, with momentum 0.9", Spec(0, "ef14-sgd", 0.1, steps=1000)),
     ("EF21-SGDM, SGD", Spec(0, "ef21-sgdm", 1.0, steps=1000)),
 )
 """Labels and settings; "the same" is the method above."""

@@ -90,9 +90,14 @@ def all_specs() -> Iterator[Spec]:
         yield from _text(seed)
         yield from _digits(seed)
     # Behind by far after 1,000 steps: the least that is to be learnt.
-    for lr in (0.1, 0.3, 1.0):
+    for lr in (0.1, 0.3, 1.0, 3.0):
         yield Spec(1, "sgd", lr, steps=1000)
         yield Spec(1, "ef14-sgd-0", lr, steps=1000)
+    for lr in (10.0, 30.0):
+        yield Spec(1, "ef14-sgd-0", lr, steps=1000)
+    for seed in range(3):
+        yield Spec(1, "sgd", 1.0, seed)
+        yield Spec(1, "ef14-sgd-0", 10.0, seed)
     for seed in range(5):
         yield Spec(1, "ef14-sgd", 0.1, seed)
         yield Spec(1, "ef21-sgdm", 1.0, seed)

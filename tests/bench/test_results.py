@@ -43,7 +43,7 @@ def test_steps_to_the_dense_loss_are_paired_by_seed_at_the_best_learning_rate():
         run("dense", 0.2, 0, [4.0, 3.9, 3.8, 3.7, 3.6]),
         run("adamw", 0.4, 0, [4.0, 3.5, 2.5, 1.75, 1.1]),
         run("adamw", 0.4, 1, [4.0, 3.5, 2.5, 1.75, 1.1]),
-        run("ef14-sgd", 0.3, 0, [4.0, 4.0, 4.0, 4.0, 3.0]),
+        run("ef14-sgd-0", 0.3, 0, [4.0, 4.0, 4.0, 4.0, 3.0]),
         run("adamw", 0.4, 2, [1.0, 1.0], steps=50),
     ]
     found = studied_steps(runs)
@@ -56,7 +56,7 @@ def test_steps_to_the_dense_loss_are_paired_by_seed_at_the_best_learning_rate():
         "each": [pytest.approx(80), pytest.approx(80)],
         "steps": pytest.approx(80),
     }
-    assert found["ef14-sgd"]["steps"] is None
+    assert found["ef14-sgd-0"]["steps"] is None
 
 
 def test_time_to_loss_is_the_step_times_steps():
@@ -68,7 +68,7 @@ def test_time_to_loss_is_the_step_times_steps():
     ]
     studied = {
         "adamw": {"steps": 80.0, "dense_steps": 70.0},
-        "ef14-sgd": {"steps": None, "dense_steps": 70.0},
+        "ef14-sgd-0": {"steps": None, "dense_steps": 70.0},
     }
     (found,) = time_to_loss(rows, studied)
     assert (found["seconds"], found["dense_seconds"]) == (pytest.approx(12.0), pytest.approx(70.0))

@@ -8,7 +8,7 @@ from typing import Any
 SHARE = 0.7
 """The loss to reach is that of the dense method after this share of its steps."""
 DENSE = "bf16-adamw"
-STUDIED = {"adamw": "recommended", "ef14-sgd": "recommended-hook"}
+STUDIED = {"adamw": "recommended", "ef14-sgd-0": "recommended-hook"}
 """The row of ``laconic bench step`` of each method of the study."""
 
 

@@ -49,8 +49,8 @@ class CompressedAdamW(CompressedOptimizer):
     parameters, 4 nodes with 256 tokens each a step. With twice the dense learning rate, the root of the
     number of nodes, and no weight decay it ends +0.18 % above tuned dense AdamW in validation loss after
     3,000 steps (95 % interval -0.09 to +0.45 %, 5 seeds). beta_2 = 0.95 is 1 % better in runs of 1,000
-    steps and 1.6 % worse in one of 3,000. In a first study, of 400 steps and one seed, beta_1 = 0.5 was 2 % worse
-    than 0 and 0.9 20 % worse, no feedback 24 %, EF21 in the place of EF14 42 %.
+    steps and 1.6 % worse in one of 3,000. In a first study, of 400 steps and one seed, beta_1 = 0.5 was
+    2 % worse than 0 and 0.9 20 % worse, no feedback 24 %, EF21 in the place of EF14 42 %.
     Not measured: models of more than a million parameters, larger batches, more than 16 nodes.
 
     Args:
