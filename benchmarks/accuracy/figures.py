@@ -22,7 +22,7 @@ def draw(runs: Sequence[Run], folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     rows = rows_of(runs)
-    for kind, size in ((methods, (10, 4)), (recipes, (8, 6)), (nodes, (7, 4)), (batches, (7, 4))):
+    for kind, size in ((methods, (10, 4.8)), (recipes, (8, 6)), (nodes, (7, 4)), (batches, (7, 4))):
         figure = plt.figure(figsize=size, layout="constrained")
         if kind(figure, runs, rows):
             figure.savefig(folder / f"study-{kind.__name__}.png", dpi=120)
@@ -55,7 +55,7 @@ def methods(figure: Any, runs: Sequence[Run], rows: Sequence[Row]) -> bool:
             right.plot(row.gaps, [len(names)] * len(row.gaps), "o", color=f"C{number}", alpha=0.7)
             names.append(LABELS[row.spec.method])
     left.set(xlabel="step", ylabel="validation loss, nats a byte", title="Loss, mean over seeds")
-    left.legend()
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     right.set_yticks(range(len(names)), names)
     right.set_ylim(-0.5, max(len(names), 1) - 0.5)
     right.axvline(0, color="black", linewidth=0.8)
