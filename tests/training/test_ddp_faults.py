@@ -6,6 +6,7 @@ import pytest
 import torch
 from ddp_runs import FEEDBACKS, WIDTH, loss_of, memories, network, same, start, weights, wrapped
 from processes import run_ranks
+from states import segments_of
 from torch import nn
 
 import laconic
@@ -154,8 +155,11 @@ def _resumed(rank, folder):
         found[name] = torch.equal(through[0], weights(model)) and same(through[1], memories(state))
         if name != METHODS[-1]:
             state.close()
+    state.consolidate_state_dict()
     state.resync()
     fresh, other, _ = start(network(), FEEDBACKS["ef21-sgdm"], seed=3)
+    saved, new = (segments_of(each.state_dict()["exchange"], rank) for each in (state, other))
+    found["saved after resync"] = same(saved, new)
     fresh.module.load_state_dict(model.module.state_dict())
     for step in range(9, 12):
         for run in (model, fresh):

@@ -265,6 +265,7 @@ class CommState:
 
     def resync(self) -> None:
         """Forget all memories, on all ranks together, between steps: they start anew at the next gradient."""
+        self._consolidated = None
         self._require()[1].exchange.reset()
 
     def state_dict(self, gather: bool = False) -> dict[str, Any]:
@@ -285,7 +286,7 @@ class CommState:
         return session.state_dict(gather) if gather or not self._consolidated else self._consolidated
 
     def consolidate_state_dict(self) -> None:
-        """Gather the memories of all ranks for ``state_dict()`` on rank 0, until the next step or load.
+        """Gather all ranks' memories for ``state_dict()`` on rank 0, until the next step, load or resync.
 
         For tools that call ``state_dict()`` without an argument, or on rank 0 alone; all ranks call this
         together.
