@@ -1,5 +1,6 @@
 """Optimisers and hook under torch.compile, when frozen later, copied, and with parameters without numbers."""
 
+import contextlib
 import copy
 import io
 
@@ -156,6 +157,49 @@ def test_empty_parameters_and_copies_of_a_ddp_model(tmp_path):
     first, second = run_ranks(_ddp_rank, 2, tmp_path)
     assert torch.equal(first, second)
     assert first.abs().sum() > 0
+
+
+class WithAnEmptyBucket(nn.Module):
+    """DDP makes a bucket of its own for each dtype: here of a parameter without a number."""
+
+    def __init__(self, where):
+        super().__init__()
+        torch.manual_seed(0)
+        empty = nn.Parameter(torch.empty(0, dtype=torch.float64))
+        if where == "first":
+            self.empty = empty
+        self.a, self.b = nn.Linear(40, 40), nn.Linear(40, 40)
+        if where == "last":
+            self.empty = empty
+
+    def forward(self, x):
+        loss = self.b(self.a(x)).square().mean()
+        return loss + self.empty.sum() if hasattr(self, "empty") else loss
+
+
+def _empty_buckets(rank):
+    found = {}
+    for clip in (None, 0.1):
+        for where in ("nowhere", "first", "last"):
+            model = DistributedDataParallel(WithAnEmptyBucket(where), bucket_cap_mb=0.005)
+            optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            state = laconic.ddp.CommState(laconic.EF14(TOP), model=model, clip=clip, timeout_s=30)
+            model.register_comm_hook(state, laconic.ddp.hook)
+            for step in range(4):
+                optimizer.zero_grad()
+                with state.paused() if step == 2 else contextlib.nullcontext():
+                    model(batch(10 * rank + step)).backward()
+                optimizer.step()
+            assert state.iteration == 3
+            found[clip, where] = [p.detach().clone() for p in model.parameters() if p.numel()]
+            state.close()
+    return found
+
+
+def test_a_bucket_of_empty_parameters_alone_changes_nothing(tmp_path):
+    for found in run_ranks(_empty_buckets, 2, tmp_path):
+        for (clip, where), weights in found.items():
+            assert all(map(torch.equal, weights, found[clip, "nowhere"])), (clip, where)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "local"])

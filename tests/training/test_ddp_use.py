@@ -1,5 +1,6 @@
 """How CommState is used: passes that are paused, gradients that nobody uses, a hook that is never called."""
 
+import contextlib
 import warnings
 
 import pytest
@@ -47,6 +48,33 @@ def test_a_paused_pass_averages_whole_gradients_and_leaves_no_trace(tmp_path):
         assert found == {None: True, 0.1: True}
         # The last paused pass had the weights of all ranks, and is the dense mean.
         assert all(bool((g != 0).all()) for g in own)
+
+
+def _fast(rank):
+    """Iterations where each step has ended before its last bucket's submission returns."""
+    submit = laconic.Exchange.submit
+
+    def submit_and_wait(exchange, *arguments, last, **settings):
+        future = submit(exchange, *arguments, last=last, **settings)
+        if last:
+            future.wait()
+        return future
+
+    laconic.Exchange.submit = submit_and_wait
+    found = []
+    for clip in (None, 0.1):
+        model, state, _ = start(network(), EF21, clip=clip)
+        for step in range(4):
+            model.zero_grad()
+            with state.paused() if step % 2 else contextlib.nullcontext():
+                loss_of(model, step, rank).backward()
+            found.append(state.iteration)
+        state.close()
+    return found
+
+
+def test_a_paused_pass_is_no_iteration_however_fast_the_exchange_is(tmp_path):
+    assert run_ranks(_fast, 2, tmp_path) == [[1, 1, 2, 2, 1, 1, 2, 2]] * 2
 
 
 def _dense_mean(rank):
@@ -173,6 +201,10 @@ def _left_out(rank):
     assert list(segments_of(state.state_dict()["exchange"])) == ["a.weight", "a.bias"]
     found = [delayed.b.weight.grad.clone(), delayed.a.weight.grad.clone()]
     state.close()
+
+    skipping = wrapped(Parts(), find_unused_parameters=True, skip_all_reduce_unused_params=True)
+    with pytest.raises(RuntimeError, match=r"freeze what is never used, requires_grad_\(False\)"):
+        laconic.ddp.CommState(EF21, model=skipping)
 
     later = Parts()
     later.a.requires_grad_(False)

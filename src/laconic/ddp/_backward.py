@@ -45,6 +45,7 @@ class BackwardPass:
         self._model, self._session, self._calls = model, session, calls
         self._clip, self._scaler, self._optimizer, self._unused = clip, scaler, optimizer, unused
         self._sent: list[str] = []
+        self._ended = True
         self._held: list[HeldBucket] = []
         self._contiguous: dict[tuple[str, ...], bool] = {}
         self._dense, self._scale, self._paused = False, 1.0, False
@@ -59,16 +60,25 @@ class BackwardPass:
         if bucket.index() == 0:
             self._begin(paused)
         parameters = [p for p in bucket.parameters() if p.numel() > 0]
-        names, flat, last = self._session.parameters.names(parameters), bucket.buffer(), bucket.is_last()
+        names, flat = self._session.parameters.names(parameters), bucket.buffer()
+        self._sent.extend(names)
+        # Not DDP's last one, which may hold no number: DDP makes a bucket of its own for each dtype.
+        last = len(self._sent) == len(self._session.parameters.by_name)
+        if bucket.is_last() and not (last or self._ended):
+            self._model.require_all(self._sent)
+        if not names:
+            future = future_of(flat)
+            future.set_result(flat)
+            return future
         # Memories are in logical order: gradients that are not, as of channels_last weights, go one by one.
         plain = self._contiguous.get(names)
         if plain is None:
             plain = self._contiguous[names] = all(p.is_contiguous() for p in parameters)
         vector = flat if plain else gradients_in(flat, parameters)
-        self._sent.extend(names)
         if last:
-            self._model.require_all(self._sent)
-            self._sent = []
+            self._sent, self._ended = [], True
+            # Before the last bucket is submitted: the step may end at once.
+            before = self._session.stats().steps
         exchange = self._session.exchange
         if self._clip is None or self._paused:
             end = exchange.submit(
@@ -89,7 +99,6 @@ class BackwardPass:
                     alike=self._alike,
                 )
         if last:
-            before = self._session.stats().steps
             wait_at_end_of_backward(lambda: self._end(end, before))
         return future
 
@@ -110,6 +119,7 @@ class BackwardPass:
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
         groups = [] if self._optimizer is None else self._optimizer.param_groups
         self._alike = self._session.agree({"loss scale": self._scale, **group_settings(groups)})
+        self._ended = False
 
     def _end(self, end: TensorFuture, before: int) -> None:
         try:

@@ -21,6 +21,10 @@ _PYTHON_REDUCER = (
     'torch._dynamo.config.optimize_ddp = "python_reducer" hands hooks (gradient, parameter) pairs of one '
     'parameter and ignores what they return; set it to True or "ddp_optimizer" before DDP is made'
 )
+_SKIPS = (
+    "DDP(skip_all_reduce_unused_params=True) does not call the hook for buckets that are not used, so that "
+    "no step would end; freeze what is never used, requires_grad_(False), before DDP is made"
+)
 _INTERRUPTED = (
     "a backward pass was interrupted in the middle of a step, so the ranks are out of step: restart from the "
     "last checkpoint"
@@ -36,7 +40,7 @@ class DDPModel:
     Raises:
         TypeError: for something else, a sharded model, or complex, sparse or integer parameters.
         ValueError: where nothing is trained.
-        RuntimeError: where DDP uses dynamo's python_reducer.
+        RuntimeError: where DDP uses dynamo's python_reducer, or skips unused buckets.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -47,6 +51,8 @@ class DDPModel:
         _refuse_fsdp(inner)
         if getattr(ddp, "_use_python_reducer", False):
             raise RuntimeError(_PYTHON_REDUCER)
+        if getattr(ddp, "skip_all_reduce_unused_params", False):
+            raise RuntimeError(_SKIPS)
         # A weak reference: DDP holds the state, so that the two would keep each other alive.
         self._ddp = None if ddp is None else weakref.ref(ddp)
         self._failed = False

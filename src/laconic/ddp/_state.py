@@ -47,7 +47,7 @@ class CommState:
     A copied or unpickled DDP model has no hook: PyTorch drops it, and the copy averages whole gradients.
 
     Refused: ``join()`` (seen only where ``model`` is the DDP model), sparse and complex gradients, dynamo's
-    ``python_reducer``. A parameter that no rank used keeps its gradient, as in DDP.
+    ``python_reducer``, DDP's ``skip_all_reduce_unused_params``. A parameter that no rank used keeps its gradient, as in DDP.
 
     Args:
         feedback: the method.
@@ -77,7 +77,7 @@ class CommState:
     Raises:
         ValueError: for settings that do not fit together, or that differ between ranks.
         TypeError: for complex, integer, sparse or sharded parameters.
-        RuntimeError: where DDP uses dynamo's python_reducer.
+        RuntimeError: where DDP uses dynamo's python_reducer or ``skip_all_reduce_unused_params``.
 
     Warns:
         UserWarning: once, where two backward passes come without a step of ``optimizer`` between them; and
