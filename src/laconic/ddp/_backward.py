@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from laconic.comm import Alike, TensorFuture, future_of, wait_for
 from laconic.ddp._clip import HeldBucket, follow, submit_clipped, wait_at_end_of_backward
 from laconic.ddp._model import DDPModel, gradients_in
+from laconic.ddp._unwritten import UnwrittenEstimates
 from laconic.ddp._watch import HookCalls, UnusedGradients
 from laconic.session import Session, group_settings
 
@@ -26,6 +27,7 @@ class BackwardPass:
         model: whose gradients they are.
         session: that exchanges them.
         calls: told that the hook is called.
+        unwritten: told of the buckets, and when their estimates are there.
         clip, scaler, optimizer: as for :class:`laconic.ddp.CommState`.
         unused: told of the passes; None without an optimiser.
     """
@@ -35,6 +37,7 @@ class BackwardPass:
         model: DDPModel,
         session: Session,
         calls: HookCalls,
+        unwritten: UnwrittenEstimates,
         *,
         clip: float | None,
         scaler: Scaler | None,
@@ -42,7 +45,7 @@ class BackwardPass:
         unused: UnusedGradients | None,
     ) -> None:
         """Wait for the first bucket."""
-        self._model, self._session, self._calls = model, session, calls
+        self._model, self._session, self._calls, self._unwritten = model, session, calls, unwritten
         self._clip, self._scaler, self._optimizer, self._unused = clip, scaler, optimizer, unused
         self._sent: list[str] = []
         self._ended = True
@@ -75,6 +78,7 @@ class BackwardPass:
         if plain is None:
             plain = self._contiguous[names] = all(p.is_contiguous() for p in parameters)
         vector = flat if plain else gradients_in(flat, parameters)
+        self._unwritten.add(parameters, flat)
         if last:
             self._sent, self._ended = [], True
             # Before the last bucket is submitted: the step may end at once.
@@ -119,6 +123,7 @@ class BackwardPass:
         self._scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
         groups = [] if self._optimizer is None else self._optimizer.param_groups
         self._alike = self._session.agree({"loss scale": self._scale, **group_settings(groups)})
+        self._unwritten.begin()
         self._ended = False
 
     def _end(self, end: TensorFuture, before: int) -> None:
@@ -128,6 +133,7 @@ class BackwardPass:
             self._model.raise_from_now_on(error)
             raise
         committed = self._session.stats().steps - before
+        self._unwritten.end(committed > 0 and not self._paused and not self._dense)
         if self._paused:
             self._session.leave_out(committed)
         elif self._unused is not None:

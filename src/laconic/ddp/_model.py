@@ -97,6 +97,18 @@ class DDPModel:
         ddp = self._known_ddp()
         return ddp is None or bool(ddp.require_backward_grad_sync)
 
+    @property
+    def leaves_unused(self) -> bool:
+        """Whether DDP leaves alone the gradients of parameters no rank used; so, too, if it is unknown."""
+        ddp = self._known_ddp()
+        return ddp is None or bool(ddp.find_unused_parameters or ddp.static_graph)
+
+    @property
+    def copies_gradients(self) -> bool:
+        """Whether gradients are no views of DDP's buckets; so, too, if DDP is unknown."""
+        ddp = self._known_ddp()
+        return ddp is None or not ddp.gradient_as_bucket_view
+
     def raise_from_now_on(self, error: BaseException) -> None:
         """Let DDP's next forward pass raise the error; DDP would report a state of its own instead."""
         if not isinstance(error, Exception):  # KeyboardInterrupt must not come from nowhere

@@ -13,6 +13,7 @@ from laconic.comm import OnMismatch, Stats, TensorFuture
 from laconic.comm.topologies import Topology, named_topology
 from laconic.ddp._backward import BackwardPass, Scaler
 from laconic.ddp._model import DDPModel, check_bucket
+from laconic.ddp._unwritten import UnwrittenEstimates
 from laconic.ddp._watch import HookCalls, UnusedGradients
 from laconic.feedback import Feedback
 from laconic.session import (
@@ -47,7 +48,13 @@ class CommState:
     A copied or unpickled DDP model has no hook: PyTorch drops it, and the copy averages whole gradients.
 
     Refused: ``join()`` (seen only where ``model`` is the DDP model), sparse and complex gradients, dynamo's
-    ``python_reducer``, DDP's ``skip_all_reduce_unused_params``. A parameter that no rank used keeps its gradient, as in DDP.
+    ``python_reducer``, DDP's ``skip_all_reduce_unused_params``.
+
+    A parameter that no rank used in a step (``find_unused_parameters``) counts with a gradient of zeros.
+    While its estimate has another number, because its memory still holds something, the estimate is its
+    gradient, on all ranks, where DDP would write none. After that, and in steps that are void, dense or
+    paused, its gradient stays as it is, None or zeros. That of a parameter frozen later does so, too: what
+    its memory holds is sent and dropped.
 
     Args:
         feedback: the method.
@@ -127,6 +134,7 @@ class CommState:
         self._optimizer = optimizer
         self._unused = None if optimizer is None else UnusedGradients(optimizer)
         self._calls: HookCalls | None = None
+        self._unwritten: UnwrittenEstimates | None = None
         self._attached: tuple[DDPModel, Session] | None = None
         self._copied = False
         self._untraced: Any = None
@@ -172,11 +180,12 @@ class CommState:
             check_replicas_every=self._check_every,
         )
         self._attached = ddp_model, session
-        self._calls = HookCalls(ddp_model)
+        self._calls, self._unwritten = HookCalls(ddp_model), UnwrittenEstimates(ddp_model)
         backward = BackwardPass(
             ddp_model,
             session,
             self._calls,
+            self._unwritten,
             clip=self._clip,
             scaler=self._scaler,
             optimizer=self._optimizer,
@@ -322,7 +331,7 @@ class CommState:
         if self._attached is not None:
             self._attached[1].close()
         self._check_calls()
-        for watch in (self._calls, self._unused):
+        for watch in (self._calls, self._unused, self._unwritten):
             if watch is not None:
                 watch.close()
 
@@ -340,6 +349,7 @@ class CommState:
             "_untraced",
             "_calls",
             "_unused",
+            "_unwritten",
             "_consolidated",
         )
         return self.__dict__ | dict.fromkeys(gone) | {"_copied": True}
