@@ -130,6 +130,58 @@ def test_an_ordinary_optimizer_equals_the_ddp_hook(clip, tmp_path):
         assert same(weights, [w.detach() for w in model.weights])
 
 
+class Turns(nn.Module):
+    """A model whose second parameter is used in the first step alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.ones(20, 30)) for _ in range(2))
+
+    def forward(self, x, first):
+        return (self.a * x).sum() + (self.b * x).sum() if first else (self.a * x).sum()
+
+
+def turns(step, node):
+    generator = torch.Generator().manual_seed(10 * step + node)
+    return torch.randn(20, 30, generator=generator), step == 0
+
+
+def _turns_rank(rank):
+    model = DistributedDataParallel(Turns(), find_unused_parameters=True)
+    state = laconic.ddp.CommState(laconic.EF14(TOP), model=model, exempt=lambda *_: False, timeout_s=60)
+    model.register_comm_hook(state, laconic.ddp.hook)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.5)
+    for step in range(14):
+        optimizer.zero_grad()
+        model(*turns(step, rank)).backward()
+        optimizer.step()
+    weights = [w.detach() for w in model.parameters()]
+    state.close()
+    return weights
+
+
+def test_a_parameter_that_no_node_uses_any_more_gets_what_its_memory_holds(tmp_path):
+    ranks = run_ranks(_turns_rank, RANKS, tmp_path)
+    model = Turns()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.5)
+    seen = []
+    train(
+        model,
+        optimizer,
+        nodes=RANKS,
+        data=turns,
+        loss=lambda model, given: model(*given),
+        steps=14,
+        feedback=laconic.EF14(TOP),
+        exempt=lambda *_: False,
+        on_step=lambda *_: seen.append(model.b.detach().clone()),
+    )
+    assert not torch.equal(seen[1], seen[2])
+    assert torch.equal(seen[-2], seen[-1])  # all is sent: the optimiser skips the parameter, decay included
+    for weights in ranks:
+        assert same(weights, [w.detach() for w in model.parameters()])
+
+
 @pytest.mark.parametrize(
     "feedback",
     [

@@ -168,8 +168,9 @@ class TrainingSimulation:
         if estimates is None:
             return False
         for parameter, estimate in estimates.items():
-            # As DDP, which leaves a parameter that no node used without a gradient.
-            used = any(own[parameter] is not None for own in gradients)
+            # As DDP, which leaves a parameter that no node used without a gradient; the hook writes what its
+            # memory still holds.
+            used = any(own[parameter] is not None for own in gradients) or bool(estimate.any())
             parameter.grad = estimate.to(parameter.dtype) if used else None
         self.optimizer.step()
         return True
