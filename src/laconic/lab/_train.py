@@ -168,10 +168,12 @@ class TrainingSimulation:
         if estimates is None:
             return False
         for parameter, estimate in estimates.items():
-            # As DDP, which leaves a parameter that no node used without a gradient; the hook writes what its
-            # memory still holds.
-            used = any(own[parameter] is not None for own in gradients) or bool(estimate.any())
-            parameter.grad = estimate.to(parameter.dtype) if used else None
+            estimate = estimate.to(parameter.dtype)
+            used = any(own[parameter] is not None for own in gradients)
+            # As DDP, which leaves a parameter that no node used without a gradient; but the hook writes what
+            # the memory of one that is trained still holds.
+            holds = parameter.requires_grad and bool(estimate.any())
+            parameter.grad = estimate if used or holds else None
         self.optimizer.step()
         return True
 
