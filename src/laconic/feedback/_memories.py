@@ -62,6 +62,13 @@ class Memories(dict[str, Tensor]):
         )
         return self if fits else Memories(self, shape, dtype, device, self._memory_dtype)
 
+    def move(self, device: torch.device) -> None:
+        """Let the memories lie on this device: those of a checkpoint lie where it was read to."""
+        for name, memory in self.items():
+            if memory.device != device:
+                self[name] = memory.to(device)
+                self._scratch.pop(name, None)
+
     @property
     def dtype(self) -> torch.dtype:
         """Of the memories; float32 where there is none."""

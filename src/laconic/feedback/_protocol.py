@@ -59,7 +59,8 @@ class Sender(Protocol):
             gradient: (..., d), finite; any per-node vector. Leading dimensions are batches of runs, and
                 last of nodes where ``node`` is a tensor. Or a tensor for each segment of the layout, in its
                 order and of one dtype, read where they lie. The first one's shape and accumulation dtype
-                become the memories', where those were made for others; later ones are converted.
+                become the memories', where those were made for others; later ones are converted. The
+                memories follow to the gradient's device.
             stepsize: where given, to a method whose ``estimates`` is "step": the stepsize that its
                 memory is to hold. A number, or a tensor that broadcasts to (..., 1).
 

@@ -64,6 +64,7 @@ class LinearReceiver:
             )
         if self.round == 0:
             self.memories = self.memories.fitted(tuple(like.shape), self._wide(like), like.device)
+        self.memories.move(like.device)
         for memory in self.memories.values():
             check_memory(memory, like)
         deferred = None
@@ -242,6 +243,7 @@ class HoldingReceiver:
         if self.round == 0:
             shape = self._shape(tuple(like.shape))
             self.memories = self.memories.fitted(shape, self._wide(like), like.device)
+        self.memories.move(like.device)
         check_memory(self.memories["memories"][..., 0, :], like)
         check_out(out, like, self._layout)
         after = self.memories.scratch("memories").copy_(self.memories["memories"])

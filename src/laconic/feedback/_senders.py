@@ -85,6 +85,7 @@ class NodeSender:
         """
         self.roll_back()
         vector = self._checked(gradient)
+        self.memories.move(vector.like.device)
         content = self._rule.content(self.round)
         inputs = RoundInputs(self._encoder, self.memories, vector, self.round, content, stepsize)
         if self._estimator is None:
