@@ -1,5 +1,6 @@
 """The buckets of an exchange, and the memories of segments that no bucket holds."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import torch
 
 from laconic.comm._agreement import Fields, Operation, checksum
 from laconic.comm.topologies import (
+    AllGather,
     BucketContext,
     BucketExchange,
     Dense,
@@ -16,11 +18,12 @@ from laconic.comm.topologies import (
     Topology,
     numel,
 )
-from laconic.comm.topologies._states import held_bytes
+from laconic.comm.topologies._states import dtype_misfit, held_bytes
 from laconic.feedback import Feedback
 from laconic.kernels.tables import SegmentedVector
 
 Names = tuple[str, ...]
+_log = logging.getLogger("laconic")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class BucketStates:
         self._held: dict[Names, BucketExchange] = {}
         self._numels: dict[Names, list[int]] = {}
         self._unassigned: SegmentStates = {}
+        self._restarts = False
 
     @property
     def feedback(self) -> Feedback:
@@ -103,7 +107,7 @@ class BucketStates:
         Raises:
             ValueError: for unknown names, or a tensor of another size.
         """
-        return Dense().make_bucket(self._checked_context(names, vector))
+        return Dense().make_bucket(self._sized_context(names, vector))
 
     def get(self, names: Names, vector: Source) -> BucketExchange:
         """The bucket of these segments, made of their memories where buckets have changed.
@@ -132,6 +136,21 @@ class BucketStates:
         return made
 
     def _checked_context(self, names: Names, vector: Source) -> BucketContext:
+        context = self._sized_context(names, vector)
+        loaded = {name: self._unassigned[name] for name in names if name in self._unassigned}
+        why = self._misfit(loaded, dict.fromkeys(names, context.like.dtype))
+        if why is None:
+            return context
+        if not self._restarts:
+            raise ValueError(why)
+        # On all ranks alike, which compare the dtype and the rounds of the memories before they go on.
+        for name in loaded:
+            del self._unassigned[name]
+        if self._whole.collectives.rank == 0:
+            _log.warning("the memories of %s start anew: %s", context.what, why)
+        return context
+
+    def _sized_context(self, names: Names, vector: Source) -> BucketContext:
         context = self._context(names, SegmentedVector.of(vector).like)
         self._numels[names] = context.layout.numels
         self._check_lengths(names, vector)
@@ -168,7 +187,7 @@ class BucketStates:
                 "compressor"
             )
         feedback.sender(self._whole.layout, seed=self._whole.seed)
-        self.load(self.memories())
+        self.load(self.memories(), restarts=self._restarts)
         self._whole = replace(self._whole, feedback=feedback)
 
     def memories(self) -> SegmentStates:
@@ -183,7 +202,7 @@ class BucketStates:
                 dtype = self._dtypes.get(segment.name, torch.float32)
                 fresh.setdefault(dtype, []).append(segment.name)
         for dtype, names in fresh.items():
-            context = self._context(tuple(names), torch.empty(0, dtype=dtype))
+            context = self._context(tuple(names), torch.empty(0, dtype=dtype, device="cpu"))
             found |= self._topology.make_bucket(context).state_by_segment()
         return {segment.name: found[segment.name] for segment in self._whole.layout.segments}
 
@@ -191,7 +210,22 @@ class BucketStates:
         """Bytes that the buckets say they hold, by kind."""
         return held_bytes(list(self._held.values()))
 
-    def load(self, memories: SegmentStates) -> None:
-        """Remember this, and nothing else."""
+    def misfit(self, memories: SegmentStates) -> str | None:
+        """Why memories are not those of the dtypes that are known already; None where they may be."""
+        return self._misfit(memories, self._dtypes)
+
+    def _misfit(self, memories: SegmentStates, dtypes: Mapping[str, torch.dtype]) -> str | None:
+        # Another topology may remember numbers of any dtype.
+        return dtype_misfit(memories, dtypes) if isinstance(self._topology, AllGather) else None
+
+    def load(self, memories: SegmentStates, *, restarts: bool = False) -> None:
+        """Remember this, and nothing else.
+
+        Args:
+            memories: by segment; none of any where all start anew.
+            restarts: whether those that turn out to be of another dtype than what is sent start anew; else
+                they are refused then.
+        """
         self._held = {}
         self._unassigned = dict(memories)
+        self._restarts = restarts

@@ -13,7 +13,7 @@ from laconic.comm.transport.collectives import Collectives
 from laconic.layout import Layout
 
 OnMismatch = Literal["error", "resync"]
-"""Handling of a state of another method, topology, rank or number of ranks."""
+"""Handling of a state of another method, topology, rank, number of ranks or dtype."""
 
 VERSION = 3
 _PIECE_BYTES = 64 * 2**20
@@ -21,7 +21,7 @@ _log = logging.getLogger("laconic")
 
 
 class StateMismatchError(ValueError):
-    """A state that another method, topology, rank or number of ranks has saved, or that is incomplete."""
+    """A state of another method, topology, rank, number of ranks or dtype, or one that is incomplete."""
 
 
 def memories_to_load(
@@ -31,6 +31,7 @@ def memories_to_load(
     layout: Layout,
     on_mismatch: OnMismatch,
     gather: Callable[[Tensor, str], list[Tensor]],
+    misfit: Callable[[SegmentStates], str | None],
 ) -> SegmentStates:
     """This rank's memories in a saved state, by segment; none of any segment where all ranks start anew.
 
@@ -44,6 +45,7 @@ def memories_to_load(
         layout: whose segments must all be there.
         on_mismatch: "error", or "resync".
         gather: every rank's numbers.
+        misfit: why memories are not those of this rank's dtypes, or None.
 
     Raises:
         ValueError: naming what differs.
@@ -54,6 +56,8 @@ def memories_to_load(
     refusal: ValueError | None = None
     try:
         found = memories_of_rank(state, identity, rank, layout)
+        if (why := misfit(found)) is not None:
+            raise StateMismatchError(why)
     except ValueError as error:
         if on_mismatch == "error":
             raise
@@ -61,7 +65,9 @@ def memories_to_load(
     if on_mismatch == "error":
         return found
     verdict = 0 if refusal is None else 1 if isinstance(refusal, StateMismatchError) else 2
-    verdicts = [int(each) for each in gather(torch.tensor([verdict]), "whether the saved states fit")]
+    verdicts = [
+        int(each) for each in gather(torch.tensor([verdict], device="cpu"), "whether the saved states fit")
+    ]
     if refusal is not None and verdict == 2:
         raise refusal
     if 2 in verdicts:
@@ -127,14 +133,18 @@ def gather_on_first(own: object, collectives: Collectives) -> dict[str, Any]:
     """On rank 0 what every rank holds, by rank; on the others their own alone. All call it together.
 
     Args:
-        own: numbers, strings and tensors in dicts and lists.
+        own: numbers, strings and tensors in dicts and lists; tensors of a device are copied to main memory.
         collectives: between the ranks.
     """
+    held = _in_main_memory(own)
     file = io.BytesIO()
-    torch.save(own, file)
+    torch.save(held, file)
     data = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
     what = "the ranks' memories for a checkpoint"
-    sizes = [int(size) for size in collectives.all_gather(torch.tensor([len(data)]), f"the sizes of {what}")]
+    sizes = [
+        int(size)
+        for size in collectives.all_gather(torch.tensor([len(data)], device="cpu"), f"the sizes of {what}")
+    ]
     arrived: list[list[Tensor]] = [[] for _ in sizes]
     for start in range(0, max(sizes), _PIECE_BYTES):
         mine = data[start : start + _PIECE_BYTES]
@@ -146,7 +156,15 @@ def gather_on_first(own: object, collectives: Collectives) -> dict[str, Any]:
     if collectives.rank != 0:
         return {str(collectives.rank): own}
     found = {str(rank): _loaded(torch.cat(parts)) for rank, parts in enumerate(arrived) if rank != 0}
-    return {"0": own} | found
+    return {"0": held} | found
+
+
+def _in_main_memory(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _in_main_memory(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_main_memory(each) for each in value]
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _loaded(data: Tensor) -> Any:

@@ -118,7 +118,7 @@ class Exchange:
         self._topology = choose_topology(topology, layout, feedback, self._collectives.size, dtypes)
         self._measure = measure_error_every
         whole = BucketContext(
-            layout, feedback, torch.empty(0), seed, self._collectives, self._counter, adaptive
+            layout, feedback, torch.empty(0, device="cpu"), seed, self._collectives, self._counter, adaptive
         )
         self._states = BucketStates(whole, self._topology, dtypes)
         self._agreement = Agreement(self._collectives)
@@ -308,14 +308,17 @@ class Exchange:
         Args:
             state: of this rank, or gathered.
             on_mismatch: "error", or "resync": where the state of any rank is of another method, topology,
-                rank or number of ranks, the memories of all ranks start anew, and a line of the log says so.
-                All ranks call it together then.
+                rank, number of ranks or dtype, the memories of all ranks start anew, and a line of the log
+                says so. All ranks call it together then.
 
         Raises:
-            ValueError: naming what differs.
+            ValueError: naming what differs. Where ``dtypes`` was not given, the first step raises it for
+                memories of another dtype than what is sent.
         """
-        memories = memories_to_load(state, self._identity(), self.rank, self.layout, on_mismatch, self.gather)
-        self._states.load(memories)
+        memories = memories_to_load(
+            state, self._identity(), self.rank, self.layout, on_mismatch, self.gather, self._states.misfit
+        )
+        self._states.load(memories, restarts=on_mismatch == "resync")
         self._agreement.change()
 
     def gather_states(self, own: object) -> dict[str, Any]:
@@ -393,7 +396,7 @@ class Exchange:
         self._require_going()
         try:
             self._worker.call(lambda: self._agreement.compare(fields))
-        except ExchangeError:
+        except Exception:
             self.close()
             raise
 

@@ -310,9 +310,9 @@ class CommState:
 
         Args:
             state: of this rank, or gathered.
-            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank or
-                number of ranks, the memories of all ranks start anew, the iteration is kept, and a line of
-                the log says so. All ranks call it together then.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank,
+                number of ranks or dtype, the memories of all ranks start anew, the iteration is kept, and a
+                line of the log says so. All ranks call it together then.
 
         Raises:
             ValueError: for the state of another rank, number of ranks, method or model; or of something else,

@@ -239,10 +239,10 @@ class CompressedOptimizer(UpdateArithmetic):
 
         Args:
             state_dict: of this rank, or gathered, or of a dense optimiser.
-            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank or
-                number of ranks, the memories of all ranks start anew, moments are kept, those of another rank
-                where there are none of this one's, and a line of the log says so. All ranks call it together
-                then.
+            on_mismatch: "error", or "resync": where the state of any rank is of another method, rank,
+                number of ranks or dtype, the memories of all ranks start anew, moments are kept, those of
+                another rank where there are none of this one's, and a line of the log says so. All ranks call
+                it together then.
 
         Raises:
             ValueError: for the state of another rank, method, model or optimiser.

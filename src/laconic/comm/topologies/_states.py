@@ -8,6 +8,7 @@ from torch import Tensor
 
 from laconic.comm.topologies._protocol import SegmentStates
 from laconic.feedback import Receiver, Sender
+from laconic.formats import accumulation_dtype
 from laconic.layout import Layout, Segment
 
 State = dict[str, Any]
@@ -41,6 +42,33 @@ def load_by_segment(layout: Layout, ends: Ends, states: Mapping[str, dict[str, A
     """
     for end, holder in ends.items():
         holder.load_state_dict(_joined([states[segment.name][end] for segment in layout.segments], layout))
+
+
+def dtype_misfit(states: Mapping[str, Mapping[str, Any]], dtypes: Mapping[str, torch.dtype]) -> str | None:
+    """Why memories that were cut by segment cannot be those of vectors of these dtypes; None where they can.
+
+    Args:
+        states: by segment, then by end. What has had no round yet fits any dtype.
+        dtypes: of the segments' vectors, by name; those without one are not compared.
+    """
+    for name, ends in states.items():
+        if name not in dtypes:
+            continue
+        own = accumulation_dtype(dtypes[name])
+        for state in ends.values():
+            held = [v.dtype for v in state.values() if isinstance(v, Tensor) and v.is_floating_point()]
+            saved = next((wide for wide in map(accumulation_dtype, held) if wide != own), None)
+            if saved is not None and state.get("round"):
+                return (
+                    f"the saved memories of {name!r} are of {_name(saved)}, but this model's gradients "
+                    f"accumulate in {_name(own)}: load them into a model of the same dtype, or with "
+                    'on_mismatch="resync" on all ranks, which starts new memories'
+                )
+    return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _cut(state: State, segment: Segment) -> State:
