@@ -10,6 +10,7 @@ from laconic.comm import ExchangeError
 from laconic.comm._stats import Counter
 from laconic.comm.transport._groups import group_count
 from laconic.comm.transport.collectives import DIRECT_BYTES, Collectives
+from laconic.comm.transport.staging import NoStaging
 
 RANKS = 3
 
@@ -39,6 +40,37 @@ def test_short_messages_go_directly_and_long_ones_around_the_ring(direct, tmp_pa
         assert called == ["all_to_all_single" if direct else "all_gather"]
         assert rows == expected
         assert counted == [sent, sent]
+
+
+class Full(NoStaging):
+    """A device without room, once it is full."""
+
+    full = False
+
+    def to_device(self, host):
+        if self.full:
+            raise RuntimeError("out of memory")
+        return host
+
+
+def without_room(rank):
+    staging, found = Full(), []
+    collectives = Collectives(None, 5.0, Counter(), staging)
+    staging.full = True
+    numbers = torch.arange(4)
+    for collect in (
+        lambda: collectives.all_gather(numbers, "numbers"),
+        lambda: collectives.all_to_all([numbers] * 2, [4, 4], "pieces"),
+    ):
+        try:
+            collect()
+        except RuntimeError as error:
+            found.append((isinstance(error, ExchangeError), str(error)))
+    return found
+
+
+def test_what_fails_on_this_rank_before_a_collective_is_not_laid_on_another(tmp_path):
+    assert run_ranks(without_room, 2, tmp_path) == [[(False, "out of memory")] * 2] * 2
 
 
 ALONE = """

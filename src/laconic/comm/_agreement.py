@@ -144,10 +144,10 @@ class Agreement:
         words = _record(fields)
         digest = int.from_bytes(hashlib.sha256(words).digest()[:7], "little")
         what = f"a comparison of settings before the {fields.get('operation', 'step')}"
-        if len({int(n) for n in self._gather(torch.tensor([digest]), what)}) == 1:
+        if len({int(n) for n in self._gather(torch.tensor([digest], device="cpu"), what)}) == 1:
             return
-        sizes = [int(n) for n in self._gather(torch.tensor([len(words)]), what)]
-        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        sizes = [int(n) for n in self._gather(torch.tensor([len(words)], device="cpu"), what)]
+        padded = torch.zeros(max(sizes), dtype=torch.uint8, device="cpu")
         padded[: len(words)] = torch.frombuffer(bytearray(words), dtype=torch.uint8)
         found = self._gather(padded, what)
         raise RanksDifferError(

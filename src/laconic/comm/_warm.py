@@ -92,7 +92,7 @@ def _run_rounds(
 ) -> None:
     senders = [feedback.sender(layout, node=node, dtype=dtype) for node in range(2)]
     receiver = feedback.receiver(layout, 2, dtype=dtype)
-    tensors = [torch.linspace(-1, 1, segment.numel, dtype=dtype) for segment in layout.segments]
+    tensors = [torch.linspace(-1, 1, segment.numel, dtype=dtype, device="cpu") for segment in layout.segments]
     # What a loss scale or a clip has changed is flat, in the accumulation dtype.
     scaled = torch.cat(tensors).to(accumulation_dtype(dtype))
     for round in range(_ROUNDS):
@@ -111,7 +111,10 @@ def _run_rounds(
                 senders[0].stage(void)
             senders[0].roll_back()
         step()
-        frames = [torch.zeros(packed_size(each, expect=expected), dtype=torch.uint8) for each in messages]
+        frames = [
+            torch.zeros(packed_size(each, expect=expected), dtype=torch.uint8, device="cpu")
+            for each in messages
+        ]
         for message, frame in zip(messages, frames, strict=True):
             pack_into(message, frame, expect=expected)
         step()

@@ -63,7 +63,7 @@ class Compressor(ABC):
             ValueError: where the settings do not fit d.
         """
         self.constants(d)
-        (part,) = self.encode(torch.zeros(d, dtype=dtype), Stream(seed=0)).parts
+        (part,) = self.encode(torch.zeros(d, dtype=dtype, device="cpu"), Stream(seed=0)).parts
         return part.format
 
     def compress(self, x: Tensor, generator: torch.Generator | Stream | None = None) -> Message:

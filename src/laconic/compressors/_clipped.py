@@ -70,7 +70,7 @@ class ClippedExponent(Quantizer):
 
     def _base(self, largest: Tensor, levels: Levels) -> Tensor:
         # The span hangs from what the largest number is rounded to, not from the level above it.
-        highest = round_to_levels(largest, levels, base=torch.zeros((), dtype=torch.int64))
+        highest = round_to_levels(largest, levels, base=torch.zeros((), dtype=torch.int64, device="cpu"))
         return (highest.to(torch.int64) - (levels.window or 0)).clamp(min=0)
 
     def constants(self, d: int) -> Constants:

@@ -188,7 +188,7 @@ class Chain(Compressor):
 
     def _factors(self, one: GroupFormat) -> Tensor | None:
         """The factor of ``first`` of each column, float64 (K,); None where all are 1."""
-        factors = torch.tensor([self.first.factor(d) for d in one.numels], dtype=torch.float64)
+        factors = torch.tensor([self.first.factor(d) for d in one.numels], dtype=torch.float64, device="cpu")
         return None if bool((factors == 1.0).all()) else factors[one.segment_of_column]
 
     def _part(self, d: int, selection: Selection, kept: Tensor, draw: Stream) -> Part:

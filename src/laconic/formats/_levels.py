@@ -33,7 +33,7 @@ def geometric_levels(period: tuple[float, ...], dtype: torch.dtype) -> Tensor:
             if level / ratio == level:
                 break
             level /= ratio
-    held = np.unique(torch.tensor(sorted(found), dtype=torch.float64).to(dtype).numpy())
+    held = np.unique(torch.tensor(sorted(found), dtype=torch.float64, device="cpu").to(dtype).numpy())
     return torch.from_numpy(held[(held > 0) & np.isfinite(held)])
 
 
@@ -43,4 +43,4 @@ def exponential_levels(base: float, count: int, dtype: torch.dtype) -> Tensor:
     levels = [1.0]
     for _ in range(count - 1):
         levels.append(levels[-1] / base)
-    return torch.tensor(levels[::-1], dtype=torch.float64).to(dtype)
+    return torch.tensor(levels[::-1], dtype=torch.float64, device="cpu").to(dtype)

@@ -120,7 +120,7 @@ class UniformLevels(Grid):
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """The levels, ascending to 1."""
-        return torch.arange(1, self.count + 1, dtype=dtype) / self.count
+        return torch.arange(1, self.count + 1, dtype=dtype, device="cpu") / self.count
 
     def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """Zero and each level with either sign."""
@@ -135,7 +135,7 @@ class Signs(Grid):
 
     def levels(self, dtype: torch.dtype) -> Tensor:
         """The level 1."""
-        return torch.ones(1, dtype=dtype)
+        return torch.ones(1, dtype=dtype, device="cpu")
 
     def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """Plus and minus."""
@@ -156,7 +156,7 @@ class BlockLevels(Grid):
     def levels(self, dtype: torch.dtype) -> Tensor:
         """L + 1 levels from 0 to 1."""
         steps = (1 << (self.bits - 1)) - 1
-        return torch.arange(steps + 1, dtype=dtype) / steps
+        return torch.arange(steps + 1, dtype=dtype, device="cpu") / steps
 
     def symbols(self, dtype: torch.dtype) -> int:  # noqa: ARG002
         """Each level with either sign."""
@@ -209,7 +209,7 @@ def _is_count(number: float, largest: int) -> bool:
 def level_table(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The values of codes 0, 1, ..., L on a device: 0, then the grid's levels."""
     levels = grid.levels(dtype)
-    return torch.cat((torch.zeros(1, dtype=dtype), levels)).to(device)
+    return torch.cat((torch.zeros(1, dtype=dtype, device="cpu"), levels)).to(device)
 
 
 @lru_cache(maxsize=64)

@@ -73,7 +73,7 @@ class Nodes(NamedTuple):
 def as_array(tensor: Tensor | None, dtype: torch.dtype) -> npt.NDArray[Any]:
     """A tensor of one dimension and this dtype as a contiguous array; one without elements for None."""
     if tensor is None:
-        tensor = torch.empty(0, dtype=dtype)
+        tensor = torch.empty(0, dtype=dtype, device="cpu")
     array: npt.NDArray[Any] = tensor.detach().to(dtype).contiguous().numpy()
     return array
 
@@ -134,4 +134,4 @@ def columns_of(
         factors.dtype.type(1),
         kind == torch.bfloat16,
     )
-    return columns, torch.empty(0, dtype=kind if kind in _CODES else dtype).numpy(), alive
+    return columns, torch.empty(0, dtype=kind if kind in _CODES else dtype, device="cpu").numpy(), alive

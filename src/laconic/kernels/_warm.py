@@ -54,7 +54,7 @@ def warm_up(dtypes: Iterable[torch.dtype] = (torch.float32,)) -> None:
 
 def _select_in_every_way(length: int, dtype: torch.dtype) -> None:
     cuts = SelectionTable.of([0], [length], 2)
-    wide = torch.zeros(length, dtype=accumulation_dtype(dtype))
+    wide = torch.zeros(length, dtype=accumulation_dtype(dtype), device="cpu")
     x, memory, out = (Vectors.flat(each, cuts.starts) for each in (wide.to(dtype), wide, wide.clone()))
     for salt in range(2):  # the second begins with a guess
         select_segments(x, None, cuts, salt=salt)
@@ -74,7 +74,7 @@ def warm_up_packing() -> None:
     warm_up_adaptive()
     bounds = np.array([0, 8])
     for dtype in CODE_DTYPES:
-        codes, packed = torch.ones(8, dtype=dtype), np.empty(code_bytes(8, 1, 2), np.uint8)
+        codes, packed = torch.ones(8, dtype=dtype, device="cpu"), np.empty(code_bytes(8, 1, 2), np.uint8)
         put_codes(codes, None, bounds, None, 4, 1, 2, packed)
         get_codes(packed, None, bounds, None, 4, 1, 2, torch.iinfo(dtype).max)
 
@@ -90,7 +90,7 @@ def warm_up_norms(dtypes: Iterable[torch.dtype]) -> None:
     own = list(dict.fromkeys(dtypes))
     with compilation(len(own), speaks=False) as progress:
         for dtype in own:
-            squared_norm(zeros := torch.zeros(_LENGTH, dtype=dtype))
+            squared_norm(zeros := torch.zeros(_LENGTH, dtype=dtype, device="cpu"))
             table = SegmentTable((0,), (_LENGTH,), (_LENGTH,), (0,))
             squared_norms(SegmentedInput.of(Vectors.flat(zeros, table.start_array), table))
             progress.step()
@@ -109,7 +109,10 @@ def warm_up_optimizer(dtypes: Iterable[torch.dtype], arithmetic: Arithmetic) -> 
     numels, zero = np.array([8]), np.array([0])
     with compilation(len(own), speaks=False) as progress:
         for dtype in own:
-            x, wide = torch.zeros(8, dtype=dtype), torch.zeros(8, dtype=accumulation_dtype(dtype))
+            x, wide = (
+                torch.zeros(8, dtype=dtype, device="cpu"),
+                torch.zeros(8, dtype=accumulation_dtype(dtype), device="cpu"),
+            )
             gradient, parameter = Vectors.flat(x, zero), Vectors.flat(x.clone(), zero)
             out, first, second = (Vectors.flat(wide.clone(), zero) for _ in range(3))
             if arithmetic == "adamw":

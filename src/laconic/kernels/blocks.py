@@ -80,7 +80,7 @@ def quantize_block_segments(
     """
 
     def reference() -> tuple[Tensor, Tensor, Tensor, bool]:
-        rows, empty = inp.rows(), torch.empty(0, dtype=inp.dtype)
+        rows, empty = inp.rows(), torch.empty(0, dtype=inp.dtype, device=inp.like.device)
         found = [(empty.to(code_dtype(steps + 1)), empty, empty)]
         found += [quantize_blocks_reference(x, steps, block) for x in rows]
         codes, low, span = (torch.cat(columns) for columns in zip(*found, strict=True))
@@ -94,7 +94,7 @@ def quantize_block_segments(
 def _quantized(cpu: Any, reading: Reading, steps: int, block: int) -> tuple[Tensor, Tensor, Tensor, bool]:
     codes = empty_codes((reading.columns,), steps + 1)
     owned = block_bounds(reading.bounds, block)
-    low = torch.empty(int(owned[-1]), dtype=reading.dtype)
+    low = torch.empty(int(owned[-1]), dtype=reading.dtype, device="cpu")
     span = torch.empty_like(low)
     out = (views_by_dtype(codes.numpy()), low.numpy(), span.numpy())
 

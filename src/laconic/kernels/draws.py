@@ -121,7 +121,7 @@ def gather_segments(inp: SegmentedInput, positions: Tensor, bounds: Integers) ->
     """
 
     def compiled(loops: Any) -> Tensor:
-        found = torch.empty(len(positions), dtype=inp.dtype)
+        found = torch.empty(len(positions), dtype=inp.dtype, device="cpu")
         numbers = found.numpy()
         reading = inp.reading()
         loops.gather(reading, bounds, positions.numpy(), numbers, numbers.view(reading.mask.dtype))

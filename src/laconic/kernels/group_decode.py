@@ -63,7 +63,7 @@ def decode(
         codes, group = values.detach().contiguous().numpy(), stretches_of(table, block)
         given = [as_array(tensor, dtype) for tensor in (levels, scale, low)]
         own = (codes, *given, factor_array(factors, table, dtype), group)
-        numbers = torch.empty(values.shape, dtype=dtype)
+        numbers = torch.empty(values.shape, dtype=dtype, device="cpu")
         threads = max(1, min(get_threads(), codes.size // _WORTH))
         fits = [False] * threads
 

@@ -102,7 +102,7 @@ def round_segments(
         return _rounded(cpu, inp.reading(), levels, sources, bases, scale)
 
     def reference() -> tuple[Tensor, bool]:
-        rows, found = inp.rows(), [torch.empty(0, dtype=code_dtype(levels.top))]
+        rows, found = inp.rows(), [torch.empty(0, dtype=code_dtype(levels.top), device=inp.like.device)]
         for i, (x, number) in enumerate(zip(rows, inp.numbers.tolist(), strict=True)):
             own = (None if t is None else t[i : i + 1] for t in (base, scale))
             origin = None if draw is None else draw.at(number).origin()
@@ -128,7 +128,11 @@ def _rounded(
     """Codes of all columns, and whether all were finite; base and scale as many as segments."""
     unknown = -1 if levels.lazy and scale is None else 0
     bases = np.full(reading.segments, unknown) if base is None else base.reshape(-1).numpy()
-    divisors = torch.empty(0, dtype=reading.dtype) if scale is None else torch.where(scale > 0, scale, 1)
+    divisors = (
+        torch.empty(0, dtype=reading.dtype, device="cpu")
+        if scale is None
+        else torch.where(scale > 0, scale, 1)
+    )
     codes = empty_codes((reading.columns,), levels.top)
     out = views_by_dtype(codes.numpy())
     own = (levels.index, levels.window or 0, bases, divisors.reshape(-1).contiguous().numpy())

@@ -54,7 +54,7 @@ def top_k_positions(x: Tensor, k: int) -> Tensor:
         found = _compiled(cpu, _flat(rows, cuts), None, None, cuts, 0, "none").positions
         if x.dim() == 1:
             return found
-        starts = torch.arange(0, rows.numel(), d).unsqueeze(-1)
+        starts = torch.arange(0, rows.numel(), d, device="cpu").unsqueeze(-1)
         return (found.view(-1, k) - starts).view(*x.shape[:-1], k)
 
     return dispatch(
@@ -144,9 +144,9 @@ def select_segments(
     _check_operands(x, memory, out, cuts, move)
     if cuts.total == 0:
         dtype = (x if memory is None else memory).dtype  # type: ignore[union-attr]
-        empty = torch.empty(0, dtype=dtype)
+        empty = torch.empty(0, dtype=dtype, device="cpu")
         before = empty.clone() if _MOVES[move] else None
-        return Selected(torch.empty(0, dtype=torch.int64), empty, before)
+        return Selected(torch.empty(0, dtype=torch.int64, device="cpu"), empty, before)
 
     def reference() -> Selected:
         numbers = x if update is None else _written(update)
@@ -164,7 +164,7 @@ def select_segments(
 
 def _written(computed: Computed) -> Vectors:
     bounds = bounds_of(computed.numels)
-    numbers = Vectors.flat(torch.empty(int(bounds[-1]), dtype=computed.dtype), bounds[:-1])
+    numbers = Vectors.flat(torch.empty(int(bounds[-1]), dtype=computed.dtype, device="cpu"), bounds[:-1])
     computed.write(numbers)
     return numbers
 
@@ -293,7 +293,9 @@ def _flat(vector: Tensor, cuts: SelectionTable) -> _Located:
 
 _X, _DIFFERENCE, _SUM, _NARROW, _ADAMW = 0, 1, 2, 3, 6  # as cpu.topk_tiles has them
 _MOVES = {"none": 0, "track": 1, "sum": 0, "drain": -1}
-_NOTHING = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
+_NOTHING = {
+    dtype: torch.empty(0, dtype=dtype, device="cpu").numpy() for dtype in (torch.float32, torch.float64)
+}
 
 
 def _compiled(
@@ -316,9 +318,9 @@ def _compiled(
         own = _addresses(update.moment), _addresses(update.after), steps
     narrow = main.dtype.itemsize == 2
     wide = accumulation_dtype(main.dtype)
-    positions = torch.empty(cuts.total, dtype=torch.int64)
-    values = torch.empty(cuts.total, dtype=wide)
-    before = torch.empty(cuts.total, dtype=wide) if _MOVES[move] else None
+    positions = torch.empty(cuts.total, dtype=torch.int64, device="cpu")
+    values = torch.empty(cuts.total, dtype=wide, device="cpu")
+    before = torch.empty(cuts.total, dtype=wide, device="cpu") if _MOVES[move] else None
     cpu.select(
         # Addresses of what is not there are not used.
         (what + _NARROW * narrow, main.addresses, (memory or main).addresses, (out or main).addresses, *own),

@@ -165,7 +165,7 @@ def _row_sums(cpu: Any, x: Tensor, what: int) -> Tensor:
 def _sums(cpu: Any, reading: Reading, what: int, factors: Tensor | None = None) -> Tensor:
     """The sum of each segment, float64 (S,), of what is made of the numbers; factors float64 (S, 2)."""
     if factors is None:
-        factors = torch.ones(reading.segments, 2, dtype=torch.float64)
+        factors = torch.ones(reading.segments, 2, dtype=torch.float64, device="cpu")
     owned = block_bounds(reading.bounds, cpu.BLOCK)
     blocks, sums, own = np.empty(owned[-1]), np.empty(reading.segments), factors.numpy()
 

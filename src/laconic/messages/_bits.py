@@ -51,7 +51,7 @@ def message_bits(
         total = total + segments
     if isinstance(total, Tensor):
         return total.expand(batch)
-    return torch.full(batch, total, dtype=torch.int64)
+    return torch.full(batch, total, dtype=torch.int64, device="cpu")
 
 
 def _wire(group: Group) -> "int | Tensor":
@@ -71,7 +71,7 @@ def _section_bytes(one: GroupFormat) -> int:
 
 def _values(group: Group) -> "int | Tensor":
     one, kind = group.format, group.format.kind
-    k = torch.tensor(one.kept) if group.counts is None else group.counts
+    k = torch.tensor(one.kept, device="cpu") if group.counts is None else group.counts
     if kind.grid is None:
         bits = k * min(32, 8 * kind.dtype.itemsize)
     else:
@@ -91,7 +91,10 @@ def _entropy(group: Group) -> "int | Tensor":
         return bits
     if group.counts is None:
         return bits + _position_bits(one)
-    d, kept = torch.tensor(one.numels, dtype=torch.float64), group.counts.to(torch.float64)
+    d, kept = (
+        torch.tensor(one.numels, dtype=torch.float64, device=group.counts.device),
+        group.counts.to(torch.float64),
+    )
     nats = torch.lgamma(d + 1) - torch.lgamma(kept + 1) - torch.lgamma(d - kept + 1)
     return bits + torch.ceil(nats / math.log(2)).to(torch.int64).sum(dim=-1)
 

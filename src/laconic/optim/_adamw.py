@@ -190,7 +190,7 @@ class CompressedAdamW(CompressedOptimizer):
 
     def new_state(self, parameter: Tensor) -> State:
         """A second moment of zeros, and the count of steps, which all trained parameters share."""
-        count = self.__dict__.setdefault("_count", torch.tensor(0.0))
+        count = self.__dict__.setdefault("_count", torch.tensor(0.0, device="cpu"))
         dtype = accumulation_dtype(parameter.dtype)
         state = {"step": count, "exp_avg_sq": torch.zeros_like(parameter, dtype=dtype)}
         if self.param_groups[self._group_of[parameter]]["betas"][0] > 0:
@@ -200,7 +200,9 @@ class CompressedAdamW(CompressedOptimizer):
 
     def update(self, state: State, group: Mapping[str, Any], gradient: Tensor) -> Tensor:
         """The normalised update that the moments would make of this gradient; they stay as they are."""
-        row = torch.tensor(_row(group, 1.0, float(state["step"]) + 1.0, 1.0), dtype=gradient.dtype)
+        row = torch.tensor(
+            _row(group, 1.0, float(state["step"]) + 1.0, 1.0), dtype=gradient.dtype, device="cpu"
+        )
         mean = None
         if group["betas"][0] > 0:
             mean = state.get("exp_avg", torch.zeros_like(gradient))

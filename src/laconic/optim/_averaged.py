@@ -24,7 +24,9 @@ def refuse_averaged_gradients(session: Session) -> None:
     if session.exchange.size == 1:
         return
     gradients = [p.grad for p in session.parameters.by_name.values() if p.grad is not None]
-    found = session.exchange.gather(torch.tensor([_checksum(gradients)]), "the checksums of the gradients")
+    found = session.exchange.gather(
+        torch.tensor([_checksum(gradients)], device="cpu"), "the checksums of the gradients"
+    )
     if any(int(other) != int(found[0]) for other in found) or int(found[0]) == 0:
         return
     if all(gradient.untyped_storage().nbytes() > gradient.nbytes for gradient in gradients):

@@ -137,7 +137,7 @@ def _as_tensors(value: Any) -> Any:
         return {key: _as_tensors(each) for key, each in value.items()}
     if not isinstance(value, (bool, int, float)):
         return value
-    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None, device="cpu")
 
 
 def _as_numbers(value: Any) -> Any:

@@ -88,7 +88,7 @@ class GradientClipping:
         for own in self._members:
             found = [state[parameter].pop(LAST_NORM, None) for parameter in own]
             if own and self._by_last:
-                norm = torch.tensor(0.0, dtype=torch.float64) if found[0] is None else found[0]
+                norm = torch.tensor(0.0, dtype=torch.float64, device="cpu") if found[0] is None else found[0]
                 for parameter in own:
                     state[parameter][LAST_NORM] = norm
 

@@ -165,7 +165,7 @@ class TrainedParameters:
 
     def fingerprints(self) -> Tensor:
         """A checksum of each parameter's bits: int64 (parameters,) on the CPU."""
-        return torch.tensor([crc32_of(parameter) for parameter in self.by_name.values()])
+        return torch.tensor([crc32_of(parameter) for parameter in self.by_name.values()], device="cpu")
 
 
 def check_parameter(parameter: Tensor, name: str) -> None:

@@ -201,7 +201,9 @@ class Session:
         self.exchange.load_state_dict(state["exchange"], on_mismatch)
         iteration = int(state["iteration"])
         if on_mismatch == "resync":
-            found = self.exchange.gather(torch.tensor([iteration]), "the iterations of the saved states")
+            found = self.exchange.gather(
+                torch.tensor([iteration], device="cpu"), "the iterations of the saved states"
+            )
             if len({int(each) for each in found}) > 1:
                 raise ValueError(
                     f"the ranks have loaded states of different iterations {[int(each) for each in found]}: "

@@ -125,7 +125,7 @@ def _declared(compressor: Compressor, d: int) -> Constants | None:
 
 def _levels(compressor: Compressor, d: int, dtype: torch.dtype) -> Tensor | None:
     """The levels of the grid that the compressor rounds to, where its messages show one."""
-    message = compressor.compress(torch.ones(1, d, dtype=dtype), Stream(seed=0))
+    message = compressor.compress(torch.ones(1, d, dtype=dtype, device="cpu"), Stream(seed=0))
     for part in message.parts:
         if part.grid is not None:
             return level_table(part.grid, part.dtype, torch.device("cpu"))[1:]

@@ -73,7 +73,7 @@ def check_classes(
     n = draws if compressor.random else 1
     step = max(1, _ELEMENTS // (n * d))
     # Seeds, not nodes: nodes may share their draws.
-    stream = Stream(seed=torch.arange(n) + seed * 1_000_003, segment=d)
+    stream = Stream(seed=torch.arange(n, device="cpu") + seed * 1_000_003, segment=d)
     tally.vectors += len(names)
     exact = True
     for start in range(0, len(names), step):
@@ -95,7 +95,7 @@ def _sample(compressor: str, names: list[str], rows: Tensor, output: Tensor) -> 
         raise CompressorError(f"{compressor} breaks: C(x) is finite, on {names[row]!r} (d = {d}, {dtype})")
     x, c = rows.to(torch.float64), output.to(torch.float64)
     _, exponent = torch.frexp(x.abs().amax(dim=-1, keepdim=True))
-    unit = torch.full(exponent.shape, info.smallest_normal * info.eps, dtype=torch.float64)
+    unit = torch.full(exponent.shape, info.smallest_normal * info.eps, dtype=torch.float64, device="cpu")
     return _Sample(
         compressor,
         names,
@@ -167,6 +167,6 @@ def _margin(gap: Tensor, reach: Tensor) -> Tensor:
     """How far the mean over the last dimension may be from the expectation."""
     n = gap.shape[-1]
     if n == 1:
-        return torch.zeros(gap.shape[:-1], dtype=gap.dtype)
+        return torch.zeros(gap.shape[:-1], dtype=gap.dtype, device="cpu")
     spread = torch.maximum(gap.amax(-1) - gap.amin(-1), reach)
     return (2 * gap.var(-1) * _LOG / n).sqrt() + 7 * spread * _LOG / (3 * (n - 1))

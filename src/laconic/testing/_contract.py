@@ -43,7 +43,7 @@ class Contract:
         self.names = [names[j % len(names)] for j in range(_ROWS)]
         self.rows = torch.stack([found[name] for name in self.names])
         self.d = self.rows.shape[-1]
-        self.nodes = torch.arange(_ROWS)
+        self.nodes = torch.arange(_ROWS, device="cpu")
         self.stream = Stream(seed=seed, round=3, node=self.nodes, segment=1)
 
     def require(self, kept: bool, promise: str, detail: str = "") -> None:
@@ -86,7 +86,9 @@ class Contract:
             structure == group.format, "structure() is that of the messages", f"{structure}, {group.format}"
         )
         flat = self.rows.reshape(-1, self.d)
-        rows = self.compressor.compress(flat, Stream(self.stream.seed, 3, torch.arange(len(flat)), 1))
+        rows = self.compressor.compress(
+            flat, Stream(self.stream.seed, 3, torch.arange(len(flat), device="cpu"), 1)
+        )
         for one in rows.unbind()[:3]:
             packed = pack(one)
             self.require(packed.numel() == one.nbytes, "nbytes is what pack() makes")
@@ -124,7 +126,7 @@ class Contract:
                 self.require(part.k == part.d, "a part without positions keeps all", f"k = {part.k}")
                 continue
             used = part.k if part.count is None else part.count
-            place = torch.arange(part.k)
+            place = torch.arange(part.k, device="cpu")
             inside = (part.positions >= 0) & (part.positions < part.d)
             filler = part.positions == part.d
             self.require(
@@ -141,7 +143,7 @@ class Contract:
         compress = self.compressor.compress
         again = compress(self.rows.clone(), self.stream).dense()
         self.equal(again, dense, "the same draws give the same message: no state is kept between calls")
-        turned = torch.arange(_ROWS).flip(0)
+        turned = torch.arange(_ROWS, device="cpu").flip(0)
         strided = self.rows[turned].t().contiguous().t()
         permuted = compress(strided, Stream(self.stream.seed, 3, self.nodes[turned], 1)).dense()
         self.equal(permuted, dense[turned], "each row of a batch is compressed on its own: in another order")
@@ -156,7 +158,7 @@ class Contract:
 
     def _check_adding(self, message: Message, dense: Tensor) -> None:
         for weight in (1.0, 0.3):
-            out = torch.linspace(-1, 1, dense.numel(), dtype=dense.dtype).reshape(dense.shape)
+            out = torch.linspace(-1, 1, dense.numel(), dtype=dense.dtype, device="cpu").reshape(dense.shape)
             expected = out + weight * dense
             message.add_to(out, weight)
             self.equal(out, expected, f"add_to(out, {weight}) is out + {weight} * dense()")
@@ -197,7 +199,7 @@ def check_randomness(contract: Contract, x: Tensor, lossless: bool) -> None:
     def by_place(seed: int | Tensor, round_: int = 0, node: int | Tensor = 0, segment: int = 0) -> Tensor:
         return compressor.compress(batch, Stream(seed, round_, node, segment)).dense()
 
-    many = torch.arange(64)
+    many = torch.arange(64, device="cpu")
     place = by_place(many)
     differs = "random = True: another {} gives other draws"
     require(not torch.equal(by_generator(2), first), differs.format("generator seed"))

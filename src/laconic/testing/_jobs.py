@@ -27,7 +27,7 @@ def check_jobs(contract: Contract) -> None:
 
 
 def _joined(first: Tensor, second: Tensor) -> Tensor:
-    between = torch.ones(*first.shape[:-1], _BETWEEN, dtype=first.dtype)
+    between = torch.ones(*first.shape[:-1], _BETWEEN, dtype=first.dtype, device="cpu")
     return torch.cat((first, between, second), dim=-1)
 
 
@@ -99,7 +99,7 @@ class _JobCheck:
 
     @property
     def _between(self) -> Tensor:
-        return torch.arange(self.contract.d, self.contract.d + _BETWEEN)
+        return torch.arange(self.contract.d, self.contract.d + _BETWEEN, device="cpu")
 
     def _expected(self, x: Tensor) -> Tensor:
         """What ``encode`` decodes to, zeros in the segment between."""

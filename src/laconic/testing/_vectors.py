@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # Powers of two in the middle of nowhere: neighbours of a grid that a compressor without one may still use.
-_PLAIN_LEVELS = torch.tensor([0.25, 0.5, 1.0, 2.0], dtype=torch.float64)
+_PLAIN_LEVELS = torch.tensor([0.25, 0.5, 1.0, 2.0], dtype=torch.float64, device="cpu")
 
 
 def adversarial(
@@ -30,12 +30,14 @@ def adversarial(
     """
     info = torch.finfo(dtype)
     generator = torch.Generator().manual_seed(seed)
-    ones = torch.ones(d, dtype=torch.float64)
-    place = torch.arange(d, dtype=torch.float64)
+    ones = torch.ones(d, dtype=torch.float64, device="cpu")
+    place = torch.arange(d, dtype=torch.float64, device="cpu")
     signs = 1.0 - 2.0 * (place % 2)
-    normal = torch.randn(d, dtype=torch.float64, generator=generator)
+    normal = torch.randn(d, dtype=torch.float64, generator=generator, device="cpu")
     normal = torch.where(normal == 0, 1.0, normal)
-    cauchy = torch.tan(math.pi * (torch.rand(d, dtype=torch.float64, generator=generator) - 0.5))
+    cauchy = torch.tan(
+        math.pi * (torch.rand(d, dtype=torch.float64, generator=generator, device="cpu") - 0.5)
+    )
     # Room for the factor d / k of an unbiased sparsifier, and for rounding up a level.
     huge, tiny = info.max / (64.0 * max(d, room)), info.smallest_normal
     unit = normal / normal.abs().max()
@@ -59,7 +61,8 @@ def adversarial(
         "0.1, 0.01, ...": 0.1 ** (place % 30 + 1.0),
         "Gaussian": normal,
         "Gaussian, half zeros": torch.where(place % 2 == 1, 0.0, normal),
-        "exponential": -torch.log1p(-torch.rand(d, dtype=torch.float64, generator=generator)) + 1e-3,
+        "exponential": -torch.log1p(-torch.rand(d, dtype=torch.float64, generator=generator, device="cpu"))
+        + 1e-3,
         "Cauchy": cauchy.clamp(-1e4, 1e4),
         "just above 1": ones + info.eps,
         "just below 2": (2.0 - info.eps) * signs,
@@ -98,12 +101,12 @@ def _between_levels(d: int, levels: Tensor) -> dict[str, Tensor]:
         order = sorted(range(len(levels) - 1), key=lambda j: abs(j + 0.5 - start))[:12]
         pairs = torch.stack((levels[:-1], levels[1:]))[:, order]
     low, high = pairs
-    cycle = torch.arange(d) % len(low)
+    cycle = torch.arange(d, device="cpu") % len(low)
     steepest = int((high / low).argmax())
     points = {"harmonic": 2 * low * high / (low + high), "middle": (low + high) / 2}
     found = {}
     for name, point in points.items():
-        worst = torch.full((d,), float(point[steepest]), dtype=torch.float64)
+        worst = torch.full((d,), float(point[steepest]), dtype=torch.float64, device="cpu")
         found[f"{name} points of the grid"] = point[cycle]
         found[f"the worst {name} point"] = worst
         found[f"1 and the worst {name} point"] = _with(worst, 0, 1.0)

@@ -68,7 +68,7 @@ def put_sections(
 def rows_for(frames: Sequence[Tensor], device: torch.device) -> Tensor:
     """Frames in main memory as int32 (n, words) on the device, with words to spare; one copy."""
     words = frame_words(max(frame.numel() for frame in frames))
-    host = torch.empty(len(frames), words, dtype=torch.int32, pin_memory=device.type == "cuda")
+    host = torch.empty(len(frames), words, dtype=torch.int32, pin_memory=device.type == "cuda", device="cpu")
     for row, frame in zip(host.view(torch.uint8), frames, strict=True):
         row[: frame.numel()] = frame
         row[frame.numel() :] = 0

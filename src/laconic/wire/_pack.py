@@ -58,7 +58,7 @@ def pack(
         (True, tensor([ 0., -5.,  2.,  0.]))
     """
     planned = _plan(message, expect, layout, adaptive)
-    out = torch.empty(planned.frame.length, dtype=torch.uint8)
+    out = torch.empty(planned.frame.length, dtype=torch.uint8, device="cpu")
     _write(out, planned)
     return out.to(message.device)
 
@@ -83,7 +83,7 @@ def pack_into(message: Message, out: Tensor, *, expect: MessageFormat | None = N
     if out.device.type == "cpu" and out.is_contiguous():
         _write(out[:length], planned)
     else:
-        packed = torch.empty(length, dtype=torch.uint8)
+        packed = torch.empty(length, dtype=torch.uint8, device="cpu")
         _write(packed, planned)
         out[:length] = packed.to(out.device)
     return length

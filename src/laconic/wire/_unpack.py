@@ -165,7 +165,7 @@ def _get_group(cursor: Cursor, one: GroupFormat, name: str) -> Group:
         used = _get_counts(cursor, one, name)
         columns = int(used.sum())
     if kind.sends_seed:
-        origin = torch.tensor(cursor.number("<qII", f"the origin of {name}"))
+        origin = torch.tensor(cursor.number("<qII", f"the origin of {name}"), device="cpu")
     elif kind.has_positions:
         positions = _get_positions(cursor, one, used, name)
     if kind.has_scale:

@@ -44,7 +44,7 @@ def get_numbers(data: Bytes, dtype: torch.dtype, what: str) -> Tensor:
     Raises:
         WireError: where one is NaN or infinite.
     """
-    numbers = torch.empty(data.size // dtype.itemsize, dtype=dtype)
+    numbers = torch.empty(data.size // dtype.itemsize, dtype=dtype, device="cpu")
     numbers.view(torch.uint8).numpy()[:] = data
     if not _finite(numbers):
         raise WireError(f"{what} are not finite: the sender's numbers hold NaN or infinity")

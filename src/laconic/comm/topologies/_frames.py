@@ -45,7 +45,7 @@ class FrameSender:
             context.layout, node=context.collectives.rank, seed=context.seed, dtype=context.like.dtype
         )
         self._seen: tuple[Message, Tensor] | None = None
-        self._frame = torch.zeros(0, dtype=torch.uint8)
+        self._frame = torch.zeros(0, dtype=torch.uint8, device="cpu")
 
     @property
     def format(self) -> MessageFormat:
@@ -113,7 +113,7 @@ class FrameSender:
         if self._frame.numel() != size:
             # Page-locked where columns come from a GPU, so that the copy is one.
             pinned = self._context.like.device.type == "cuda"
-            self._frame = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
+            self._frame = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned, device="cpu")
         return self._frame
 
     def commit(self) -> None:

@@ -38,7 +38,7 @@ class Arrivals:
         """
         self._entered = time.perf_counter_ns()
         worked = min((self._entered - self._left) // 1000, _LONGEST)
-        return torch.tensor([worked, word], dtype=torch.int32).view(torch.uint8)
+        return torch.tensor([worked, word], dtype=torch.int32, device="cpu").view(torch.uint8)
 
     def leave(self, worked: Sequence[int], *, counted: bool = True) -> None:
         """Count the wait, with the microseconds that each rank said at its enter.

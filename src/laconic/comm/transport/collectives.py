@@ -108,7 +108,7 @@ class Collectives:
     def join(self, shape: CollectiveShape) -> None:
         """Take part in a collective of this shape with zeros and the word CHANGED."""
         self.begin(CHANGED)
-        pieces = [torch.zeros(n, dtype=torch.uint8) for n in shape.sent]
+        pieces = [torch.zeros(n, dtype=torch.uint8, device="cpu") for n in shape.sent]
         what = "the collective agreed last, to tell that this rank has changed"
         with suppress(WordsDiffer):
             if shape.received is None:
@@ -126,15 +126,18 @@ class Collectives:
         if self._group is None:
             return [numbers]
         self.first = self.first or CollectiveShape((numbers.nbytes,))
-        with self._collective(f"all_gather of {numbers.nbytes} bytes", what) as worked:
-            own = self._staging.to_device(torch.cat([numbers.view(torch.uint8), worked]))
+        with self._staging.context():
+            own = self._staging.to_device(torch.cat([numbers.view(torch.uint8), self._tail()]))
             found = own.new_empty(self.size, own.numel())
-            if self._staging.backend == "gloo" and self.size > 2 and own.numel() <= DIRECT_BYTES:
-                # Gloo's all-gather is a ring, n - 1 messages one after another. The bytes are the same.
-                dist.all_to_all_single(found.view(-1), own.repeat(self.size), group=self._group)
-            else:
-                dist.all_gather(list(found.unbind()), own, group=self._group)
-            rows = self._staging.to_host(found).unbind()
+            # Gloo's all-gather is a ring, n - 1 messages one after another. The bytes are the same.
+            direct = self._staging.backend == "gloo" and self.size > 2 and own.numel() <= DIRECT_BYTES
+            repeated = own.repeat(self.size) if direct else own
+            with self._collective(f"all_gather of {numbers.nbytes} bytes", what):
+                if direct:
+                    dist.all_to_all_single(found.view(-1), repeated, group=self._group)
+                else:
+                    dist.all_gather(list(found.unbind()), own, group=self._group)
+                rows = self._staging.to_host(found).unbind()
         return self._received(rows, numbers.dtype, sent=(self.size - 1) * own.numel())
 
     @property
@@ -157,14 +160,18 @@ class Collectives:
         """
         assert self._group is not None
         self.first = self.first or CollectiveShape((words.nbytes,))
-        with self._collective(f"all_gather of {words.nbytes} bytes", what) as worked:
-            own = torch.cat([words, self._staging.to_device(worked).view(torch.int32)])
+        name = f"all_gather of {words.nbytes} bytes"
+        with self._staging.context():
+            own = torch.cat([words, self._staging.to_device(self._tail()).view(torch.int32)])
             found = own.new_empty(self.size, own.numel())
-            dist.all_gather_into_tensor(
-                found.view(-1).view(torch.uint8), own.view(torch.uint8), group=self._group
-            )
+            with self._collective(name, what):
+                dist.all_gather_into_tensor(
+                    found.view(-1).view(torch.uint8), own.view(torch.uint8), group=self._group
+                )
             rows, tails = found[:, : -TAIL_BYTES // 4], found[:, -TAIL_BYTES // 4 :]
-            seen = self._staging.to_host(torch.cat([look(rows), tails], dim=1))
+            both = torch.cat([look(rows), tails], dim=1)
+            with self._collective(name, what):
+                seen = self._staging.to_host(both)
         self._told(
             seen[:, -TAIL_BYTES // 4 :].tolist(),
             sent=(self.size - 1) * own.nbytes,
@@ -188,18 +195,20 @@ class Collectives:
         self.first = self.first or CollectiveShape(
             tuple([n - TAIL_BYTES for n in out]), tuple([n - TAIL_BYTES for n in back])
         )
-        with self._collective(f"all_to_all of {sum(out)} bytes", what) as worked:
-            tails = [worked] * self.size
+        with self._staging.context():
+            tails = [self._tail()] * self.size
             both = zip([piece.view(torch.uint8) for piece in pieces], tails, strict=True)
             own = self._staging.to_device(torch.cat(list(chain.from_iterable(both))))
             found = own.new_empty(sum(back))
-            dist.all_to_all_single(found, own, back, out, group=self._group)
-            rows = torch.split(self._staging.to_host(found), back)
+            with self._collective(f"all_to_all of {sum(out)} bytes", what):
+                dist.all_to_all_single(found, own, back, out, group=self._group)
+                arrived = self._staging.to_host(found)
+            rows = torch.split(arrived, back)
         return self._received(rows, pieces[0].dtype, sent=sum(out) - out[self.rank])
 
     def all_gather_varied(self, frame: Tensor, what: str) -> list[Tensor]:
         """Every rank's bytes where their numbers differ: a round of 4-byte sizes, then uneven splits."""
-        own = torch.tensor([frame.numel()], dtype=torch.int32)
+        own = torch.tensor([frame.numel()], dtype=torch.int32, device="cpu")
         sizes = [int(size) for size in self.all_gather(own, f"the sizes of {what}")]
         return self.all_to_all([frame] * self.size, sizes, what)
 
@@ -246,11 +255,15 @@ class Collectives:
         if any(word != self._word for _, word in tails):
             raise WordsDiffer
 
+    def _tail(self) -> Tensor:
+        """uint8 (TAIL_BYTES,) for the other ranks: how long this one has worked, and its word."""
+        return self._arrivals.enter(self._word)
+
     @contextmanager
-    def _collective(self, name: str, what: str) -> Iterator[Tensor]:
+    def _collective(self, name: str, what: str) -> Iterator[None]:
+        """Name the collective in its error. Inside must be nothing that fails by itself on one rank alone."""
         try:
-            with self._staging.context():
-                yield self._arrivals.enter(self._word)
+            yield
         except RuntimeError as error:
             raise ExchangeError(
                 f"rank {self.rank} waited for {what}, {name}, and it failed (timeout "

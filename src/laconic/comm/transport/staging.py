@@ -77,7 +77,7 @@ class PinnedStaging:
         The event is asked again and again instead of waited for, since a collective whose other ranks have
         died never ends.
         """
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True, device="cpu")
         host.copy_(tensor, non_blocking=True)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record()

@@ -92,22 +92,22 @@ def _long(stretches, device, tile, samples):
         rows.append((start, length, count, rank, room, fits, result, first, shift))
         room, first = room + fits, first + -(-length // tile)
     tiles = numbered([-(-row[1] // tile) for row in rows], 1)
-    return Long(torch.tensor(rows).to(device), tiles.to(device), room)
+    return Long(torch.tensor(rows, device="cpu").to(device), tiles.to(device), room)
 
 
 def _short(rows, lanes, device):
     together = blocks_together(lanes)
     blocks = [-(-length // block) for _, length, block, *_ in rows]
     programs = numbered([-(-count // together) for count in blocks], together)
-    return Short(torch.tensor(rows).to(device), programs.to(device), lanes)
+    return Short(torch.tensor(rows, device="cpu").to(device), programs.to(device), lanes)
 
 
 def numbered(counts, step):
     """(0, 0), (0, step), ... as many as the first count says, then (1, 0) and so on."""
-    count = torch.as_tensor(counts)
-    owner = torch.arange(len(counts)).repeat_interleave(count)
+    count = torch.as_tensor(counts, device="cpu")
+    owner = torch.arange(len(counts), device="cpu").repeat_interleave(count)
     first = (count.cumsum(0) - count)[owner]
-    number = (torch.arange(len(owner)) - first) * step
+    number = (torch.arange(len(owner), device="cpu") - first) * step
     return torch.stack((owner, number), dim=1).to(torch.int32)
 
 

@@ -31,7 +31,9 @@ def starts_of(vectors, device):
 @lru_cache(maxsize=1024)
 def _copied(data, device):
     table = (
-        torch.frombuffer(bytearray(data), dtype=torch.int64) if data else torch.empty(0, dtype=torch.int64)
+        torch.frombuffer(bytearray(data), dtype=torch.int64)
+        if data
+        else torch.empty(0, dtype=torch.int64, device="cpu")
     )
     return ready(table.to(device))
 

@@ -46,13 +46,15 @@ def crc32_rows(rows, first, length):
 
 @lru_cache(maxsize=8)
 def _table(device):
-    return ready(torch.tensor(TABLE, dtype=torch.int64).to(device))
+    return ready(torch.tensor(TABLE, dtype=torch.int64, device="cpu").to(device))
 
 
 @lru_cache(maxsize=32)
 def _operators(reach, device):
     """int64 (10, 32): what each bit of a state becomes by ``reach``, twice, four times as many zero bytes."""
-    return ready(torch.tensor([zeros_operator(reach << level) for level in range(10)]).to(device))
+    return ready(
+        torch.tensor([zeros_operator(reach << level) for level in range(10)], device="cpu").to(device)
+    )
 
 
 @triton.jit(do_not_specialize=["first", "length", "count", "programs"])

@@ -93,7 +93,7 @@ def _target(memory, table, out, commit, dtype):
 
 @lru_cache(maxsize=256)
 def _numbers(numbers, dtype, device):
-    return ready(torch.tensor(numbers, dtype=torch.float64).to(dtype).to(device))
+    return ready(torch.tensor(numbers, dtype=torch.float64, device="cpu").to(dtype).to(device))
 
 
 @triton.jit

@@ -37,7 +37,7 @@ def add_nodes_reference(
         for node, weight in zip(nodes, weights, strict=True)
     ]
     for s, numel in enumerate(table.numels):
-        total = torch.zeros(numel, dtype=dtype, device=numbers[0].device if numbers else None)
+        total = torch.zeros(numel, dtype=dtype, device=numbers[0].device if numbers else "cpu")
         if memory is not None:
             total = memory.segment(s, numel) if commit else memory.segment(s, numel).clone()
         first, last = table.bounds[s : s + 2].tolist()
@@ -69,7 +69,9 @@ def subtract_nodes_reference(
     dtype: torch.dtype,
 ) -> None:
     """The definition of :func:`laconic.kernels.receive.subtract_nodes`."""
-    sums = Vectors.flat(torch.empty(int(table.numel_array.sum()), dtype=dtype), table.offsets[:-1])
+    sums = Vectors.flat(
+        torch.empty(int(table.numel_array.sum()), dtype=dtype, device="cpu"), table.offsets[:-1]
+    )
     add_nodes_reference(None, nodes, weights, table, levels, block, sums, None, False, dtype)
     apply_reference(parameters, sums, torch.from_numpy(settings).to(dtype), table.numel_array)
 
