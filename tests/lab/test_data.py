@@ -102,6 +102,29 @@ def test_features_of_very_different_scales_are_named(tmp_path):
         load_problem(write(tmp_path, SCALES.replace("e4", "e0")), nodes=2)
 
 
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"kind": "ridge"}, "kind must be one of 'logistic', 'least-squares', got 'ridge'"),
+        ({"kind": "least_squares"}, "kind must be one of 'logistic', 'least-squares', got 'least_squares'"),
+        ({"scale": "maxab"}, "scale must be one of 'none', 'maxabs', 'standard', got 'maxab'"),
+    ],
+)
+def test_unknown_kinds_and_scales_are_refused_with_what_is_known(tmp_path, settings, allowed, from_file):
+    file = write(tmp_path, SCALES.replace("e4", "e0")) if from_file else None
+    with pytest.raises(DataError, match=allowed) as info:
+        load_problem(file, nodes=2, **settings)
+    one_line(info)
+
+
+def test_a_path_may_be_text(tmp_path):
+    path = write(tmp_path, SCALES.replace("e4", "e0"))
+    loaded = load_problem(str(path), "least-squares", nodes=2)
+    assert loaded.title == "data.txt"
+    assert isinstance(loaded.problem, LeastSquares)
+
+
 def test_scaling_keeps_zeros_and_divides_each_feature():
     X = as_rows(DENSE)
     np.testing.assert_allclose(scale_features(X, "maxabs").toarray(), DENSE / abs(DENSE).max(axis=0))

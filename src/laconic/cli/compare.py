@@ -70,7 +70,7 @@ def command(
     ctx: click.Context,
     file: Path | None,
     nodes: int,
-    problem: str,
+    problem: Literal["logistic", "least-squares"],
     regularizer: float,
     scale: Literal["none", "maxabs", "standard"],
     methods: str,
