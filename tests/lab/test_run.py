@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 import laconic
@@ -80,6 +81,25 @@ def test_a_run_does_not_depend_on_its_companions(problem, name):
     alone = run(problem, METHODS[name], multiples=(4,), rounds=60, stop=1e-3, seeds=(1,))
     np.testing.assert_array_equal(together.grad_norm2[1, 1], alone.grad_norm2[0])
     np.testing.assert_array_equal(together.x[1, 1], alone.x[0])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_long_runs_do_not_depend_on_companions_and_threads(exact):
+    rng = np.random.default_rng(0)
+    rows = scipy.sparse.random_array((40, 40_000), density=0.01, rng=rng, format="csr")
+    long = LogisticRegression.from_arrays(rows, rng.integers(0, 2, 40), nodes=20)
+    arguments = {"rounds": 5, "stop": 0.0, "stepsize": 1.0, "exact": exact}
+    before, alone = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            alone.append(run(long, METHODS["ef21"], multiples=(4,), **arguments))
+        together = run(long, METHODS["ef21"], multiples=(1, 4, 16), **arguments)
+    finally:
+        torch.set_num_threads(before)
+    for other in alone:
+        np.testing.assert_array_equal(together.grad_norm2[1], other.grad_norm2[0])
+        np.testing.assert_array_equal(together.x[1], other.x[0])
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -241,7 +261,9 @@ def test_step_and_progress(problem):
         ({"multiples": (1, -1)}, "multiples must be positive"),
         ({"seeds": ()}, "at least one seed"),
         ({"rounds": 0}, "rounds must be an int of at least 1"),
-        ({"rounds": 1.5}, "rounds must be an int"),
+        ({"rounds": 1.5}, "rounds must be an int, got 1.5"),
+        ({"rounds": True}, "rounds must be an int, got True"),
+        ({"seeds": (0.5,)}, "seed must be an int, got 0.5"),
         ({"seeds": (2**70,)}, "seeds of 64 bits"),
         ({"stop": float("nan")}, "tolerance must be at least 0"),
         ({"stepsize": -1.0}, "stepsize must be positive"),
@@ -253,6 +275,13 @@ def test_step_and_progress(problem):
 def test_settings_that_make_no_sense(problem, arguments, message):
     with pytest.raises(ValueError, match=message):
         run(problem, METHODS["ef21"], **arguments)
+
+
+def test_integers_of_numpy_and_pytorch_are_integers(problem):
+    plain = run(problem, METHODS["dcgd random"], rounds=3, seeds=(5,))
+    other = run(problem, METHODS["dcgd random"], rounds=np.int64(3), seeds=torch.tensor([5]))
+    np.testing.assert_array_equal(plain.x, other.x)
+    assert compare(problem, ["gd"], laconic.TopK(1), rounds=np.int32(3), seed=np.int64(0)).results
 
 
 DATA = os.environ.get("LACONIC_DATA")

@@ -1,10 +1,12 @@
 """Protocol of a problem: a finite sum over nodes with gradients and smoothness constants."""
 
-from typing import Protocol
+from typing import Protocol, cast
 
+import numpy as np
 import torch
 
 from laconic.lab._smoothness import Smoothness
+from laconic.lab._types import Array
 
 
 class Problem(Protocol):
@@ -73,3 +75,23 @@ def mean_over_nodes(gradients: torch.Tensor) -> torch.Tensor:
     for i in range(1, gradients.shape[-2]):
         total += gradients[..., i, :]
     return total.div_(gradients.shape[-2])
+
+
+def squared_norms(vectors: torch.Tensor) -> Array:
+    """``|v|^2`` of vectors (..., d) on the CPU, (...,).
+
+    NumPy adds each row on one thread and in one order. PyTorch's sum depends on the number of threads and, of
+    long vectors, on how many there are.
+    """
+    return _squared_norms(np.ascontiguousarray(vectors.numpy()))
+
+
+def squared_norms_of_means(gradients: torch.Tensor) -> Array:
+    """``|v|^2`` of the means over nodes of gradients (..., nodes, d) on the CPU, (...,); see above."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _squared_norms(np.ascontiguousarray(gradients.numpy()).mean(axis=-2))
+
+
+def _squared_norms(vectors: Array) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged run is a result, not an accident
+        return cast("Array", np.square(vectors).sum(axis=-1))

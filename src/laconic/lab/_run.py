@@ -1,6 +1,7 @@
 """``run``: a method on a problem, at all stepsize multiples and seeds in one batch."""
 
 import hashlib
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,12 +92,13 @@ def run(
         >>> result.ends
         array(['tolerance', 'tolerance'], dtype='<U9')
     """
-    multiples, seeds = tuple(float(m) for m in multiples), tuple(int(s) for s in seeds)
+    multiples, seeds = tuple(float(m) for m in multiples), tuple(_integer("seed", s) for s in seeds)
+    rounds = _integer("rounds", rounds)
     if not multiples or not all(np.isfinite(m) and m > 0 for m in multiples):
         raise ValueError(f"multiples must be positive numbers, got {multiples}")
     if not seeds or not all(-(2**63) <= seed < 2**63 for seed in seeds):
         raise ValueError(f"run() needs at least one seed, and seeds of 64 bits, got {seeds}")
-    if not isinstance(rounds, int) or rounds < 1:
+    if rounds < 1:
         raise ValueError(f"rounds must be an int of at least 1, got {rounds}")
     check_rounds(rounds, len(multiples) * len(seeds))
     if not stop >= 0:
@@ -147,6 +149,16 @@ def _run_or_resume(spec: RunSpec, recorder: Recorder, runner: Runner) -> None:
     if state is None or state:
         runner(spec, recorder, state)
         spec.save(recorder)
+
+
+def _integer(name: str, value: object) -> int:
+    """An int, also of NumPy's or PyTorch's integers."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise ValueError(f"{name} must be an int, got {value!r}")
 
 
 def _digest(values: Tensor) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from laconic.feedback import Feedback
 from laconic.lab._checkpoint import Checkpoint
-from laconic.lab._problem import Problem
+from laconic.lab._problem import Problem, squared_norms, squared_norms_of_means
 from laconic.lab._recorder import Recorder, Runs
 from laconic.lab._simulation import SequentialSimulation, Simulation, UpdateRule
+from laconic.lab._types import Array
 
 OnRound = Callable[[int, Tensor], None]
 """Called with a round number t and ``|grad f(x^t)|^2`` of the runs still going."""
@@ -63,10 +64,10 @@ class RunSpec:
         seed, stepsize = self.pairs[run]
         return SequentialSimulation(self.problem, self.feedback, x, stepsize, seed, self.step)
 
-    def report_progress(self, t: int, norm2: Tensor) -> None:
+    def report_progress(self, t: int, norm2: Array) -> None:
         """Call ``on_round``, if there is one."""
         if self.on_round is not None:
-            self.on_round(t, norm2)
+            self.on_round(t, torch.from_numpy(norm2))
 
     @property
     def checkpoint_due(self) -> bool:
@@ -91,16 +92,16 @@ def run_batched(spec: RunSpec, recorder: Recorder, state: State | None) -> None:
         if spec.checkpoint_due:
             spec.save(recorder, round=t, runs=runs, simulation=simulation.state_dict())
         gradients = spec.problem.gradients(simulation.x)
-        norm2 = (gradients.mean(dim=-2) ** 2).sum(dim=-1)
+        norm2 = squared_norms_of_means(gradients)
         recorder.x[runs] = simulation.x.numpy()
-        going = recorder.add_norms(runs, t, norm2.numpy(), spec.stop)
+        going = recorder.add_norms(runs, t, norm2, spec.stop)
         if not going.all():
             runs = runs[going]
             if runs.size == 0:
                 break
             mask = torch.from_numpy(going)
             simulation.keep(mask)
-            gradients, norm2 = gradients[mask], norm2[mask]
+            gradients, norm2 = gradients[mask], norm2[going]
         spec.report_progress(t, norm2)
         if t < recorder.rounds:
             message = simulation.advance(gradients)
@@ -130,9 +131,9 @@ def _run_single(
         mean = torch.zeros_like(simulation.x)
         for gradient in gradients:
             mean = mean + gradient
-        norm2 = ((mean / spec.problem.nodes) ** 2).sum(dim=-1, keepdim=True)
+        norm2 = squared_norms(mean / spec.problem.nodes).reshape(1)
         recorder.x[run] = simulation.x.numpy()
-        if not recorder.add_norms(runs, t, norm2.numpy(), spec.stop).all():
+        if not recorder.add_norms(runs, t, norm2, spec.stop).all():
             break
         spec.report_progress(t, norm2)
         if t < recorder.rounds:
