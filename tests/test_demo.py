@@ -163,7 +163,7 @@ def test_real_processes_train_and_count_their_bytes():
 
 
 def test_the_command_writes_table_json_and_figure(tmp_path):
-    methods = ("--methods", "bf16,recommended", "--out", "new/out")
+    methods = ("--methods", "bf16,recommended", "--out", "new[/x]/out")
     printed = run_python("-m", "laconic", "demo", "--steps", "2", "--nodes", "2", *methods, cwd=tmp_path)
     lines = printed.splitlines()
     # The table comes first: whatever goes before it is on standard error.
@@ -173,7 +173,7 @@ def test_the_command_writes_table_json_and_figure(tmp_path):
     assert "…" not in printed
     assert any(line.startswith("At 1 Gbit/s") for line in lines)
     assert max(map(len, lines)) <= 80
-    out = tmp_path / "new" / "out"
+    out = tmp_path / "new[" / "x]" / "out"
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "results.json").read_text())
     assert record["settings"]["steps"] == 2

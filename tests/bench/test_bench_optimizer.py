@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from laconic.bench.optimizer import OptimizerSettings, count_notes, measure, parameters_of
+from laconic.cli._group import laconic
 from laconic.cli.bench_optimizer import command
 
 
@@ -28,6 +29,17 @@ def test_parameters_have_about_the_length_that_was_asked_for() -> None:
 def test_unknown_compressors_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown compressor 'none'; known are topk, block"):
         OptimizerSettings(compressors=("none",))
+
+
+@pytest.mark.parametrize(
+    ("dim", "words"),
+    [("inf", "a count such as 125e6"), ("0", "a count such as"), ("9", "cut into 150 tensors")],
+)
+def test_lengths_that_make_no_sense_are_refused(dim: str, words: str) -> None:
+    done = CliRunner().invoke(laconic, ["bench", "optimizer", "--dim", dim])
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_command_prints_tables_and_json() -> None:

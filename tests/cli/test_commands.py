@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 from rich.console import Console
 
-from laconic import TopK, pack
+from laconic import EF21, Layout, TopK, pack
 from laconic.cli import _output
 from laconic.cli._group import COMMANDS, laconic
 from laconic.cli._output import quantity
@@ -184,6 +184,114 @@ def test_a_packed_message_is_written_to_a_file_as_documented(tmp_path):
     result = invoke("inspect", str(tmp_path / "message.bin"))
     assert result.exit_code == 0
     assert "1 of 2 coordinates" in result.output
+
+
+WORDS = "w[train] [/b] :100: [red]"
+
+
+def test_what_users_write_is_no_markup(tmp_path):
+    torch.save({WORDS: torch.zeros(2), "note": WORDS}, tmp_path / "checkpoint.pt")
+    shown = invoke("inspect", str(tmp_path / "checkpoint.pt"))
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.count(WORDS) == 2
+    (tmp_path / "[x] [").mkdir()
+    file, out = tmp_path / "[x] [" / "b] :100:.txt", tmp_path / "o[" / "x]"
+    file.write_text("".join(f"{i % 2} 1:{i % 7} 2:{i % 5} 3:1\n" for i in range(40)))
+    done = invoke("compare", str(file), "--nodes", "4", "--methods", "gd", "--rounds", "3", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert "b] :100:.txt: 4 nodes" in done.output
+    assert f"written to {out}" in done.output.replace("\n", "")
+
+
+def test_segments_with_brackets_are_shown_whole(tmp_path):
+    layout = Layout.of({"w[0]": (2,), "b[/i]": (3,)})
+    packed = pack(EF21(TopK(1)).sender(layout).send(torch.arange(5.0)), layout=layout)
+    (tmp_path / "message.bin").write_bytes(packed.numpy().tobytes())
+    shown = invoke("inspect", str(tmp_path / "message.bin"))
+    assert shown.exit_code == 0, shown.output
+    assert "w[0] (2,)" in shown.output
+    assert "b[/i] (3,)" in shown.output
+
+
+def test_progress_shows_notes_as_they_are():
+    terminal = io.StringIO()
+    with _output.progress(Console(file=terminal, force_terminal=True, width=100)) as (bar, task):
+        bar.update(task, total=10, description="a[b]", note="[/b] [red]")
+    assert "a[b]" in terminal.getvalue()
+    assert "[/b] [red]" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("bits", "shown"),
+    [
+        (950, "950"),
+        (999.6, "1k"),
+        (12_149, "12.1k"),
+        (999_499, "999k"),
+        (999_500, "1M"),
+        (999_700_000, "1G"),
+        (1.2e12, "1.2T"),
+        (1.26e15, "1260T"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_quantities_have_three_digits_and_a_unit(bits, shown):
+    assert quantity(bits) == shown
+
+
+def test_the_widest_comparison_fits_80_columns(tmp_path, monkeypatch):
+    bits = dict.fromkeys(("values", "entropy", "wire"), 1.23e12)
+    row = {"method": "ef21-sgdm", "multiple": 0.0625, "rounds": 100_000, "grad_norm2": 1.2e-100}
+    row |= {"end": "diverged", "bits_up": bits, "bits_down": bits}
+    monkeypatch.setattr("laconic.lab.Comparison.summary", lambda self: [row])
+    small = ["--nodes", "4", "--rounds", "3", "--methods", "gd", "--out", str(tmp_path)]
+    done = CliRunner().invoke(laconic, ["compare", *small], env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.endswith("✗ diverged:") for line in lines)
+    (cells,) = (line.split() for line in lines if "ef21-sgdm" in line)
+    assert cells == ["ef21-sgdm", "0.0625×", "100000", "1.2e-100", "✗", *["1.23T"] * 4]
+
+
+UNWRITTEN = {
+    "compare": ["compare", "--html"],
+    "reproduce": ["reproduce", "all", "--html"],
+    "step": ["bench", "step", "--json"],
+    "page of step": ["bench", "step", "--html"],
+    "exchange": ["bench", "exchange", "--json"],
+    "optimizer": ["bench", "optimizer", "--json"],
+    "kernels": ["bench", "kernels", "--out"],
+    "plan": ["bench", "plan", "step.json", "--json"],
+}
+
+
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("step.json").write_text("{}")
+    for file, words in (
+        (Path("absent", "it"), "the folder absent does not exist"),
+        (Path(), "is a directory"),
+    ):
+        done = invoke(*UNWRITTEN[name], str(file))
+        assert done.exit_code == 2
+        assert words in done.stderr
+        assert f"Invalid value for '{UNWRITTEN[name][-1]}'" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setattr("os.access", lambda *_, **__: False)  # root may write everywhere
+    assert "is not writable" in invoke(*UNWRITTEN[name], "it").stderr
+    assert [path.name for path in Path().iterdir()] == ["step.json"]
+
+
+@pytest.mark.parametrize("first", ["--html", "--out"])
+def test_a_page_may_be_in_the_folder_that_the_command_makes(first, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"--html": "new/out/page.html", "--out": "new/out"}
+    ordered = [word for option in sorted(names, key=first.__ne__) for word in (option, names[option])]
+    done = invoke("compare", "--nodes", "4", "--rounds", "3", "--methods", "gd", *ordered)
+    assert done.exit_code == 0, done.output
+    assert Path("new", "out", "page.html").exists()
 
 
 def test_a_progress_bar_moves_while_nothing_is_reported():

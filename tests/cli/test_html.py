@@ -122,7 +122,7 @@ def test_what_users_write_is_escaped_everywhere():
     assert OnePage(render("run.html", page=page)).words.count(NASTY) >= 11
 
 
-@pytest.mark.parametrize("cell", [1, 2.5, "64×", "9.0e-08", "1.6M", "+0.13 %", "-3"])
+@pytest.mark.parametrize("cell", [1, 2.5, "64×", "9.0e-08", "1.6M", "1.2T", "+0.13 %", "-3"])
 def test_numbers_stand_at_the_right(cell):
     assert is_number(cell)
     assert not is_number("ef21+")

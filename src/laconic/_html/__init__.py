@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from laconic import __version__
 
-_NUMBER = re.compile(r"[-+±−]?[\d.,]+(e[-+]?\d+)?\s?[%×kMG]?")
+_NUMBER = re.compile(r"[-+±−]?[\d.,]+(e[-+]?\d+)?\s?[%×kMGT]?")
 _templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,

@@ -19,6 +19,8 @@ COMPRESSORS: dict[str, Callable[[float], Any]] = {
 }
 DENSE = ("fused", "foreach")
 MULTIPLY = "x.mul_(1)"
+ROW = 100
+"""Numbers of a row of each matrix."""
 VECTOR = 256
 """Numbers of each parameter of one dimension."""
 BYTES = {
@@ -42,7 +44,7 @@ class OptimizerSettings:
         threads: of PyTorch and of the library.
 
     Example:
-        >>> OptimizerSettings(dim=1000).rounds
+        >>> OptimizerSettings(dim=100_000).rounds
         14
     """
 
@@ -54,11 +56,15 @@ class OptimizerSettings:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        """Check the compressors' names.
+        """Check the compressors' names, and that the parameters have numbers.
 
         Raises:
-            ValueError: for an unknown one.
+            ValueError: for an unknown one, or for fewer than a row of 100 numbers each.
         """
+        if self.dim < ROW * max(self.tensors):
+            raise ValueError(
+                f"{self.dim} numbers cannot be cut into {max(self.tensors)} tensors; {ROW} each are the least"
+            )
         for name in self.compressors:
             if name not in COMPRESSORS:
                 raise ValueError(f"unknown compressor {name!r}; known are {', '.join(COMPRESSORS)}")
@@ -155,7 +161,7 @@ def _measure(settings: OptimizerSettings, tensors: int, progress: Progress) -> l
 def parameters_of(dim: int, tensors: int) -> list[nn.Parameter]:
     """About ``dim`` numbers in as many parameters: two thirds matrices, one third vectors of 256."""
     matrices = max(1, tensors * 2 // 3)
-    rows = max(1, dim // matrices // 100)
+    rows = max(1, dim // matrices // ROW)
     generator = torch.Generator().manual_seed(0)
-    shapes = [(rows, 100)] * matrices + [(VECTOR,)] * (tensors - matrices)
+    shapes = [(rows, ROW)] * matrices + [(VECTOR,)] * (tensors - matrices)
     return [nn.Parameter(0.02 * torch.randn(shape, generator=generator)) for shape in shapes]

@@ -5,7 +5,7 @@ import io
 import sys
 import unicodedata
 
-_PLAIN = {"✓": "yes", "∇": "grad ", "×": "x", "≤": "<=", "²": "^2"}
+_PLAIN = {"✓": "yes", "✗": "x", "∇": "grad ", "×": "x", "≤": "<=", "²": "^2"}
 
 
 def main() -> None:

@@ -19,28 +19,15 @@ from rich.table import Table
 _LINE_EVERY_S = 10.0
 
 
+def make_console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:
+    """A console that prints text as it is: what users wrote is no markup, whatever brackets it has."""
+    return Console(stderr=stderr, quiet=quiet, width=width, highlight=False, markup=False, emoji=False)
+
+
 def print_json(value: Any) -> None:
     """The value as JSON on standard output; numbers that JSON lacks become null."""
     json.dump(finite(value), sys.stdout, indent=2)
     sys.stdout.write("\n")
-
-
-json_option = click.option(
-    "--json",
-    "out",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    metavar="FILE",
-    help="Write JSON here as well; - prints it instead of the tables.",
-)
-"""For commands that end with :func:`write_record`."""
-
-
-html_option = click.option(
-    "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write one page with figures, tables, settings and versions here as well.",
-)
 
 
 def write_record(record: dict[str, Any], out: Path | None) -> bool:
@@ -70,9 +57,9 @@ def progress(console: Console) -> Iterator[tuple[Progress, TaskID]]:
             yield lines, task
         return
     columns = (
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description:<10}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -83,7 +70,7 @@ def progress(console: Console) -> Iterator[tuple[Progress, TaskID]]:
 @contextmanager
 def _progress_lines() -> Iterator[tuple[Progress, TaskID]]:
     """The tasks of a bar as lines on standard error, for logs."""
-    err = Console(stderr=True, highlight=False, markup=False)
+    err = make_console(stderr=True)
     bar = Progress(console=err, disable=True)
     ended = Event()
 
@@ -140,7 +127,9 @@ def table_like() -> Table:
 
 def quantity(bits: float) -> str:
     """A number of bits in three digits: 950, 12.1k, 3.4M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if bits >= size:
-            return f"{bits / size:.3g}{unit}"
-    return f"{bits:.0f}"
+    if not bits >= 999.5:
+        return f"{bits:.0f}"
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        if float(shown := f"{bits / size:.3g}") < 1000:  # 999,600 is 1M, not 1000k
+            return shown + unit
+    return f"{float(f'{bits / 1e12:.3g}'):.15g}T"

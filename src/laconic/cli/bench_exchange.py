@@ -4,42 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from laconic.bench import exchange as bench
 from laconic.bench.cases import METHODS, BenchSettings
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import json_option, progress, quantity, table_like, write_record
+from laconic.cli._options import counts, json_option
+from laconic.cli._output import make_console, progress, quantity, table_like, write_record
 
 LABELS = {"ef21": "EF21, Top-1 % in bfloat16", "ef14": "EF14, Top-1 % in 1 bit"}
 
 
-def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Integers separated by commas, also as 10e6."""
-    try:
-        numbers = [float(part) for part in value.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(number.is_integer() for number in numbers):
-        raise click.BadParameter(f"{value!r} is not a list of integers separated by commas", ctx, param)
-    return tuple(map(int, numbers))
-
-
 @click.command(name="exchange")
 @click.option(
-    "--dim", callback=_numbers, default="10e6,0.4e6", show_default=True, help="Lengths of the vector."
+    "--dim", callback=counts, default="10e6,0.4e6", show_default=True, help="Lengths of the vector."
 )
 @click.option(
     "--segments",
-    callback=_numbers,
+    callback=counts,
     default="1,30,150,640",
     show_default=True,
     help="Segments of the layouts.",
 )
-@click.option(
-    "--nodes", callback=_numbers, default="4,8", show_default=True, help="Simulated ranks, 2 to 16."
-)
+@click.option("--nodes", callback=counts, default="4,8", show_default=True, help="Simulated ranks, 2 to 16.")
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Names, separated by commas.")
 @click.option(
     "--repeats",
@@ -96,7 +83,7 @@ def command(
         segments = tuple(min(count, 150) for count in segments)
     names = tuple(name.strip() for name in methods.split(","))
     settings = BenchSettings(dim, segments, nodes, names, repeats, processes or 0)
-    with progress(Console(stderr=True)) as (bar, task):
+    with progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, total=bench.count_notes(settings), description="exchange", note="starting")
         told = 0
 
@@ -109,7 +96,7 @@ def command(
     record = {"machine": describe_machine() | {"threads": "1"}, **found}
     if write_record(record, out):
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
     for method, d in settings.cases:
         rows = [

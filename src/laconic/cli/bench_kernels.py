@@ -1,6 +1,5 @@
 """``laconic bench kernels``: senders against PyTorch's Top-k and against reading memory."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import torch
 from rich.console import Console
 
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import finite, print_json, progress, table_like
+from laconic.cli._options import file_option
+from laconic.cli._output import make_console, print_json, progress, table_like, write_record
 
 
 @click.command(name="kernels")
@@ -24,7 +24,7 @@ from laconic.cli._output import finite, print_json, progress, table_like
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here as well.")
+@file_option("--out", help="Write the JSON here as well.", dash=True)
 def command(quick: bool, repeats: int, device: str, as_json: bool, out: Path | None) -> None:
     """Measure EF21's step and its parts on this machine.
 
@@ -45,19 +45,19 @@ def command(quick: bool, repeats: int, device: str, as_json: bool, out: Path | N
 
     jobs = kernel_jobs(where, quick, repeats)
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in jobs}
-    with progress(Console(stderr=True)) as (bar, task):
+    with progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, total=len(jobs), description="kernels")
         for name, note, measure in jobs:
             bar.update(task, note=note)
             tables[name] += [asdict(row) for row in measure()]
             bar.advance(task)
     record = {"machine": describe_machine(where), "repeats": repeats, "quick": quick, **tables}
-    if out is not None:
-        out.write_text(json.dumps(finite(record), indent=2) + "\n")
+    if write_record(record, out):
+        return
     if as_json:
         print_json(record)
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(", ".join(f"{key} {value}" for key, value in describe_machine(where).items()))
     for name, title in _TITLES.items():
         if tables.get(name):

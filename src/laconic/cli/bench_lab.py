@@ -4,9 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from laconic.cli._output import print_json, progress, table_like
+from laconic.cli._output import make_console, print_json, progress, table_like
 
 
 @click.command(name="lab")
@@ -46,8 +45,8 @@ def command(file: Path | None, rounds: int, repeats: int, quick: bool, as_json: 
         "products": min(rounds, 20 if quick else 40),
         "rows": min(rounds, 10 if quick else 20),
     }
-    console = Console(highlight=False)
-    with progress(Console(stderr=True)) as (bar, task):
+    console = make_console()
+    with progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, total=3 * repeats + 1, description="data")
         data = bench.load(file)
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from laconic.bench import optimizer as bench
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import json_option, progress, table_like, write_record
+from laconic.cli._options import count, json_option
+from laconic.cli._output import make_console, progress, table_like, write_record
 
 LABELS = {
     "fused": "AdamW(fused=True)",
@@ -21,7 +21,9 @@ LABELS = {
 
 
 @click.command(name="optimizer")
-@click.option("--dim", type=float, default=10e6, show_default=True, help="Numbers of all parameters.")
+@click.option(
+    "--dim", callback=count, default="10e6", show_default=True, metavar="N", help="Numbers of all parameters."
+)
 @click.option(
     "--tensors", multiple=True, type=click.IntRange(min=1), default=(8, 150), show_default=True,
     help="Number of parameters; may be given several times.",
@@ -32,7 +34,7 @@ LABELS = {
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads.")
 @json_option
-def command(dim: float, tensors: tuple[int, ...], repeats: int, threads: int, out: Path | None) -> None:
+def command(dim: int, tensors: tuple[int, ...], repeats: int, threads: int, out: Path | None) -> None:
     """Measure a step of CompressedAdamW against PyTorch's AdamW, on one rank without a network.
 
     Two thirds of the parameters are matrices, one third vectors of 256 numbers sent in bfloat16. A step of
@@ -46,14 +48,14 @@ def command(dim: float, tensors: tuple[int, ...], repeats: int, threads: int, ou
       laconic bench optimizer
       laconic bench optimizer --dim 1e6 --tensors 150 --json optimizer.json
     """
-    settings = bench.OptimizerSettings(int(dim), tuple(tensors), repeats=repeats, threads=threads)
-    with progress(Console(stderr=True)) as (bar, task):
+    settings = bench.OptimizerSettings(dim, tuple(tensors), repeats=repeats, threads=threads)
+    with progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, total=bench.count_notes(settings), description="optimizer", note="starting")
         found = bench.measure(settings, lambda note: bar.update(task, note=note, advance=1))
     record = {"machine": describe_machine() | {"threads": str(threads)}, **found}
     if write_record(record, out):
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
     console.print(f"{settings.dim:,} parameters in float32: milliseconds")
     console.print(_steps(found["rows"]))

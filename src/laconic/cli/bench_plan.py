@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import json_option, progress, table_like, write_record
+from laconic.cli._options import json_option
+from laconic.cli._output import make_console, progress, table_like, write_record
 from laconic.plan import validate
 
 
@@ -35,7 +35,7 @@ def command(measured: Path, out: Path | None) -> None:
       laconic bench plan step.json
     """
     rows = json.loads(measured.read_text())["rows"]
-    with progress(Console(stderr=True)) as (bar, task):
+    with progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, description="plan", note="starting")
         cells = validate(rows, lambda note: bar.update(task, note=note))
     record = {
@@ -45,7 +45,7 @@ def command(measured: Path, out: Path | None) -> None:
     }
     if write_record(record, out):
         return
-    console = Console(highlight=False)
+    console = make_console()
     for cell in cells:
         console.print(f"{cell['model']}, {cell['nodes']} ranks, {cell['link']}: milliseconds a step")
         console.print(_table(cell))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from laconic._nearest import look_up
@@ -13,7 +12,8 @@ from laconic.bench import step as bench
 from laconic.bench.machine import describe_machine
 from laconic.bench.step_methods import METHODS
 from laconic.bench.step_models import WORKLOADS
-from laconic.cli._output import html_option, json_option, progress, quantity, table_like, write_record
+from laconic.cli._options import html_option, json_option
+from laconic.cli._output import make_console, progress, quantity, table_like, write_record
 from laconic.network import Link, parse_rate
 
 
@@ -96,14 +96,15 @@ def command(
     Example:
       laconic bench step
       laconic bench step --model transformer-10m --rates 100mbit --html step.html
-      laconic bench step --rates 1gbit --delay-ms 5 --methods bf16,recommended
+      laconic bench step --rates 1gbit --delay-ms 5 \\
+        --methods bf16-adamw,recommended
     """
     names = tuple(look_up("method", name.strip(), METHODS).name for name in methods.split(","))
     links = tuple(Link(rate, delay_ms) for rate in rates)
     if html is not None:
         import_module("matplotlib")  # missed now, not after the measurement
     settings = bench.StepSettings(model, links, nodes, names, turns, steps, threads)
-    with progress(Console(stderr=True)) as (bar, task):
+    with progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, total=bench.count_notes(settings), description="step", note="starting")
 
         def advance(note: str) -> None:
@@ -130,7 +131,7 @@ def command(
         _write_page(html, record)
     if write_record(record, out):
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
     console.print(f"{model}, {nodes} ranks; network: {found['network']}")
     for link in dict.fromkeys(row["link"] for row in found["rows"]):

@@ -8,7 +8,7 @@ import click
 import torch
 from rich.console import Console
 
-from laconic.cli._output import print_json, progress, table_like
+from laconic.cli._output import make_console, print_json, progress, table_like
 
 
 @click.command(name="wire")
@@ -49,8 +49,8 @@ def command(dim: int, repeats: int, rounds: int, as_json: bool) -> None:
     from laconic.bench import wire as bench
 
     torch.set_num_threads(1)
-    console = Console(highlight=False)
-    with progress(Console(stderr=True)) as (bar, task):
+    console = make_console()
+    with progress(make_console(stderr=True)) as (bar, task):
         steps: dict[str, Callable[[], Iterator[Any]]] = {
             "positions": lambda: bench.measure_positions(dim, repeats),
             "values": lambda: bench.measure_values(max(1, dim // 100), repeats),

@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 from rich.table import Table
 
-from laconic.cli._output import (
-    finite,
-    hold_folder,
-    html_option,
-    print_json,
-    progress,
-    quantity,
-    table_like,
-)
+from laconic.cli._options import html_option, out_option
+from laconic.cli._output import finite, hold_folder, make_console, print_json, progress, quantity, table_like
 from laconic.compressors import parse_compressor
 from laconic.feedback import make_feedback
 
@@ -55,13 +47,7 @@ if TYPE_CHECKING:
 @click.option("--rounds", default=4000, show_default=True, help="The most rounds a run makes.")
 @click.option("--stop", default=1e-7, show_default=True, help="Stop a run at this squared gradient norm.")
 @click.option("--seed", default=0, show_default=True, help="Seed of random compressors.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("laconic-out"),
-    show_default=True,
-    help="Folder for results.json and the figures.",
-)
+@out_option("laconic-out", help="Folder for results.json and the figures.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted run with the same options.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")
 @html_option
@@ -117,7 +103,7 @@ def command(
     if not resume:
         _remove_checkpoints(checkpoints, names)
 
-    console = Console(stderr=as_json, highlight=False)
+    console = make_console(stderr=as_json)
     console.print(f"{loaded.title}: {nodes} nodes, d = {loaded.problem.d}, compressor {compressor}")
     try:
         with progress(console) as (bar, task):
@@ -174,7 +160,7 @@ def command(
     if as_json:
         print_json({"settings": settings, "summary": comparison.summary()})
     else:
-        console.print(f"\nEach method at its best multiple; ✓ reached |∇f|² ≤ {stop:g}. Bits per node:")
+        console.print(f"\nBits per node, each method at its best multiple; {_marks(stop)}:")
         console.print(_table(comparison.summary()))
         console.print(
             "values: 32 a kept value, as the papers count; entropy: with positions;\n"
@@ -216,6 +202,10 @@ def _numbers(text: str) -> list[float]:
 _HEADS = ("method", "stepsize", "rounds", "|∇f|²", "", "values", "entropy", "packed", "down")
 
 
+def _marks(stop: float) -> str:
+    return f"✓ |∇f|² ≤ {stop:g}, ✗ diverged"
+
+
 def _table(rows: list[dict[str, object]]) -> Table:
     table = table_like()
     for name in _HEADS:
@@ -234,7 +224,7 @@ def _cells(row: dict[str, object]) -> tuple[str, ...]:
         f"{row['multiple']:g}×",
         f"{row['rounds']}",
         f"{row['grad_norm2']:.1e}",
-        {"tolerance": "✓", "rounds": "", "diverged": "diverged"}[str(row["end"])],
+        {"tolerance": "✓", "rounds": "", "diverged": "✗"}[str(row["end"])],
         quantity(up["values"]),
         quantity(up["entropy"]),
         quantity(up["wire"]),
@@ -268,7 +258,7 @@ def _write_page(
     )
     page = Page(
         title,
-        [f"✓ reached |∇f|² ≤ {stop:g}."],
+        [f"{_marks(stop)}."],
         [table],
         {captions[name]: png_of(figure) for name, figure in figures.items()},
         settings,

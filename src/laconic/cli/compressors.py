@@ -5,9 +5,8 @@ import textwrap
 import warnings
 
 import click
-from rich.console import Console
 
-from laconic.cli._output import print_json, table_like
+from laconic.cli._output import make_console, print_json, table_like
 from laconic.compressors import Constants, installed_names, parse_compressor
 
 _FIELDS = ("alpha", "beta", "gamma", "delta", "zeta")
@@ -84,9 +83,9 @@ def command(dim: int, k: int, as_json: bool, specs: tuple[str, ...]) -> None:
         out.add_column(field, justify="right", no_wrap=True)
     for spec, constants, scaled in table:
         out.add_row(spec, *(_shown(getattr(constants, field)) for field in _FIELDS), _shown(scaled.delta))
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"Constants for vectors of length {dim:,}; scaled: delta of .contractive()")
-    if Console(width=1000).measure(out).maximum <= console.width:
+    if make_console(width=1000).measure(out).maximum <= console.width:
         console.print(out)
         return
     for spec, constants, scaled in table:

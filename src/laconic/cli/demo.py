@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from laconic._nearest import look_up
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import finite, hold_folder, print_json, progress
+from laconic.cli._options import out_option
+from laconic.cli._output import finite, hold_folder, make_console, print_json, progress
 from laconic.demo import METHODS, DemoSettings, Method, Results, Row, make_rows, run_all, verdict
 from laconic.network import Isolation, isolation
 
@@ -34,13 +34,7 @@ from laconic.network import Isolation, isolation
 )
 @click.option("--nodes", type=click.IntRange(min=2), default=4, show_default=True, help="Processes.")
 @click.option("--quick", is_flag=True, help="A tenth of the steps: too few to compare methods.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("demo-out"),
-    show_default=True,
-    help="Folder for results.json and demo.png.",
-)
+@out_option("demo-out", help="Folder for results.json and demo.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_json: bool) -> None:
     """Train a small transformer on four nodes over a slow link, with four ways to average.
@@ -73,7 +67,7 @@ def command(steps: int, methods: str, nodes: int, quick: bool, out: Path, as_jso
     chosen = [look_up("method", name.strip(), known) for name in methods.split(",")]
     settings = DemoSettings(steps=max(1, steps // 10) if quick else steps, nodes=nodes)
     hold_folder(out)
-    console = Console(stderr=as_json, highlight=False)
+    console = make_console(stderr=as_json)
     found = isolation()
     results = _run(console, settings, chosen, found)
     rows = make_rows(chosen, results, settings.nodes)
@@ -111,10 +105,10 @@ def _run(console: Console, settings: DemoSettings, methods: Sequence[Method], fo
 
         def on_note(text: str) -> None:
             if not text.startswith("laconic:"):
-                bar.update(task, description="", note=escape(text))
+                bar.update(task, description="", note=text)
             elif text not in said:  # each process says it
                 said.add(text)
-                bar.console.print(text, markup=False)
+                bar.console.print(text)
 
         return run_all(settings, methods, found, on_step, on_note)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.text import Text
 
-from laconic.cli._output import print_json, table_like
+from laconic.cli._output import make_console, print_json, table_like
 from laconic.wire import MessageReport, inspect_checkpoint, inspect_message, is_message
 
 
@@ -24,7 +25,7 @@ def command(file: Path, as_json: bool) -> None:
       laconic inspect checkpoint.pt
     """
     data = file.read_bytes()
-    console = Console(highlight=False)
+    console = make_console()
     if is_message(data):
         report = inspect_message(data)
         if as_json:
@@ -40,7 +41,7 @@ def command(file: Path, as_json: bool) -> None:
     table.add_column("name")
     table.add_column("holds")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
@@ -58,7 +59,7 @@ def _print_message(console: Console, report: MessageReport) -> None:
     for name in ("segment", "d", "kept", "positions", "values", "smallest", "largest"):
         table.add_column(name, justify="left" if name in ("segment", "positions", "values") else "right")
     for number, segment in enumerate(report.segments):
-        name = str(number) if segment.name is None else f"{segment.name} {segment.shape}"
+        title = Text(str(number) if segment.name is None else f"{segment.name} {segment.shape}")
         ends = ("-" if v is None else f"{v:.3g}" for v in (segment.smallest, segment.largest))
-        table.add_row(name, f"{segment.d:,}", f"{segment.kept:,}", segment.positions, segment.values, *ends)
+        table.add_row(title, f"{segment.d:,}", f"{segment.kept:,}", segment.positions, segment.values, *ends)
     console.print(table)

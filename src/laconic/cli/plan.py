@@ -10,7 +10,8 @@ import torch.distributed as dist
 from rich.console import Console
 
 from laconic.bench.machine import describe_machine
-from laconic.cli._output import print_json, progress, quantity, table_like
+from laconic.cli._options import count
+from laconic.cli._output import make_console, print_json, progress, quantity, table_like
 from laconic.network import parse_rate
 from laconic.plan import (
     Compute,
@@ -39,25 +40,12 @@ SHOWN = {
 NOTES = 16
 
 
-def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """A count, also as 125e6."""
-    if value is None:
-        return None
-    try:
-        number = float(value.replace("_", ""))
-    except ValueError:
-        number = 0.0
-    if not 1 <= number <= 1e12:
-        raise click.BadParameter(f"{value!r} is not a number of parameters such as 125e6", ctx, param)
-    return int(number)
-
-
 @click.command(name="plan")
 @click.option(
     "--model", metavar="MODULE:FUNCTION", help="Returns a module, or one and a function to its loss."
 )
 @click.option(
-    "--parameters", callback=_size, metavar="N", help="Instead of a model: its size, such as 125e6."
+    "--parameters", callback=count, metavar="N", help="Instead of a model: its size, such as 125e6."
 )
 @click.option("--compute-ms", type=click.FloatRange(min=0), help="A step without averaging, where known.")
 @click.option("--nodes", type=click.IntRange(2, 4096), help="Without torchrun: number of ranks.")
@@ -86,7 +74,7 @@ def command(
     codec  feedback, compressor, packing, unpacking; the optimiser's extra
     step   with computation; of local steps the average
     gain   bf16's step over this one
-    loss   above tuned dense AdamW's in our study, one small model of 0.08 M
+    loss   above tuned dense AdamW's in our study, one small model of 0.67 M
            parameters, 3,000 steps; ? where it was not measured
 
     \b
@@ -135,7 +123,7 @@ def _measure(
     rank = dist.get_rank() if dist.is_initialized() else 0
     if dist.is_initialized() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
-    with progress(Console(stderr=True, quiet=rank != 0)) as (bar, task):
+    with progress(make_console(stderr=True, quiet=rank != 0)) as (bar, task):
         bar.update(task, total=NOTES, description="plan", note="starting")
 
         def note(text: str) -> None:
@@ -189,7 +177,7 @@ def _report(record: dict[str, Any], as_json: bool) -> None:
             }
         )
         return
-    console = Console(highlight=False)
+    console = make_console()
     _print_facts(console, record)
     bf16 = next(p for p in found if p.method == "bf16")
     table = table_like()

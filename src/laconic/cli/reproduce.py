@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from laconic._nearest import look_up
-from laconic.cli._output import hold_folder, html_option, print_json, progress, table_like
+from laconic.cli._options import html_option, out_option
+from laconic.cli._output import hold_folder, make_console, print_json, progress, table_like
 
 if TYPE_CHECKING:
     from laconic.papers import Experiment
@@ -47,13 +47,7 @@ class _Request:
 @click.command(name="reproduce")
 @click.argument("name", required=False)
 @click.option("--quick", is_flag=True, help="Smaller or shorter runs: minutes instead of hours for all.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("reproduce-out"),
-    show_default=True,
-    help="Folder for figures, numbers and verdicts.",
-)
+@out_option("reproduce-out", help="Folder for figures, numbers and verdicts.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -122,7 +116,7 @@ def command(
 
 
 def _console(as_json: bool) -> Console:
-    console = Console(stderr=as_json, highlight=False, markup=False)
+    console = make_console(stderr=as_json)
     console.width = min(console.width, 100)
     return console
 
@@ -145,7 +139,7 @@ def _run(console: Console, request: _Request, attempts: list["Attempt"], everyth
 
             def report_progress(share: float, note: str, number: int = number) -> None:
                 share = min(max(share, 0.0), 1.0)
-                bar.update(task, completed=share, note=escape(note))
+                bar.update(task, completed=share, note=note)
                 if overall is not None:
                     bar.update(overall, completed=number + share, note=f"{number} of {total} done")
 

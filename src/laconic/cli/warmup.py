@@ -11,10 +11,9 @@ from multiprocessing import get_context
 
 import click
 import torch
-from rich.console import Console
 
 from laconic import kernels
-from laconic.cli._output import progress
+from laconic.cli._output import make_console, progress
 from laconic.comm._warm import warm_up
 from laconic.compressors import NAMES, TopK, parse_compressor
 from laconic.feedback import EF14, EF21
@@ -41,7 +40,7 @@ def command(jobs: int | None) -> None:
     Example:
       laconic warmup
     """
-    console = Console(highlight=False)
+    console = make_console()
     if find_spec("numba") is None:
         console.print("nothing to compile: numba is missing, so the plain loops run")
         return
@@ -52,7 +51,7 @@ def command(jobs: int | None) -> None:
         )
         return
     start = time.perf_counter()
-    with _locked(), progress(Console(stderr=True)) as (bar, task):
+    with _locked(), progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, total=len(UNITS), description="compiling")
         for unit in _compiled(jobs or min(_cores(), _MOST)):
             bar.update(task, advance=1, note=unit)
