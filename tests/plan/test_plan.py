@@ -23,10 +23,12 @@ from laconic.plan import (
     LinkCosts,
     Method,
     advice,
+    choose,
     load_workload,
     measure_compute,
     measure_methods,
     predict,
+    validate,
     workload_of_size,
 )
 
@@ -147,6 +149,21 @@ def module_only():
     return build()[0]
 def nothing():
     return 3
+def sized(width):
+    return torch.nn.Linear(width, width)
+model = torch.nn.Linear(8, 8)
+def loss_of_batch():
+    return build()[0], lambda model, batch: model(batch).mean()
+def loss_of_vector():
+    return build()[0], lambda model: model(torch.ones(4, 64))
+def loss_without_model():
+    return build()[0], lambda model: 1.5
+def failing():
+    raise ValueError("of my own")
+def failing_loss():
+    def loss(model):
+        raise ValueError("of my own")
+    return build()[0], loss
 """
 
 
@@ -188,11 +205,40 @@ def test_methods_are_measured_on_the_model(module):
         ("no_such_module:build", "no_such_module"),
         ("{}:no_such_function", "no_such_function"),
         ("{}:nothing", "returned int"),
+        ("{}:sized", "missing a required argument: 'width': name a function that needs none"),
+        ("{}:model", "is a Linear, not a function: .*def build"),
+        ("{}:torch", "is a module, not a function: .*def build"),
+        ("{}:loss_of_batch", "missing a required argument: 'batch': return .*lambda model: loss"),
     ],
 )
 def test_other_models_are_refused(module, target, words):
     with pytest.raises(ValueError, match=words):
         load_workload(target.format(module))
+
+
+@pytest.mark.parametrize(
+    ("function", "got"), [("loss_of_vector", r"shape \(4, 32\)"), ("loss_without_model", "float")]
+)
+def test_losses_without_a_backward_are_refused(module, function, got):
+    workload = load_workload(f"{module}:{function}")
+    with pytest.raises(ValueError, match=f"a tensor of one number that depends on the model, got {got}"):
+        measure_compute(workload, lambda note: None)
+
+
+@pytest.mark.parametrize("function", ["failing", "failing_loss"])
+def test_what_the_users_function_raises_keeps_its_traceback(module, function):
+    command = ["plan", "--model", f"{module}:{function}", "--nodes", "4", "--link", "1gbit"]
+    error = CliRunner().invoke(cli, command).exception
+    assert isinstance(error, RuntimeError)
+    assert "ValueError: of my own" in str(error)
+    assert isinstance(error.__cause__, ValueError)
+
+
+def test_what_importing_raises_keeps_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / "planned_badly.py").write_text("import os\nos.no_such_thing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RuntimeError, match="importing planned_badly failed: AttributeError"):
+        load_workload("planned_badly:build")
 
 
 def _probe(rank):
@@ -265,6 +311,62 @@ def test_under_torchrun_the_link_is_probed(module, tmp_path):
     assert "link: lo, up" in done.stdout
     assert "2 ranks: milliseconds a step" in done.stdout
     assert "computation: " in done.stdout
+
+
+CELL = {"model": "transformer-0.8m", "rate": None, "delay_ms": 0.0, "nodes": 2}
+CELL |= {"step_ms": 100.0, "compute_ms": 90.0}
+
+
+@pytest.mark.parametrize(
+    "methods", [["bf16", "recommended"], ["bf16-adamw"], ["bf16-adamw", "fp32"], ["bf16"]]
+)
+def test_cells_without_a_choice_are_refused_before_any_probe(tmp_path, monkeypatch, methods):
+    monkeypatch.setattr("laconic.plan._validate.Ranks", lambda *_: pytest.fail("probed"))
+    rows = [CELL | {"method": name} for name in ("bf16-adamw", "recommended")]
+    rows += [CELL | {"method": name, "nodes": 4} for name in methods]
+    (tmp_path / "step.json").write_text(json.dumps({"rows": rows}))
+    done = CliRunner().invoke(cli, ["bench", "plan", str(tmp_path / "step.json")])
+    assert done.exit_code == 2
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("laconic: transformer-0.8m, 4 ranks, unshaped: ")
+    assert error.endswith("laconic bench step --methods bf16-adamw,recommended measures them")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"rows": []}', '{"rows": [3]}', '{"rows": [{"method": "bf16"}]}']
+    + [
+        json.dumps({"rows": [CELL | {"method": "bf16-adamw"} | bad]})
+        for bad in ({"model": []}, {"rate": "1"})
+    ],
+)
+def test_other_files_are_no_benchmark(tmp_path, text):
+    (tmp_path / "step.json").write_text(text)
+    done = CliRunner().invoke(cli, ["bench", "plan", str(tmp_path / "step.json")])
+    assert done.exit_code == 2
+    assert done.stderr.endswith("laconic bench step --json FILE writes one\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_example_of_bench_step_measures_what_bench_plan_needs(monkeypatch):
+    def probe(*_):
+        raise RuntimeError("probed")
+
+    monkeypatch.setattr("laconic.plan._validate.Ranks", probe)
+    words = CliRunner().invoke(cli, ["bench", "step", "--help"]).output.split()
+    methods = words[words.index("--methods") + 1].split(",")
+    with pytest.raises(RuntimeError, match="probed"):
+        validate([CELL | {"method": name} for name in methods], lambda note: None)
+
+
+def test_without_a_compressed_method_that_keeps_the_loss_a_dense_one_is_chosen():
+    found = [p for p in predictions(SLOW) if p.method != "close"]
+    assert choose(found).method == "bf16"
+    words = advice(found, COMPUTE)
+    assert words.startswith("Do not compress: bf16")
+    assert "no other method's measured loss is within 1 %" in words
+    with pytest.raises(ValueError, match="a dense method, fp32 or bf16"):
+        choose([p for p in found if p.method not in ("fp32", "bf16")])
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """``laconic bench plan``: predictions of ``laconic plan`` beside measured steps."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import click
 from laconic.bench.machine import describe_machine
 from laconic.cli._options import json_option
 from laconic.cli._output import make_console, progress, table_like, write_record
-from laconic.plan import validate
+from laconic.plan import read_rows, validate
 
 
 @click.command(name="plan")
@@ -19,7 +18,8 @@ def command(measured: Path, out: Path | None) -> None:
     """Compare predicted steps with those that laconic bench step has measured.
 
     For each link in MEASURED, the JSON of laconic bench step, the same ranks on the same network run the
-    probe of laconic plan, which knows nothing of the measured steps.
+    probe of laconic plan, which knows nothing of the measured steps. There must be bf16-adamw or fp32, and a
+    method that compresses.
 
     \b
     probe      milliseconds a step, all from the probe
@@ -34,7 +34,7 @@ def command(measured: Path, out: Path | None) -> None:
       laconic bench step --model transformer-0.8m --json step.json
       laconic bench plan step.json
     """
-    rows = json.loads(measured.read_text())["rows"]
+    rows = read_rows(measured)
     with progress(make_console(stderr=True)) as (bar, task):
         bar.update(task, description="plan", note="starting")
         cells = validate(rows, lambda note: bar.update(task, note=note))

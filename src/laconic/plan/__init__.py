@@ -11,6 +11,7 @@ from laconic.plan._probe import measure_compute as measure_compute
 from laconic.plan._probe import measure_link as measure_link
 from laconic.plan._probe import measure_methods as measure_methods
 from laconic.plan._validate import compare as compare
+from laconic.plan._validate import read_rows as read_rows
 from laconic.plan._validate import validate as validate
 from laconic.plan._workload import Workload as Workload
 from laconic.plan._workload import load_workload as load_workload

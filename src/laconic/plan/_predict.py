@@ -154,27 +154,44 @@ def predict(method: Method, link: LinkCosts, compute: Compute, nodes: int) -> Pr
 
 
 def choose(predictions: Sequence[Prediction]) -> Prediction:
-    """The fastest method that keeps the loss, or the fastest dense one, where compression gains little."""
+    """The fastest method that keeps the loss, or the fastest dense one, where compression gains little.
+
+    Raises:
+        ValueError: where no method is dense.
+    """
     whole, best, _ = _candidates(predictions)
-    return best if best.step < WORTH * whole.step else whole
+    return whole if best is None or best.step >= WORTH * whole.step else best
 
 
-def _candidates(predictions: Sequence[Prediction]) -> tuple[Prediction, Prediction, list[Prediction]]:
-    whole = min((p for p in predictions if p.method in DENSE), key=lambda p: p.step)
+def _candidates(predictions: Sequence[Prediction]) -> tuple[Prediction, Prediction | None, list[Prediction]]:
+    """The fastest dense method, the fastest other one that keeps the loss, and all others."""
+    dense = [p for p in predictions if p.method in DENSE]
+    if not dense:
+        raise ValueError(f"the predictions need one of a dense method, {' or '.join(DENSE)}")
     others = [p for p in predictions if p.method not in DENSE]
-    return whole, min((p for p in others if p.keeps_loss), key=lambda p: p.step), others
+    keeping = [p for p in others if p.keeps_loss]
+    best = min(keeping, key=lambda p: p.step) if keeping else None
+    return min(dense, key=lambda p: p.step), best, others
 
 
 def advice(predictions: Sequence[Prediction], compute: Compute) -> str:
     """Which method to use, or that compression will not help, and why, and what is faster still.
 
     Only methods whose measured loss is within :data:`CLOSE` per cent of the dense one are advised.
+
+    Raises:
+        ValueError: where no method is dense.
     """
     whole, best, others = _candidates(predictions)
-    if choose(predictions) is whole:
-        return (
+    if best is None or choose(predictions) is whole:
+        words = (
             f"Do not compress: {whole.method} takes {_ms(whole.step)} a step, of which {_ms(compute.step)} "
-            f"are computation; {best.method} would take {_ms(best.step)}. Its own work takes "
+            "are computation; "
+        )
+        if best is None:
+            return words + f"no other method's measured loss is within {CLOSE:g} % of its."
+        return words + (
+            f"{best.method} would take {_ms(best.step)}. Its own work takes "
             f"{_ms(best.codec)}, while {whole.method} keeps the link busy for {_ms(whole.communicate)} only."
         )
     words = (

@@ -15,7 +15,7 @@ from laconic.bench.step_methods import RECOMMENDED
 from laconic.comm.transport.collectives import DIRECT_BYTES
 from laconic.network import Traffic
 from laconic.plan._predict import Compute, LinkCosts, Method
-from laconic.plan._workload import Workload
+from laconic.plan._workload import Workload, of_user
 
 REPEATS = 7
 PROBE_SECONDS = 0.2
@@ -157,11 +157,26 @@ def measure_methods(workload: Workload, note: Note) -> list[Method]:
 
 
 def measure_compute(workload: Workload, note: Note) -> Compute:
-    """Forward, backward and a fused AdamW's step of the model; zeros where it has no loss."""
+    """Forward, backward and a fused AdamW's step of the model; zeros where it has no loss.
+
+    Raises:
+        ValueError: where the loss is not a tensor of one number that depends on the model.
+        RuntimeError: from what the model or its loss raised.
+    """
     model, loss_of = workload.model, workload.loss
     if model is None or loss_of is None:
         return Compute()
     note("forward and backward")
+    with of_user("the model's loss"):
+        loss = loss_of(model)
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        what = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise ValueError(f"the loss must be a tensor of one number that depends on the model, got {what}")
+    with of_user("a step of the model"):
+        return _measure_steps(model, loss_of)
+
+
+def _measure_steps(model: torch.nn.Module, loss_of: Callable[[torch.nn.Module], torch.Tensor]) -> Compute:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     parts: list[list[float]] = [[], [], []]
     for _ in range(REPEATS + 2):

@@ -1,10 +1,14 @@
 """Predictions of the planner's probe beside measured steps of ``laconic bench step``."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
+from laconic.bench.step_models import WORKLOADS
 from laconic.network import Link, Ranks, isolation
-from laconic.plan._predict import Compute, LinkCosts, Method, Prediction, choose, predict
+from laconic.plan._predict import DENSE, Compute, LinkCosts, Method, Prediction, choose, predict
 
 MEASURED = {
     "fp32": "fp32",
@@ -17,6 +21,59 @@ MEASURED = {
     "local steps, 16 x 3 %, 2 bits": "local-16",
 }
 """The benchmark's row of each method of the planner."""
+_NUMBERS = ("delay_ms", "nodes", "step_ms", "compute_ms")
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON file of ``laconic bench step``.
+
+    Raises:
+        ValueError: for any other file.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); {_REMEDY}") from error
+    rows = record.get("rows") if isinstance(record, dict) else None
+    if not isinstance(rows, list) or not rows or not all(map(_is_row, rows)):
+        raise ValueError(f"{file} is not the JSON of laconic bench step; {_REMEDY}")
+    return rows
+
+
+_REMEDY = "laconic bench step --json FILE writes one"
+
+
+def _is_row(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("method"), str)
+        and isinstance(row.get("model"), str)
+        and row["model"] in WORKLOADS
+        and all(isinstance(row.get(name), Real) for name in _NUMBERS)
+        and isinstance(row.get("rate", ""), Real | None)
+    )
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    """The rows by model, rate, delay and ranks.
+
+    Raises:
+        ValueError: where a cell has nothing to compare.
+    """
+    cells: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault((row["model"], row["rate"], row["delay_ms"], row["nodes"]), []).append(row)
+    dense = {MEASURED[name] for name in DENSE}
+    for (model, rate, delay_ms, nodes), measured in cells.items():
+        known = {row["method"] for row in measured} & set(MEASURED.values())
+        if known <= dense or not known & dense:
+            raise ValueError(
+                f"{model}, {nodes} ranks, {Link(rate, delay_ms).label}: the planner's choice needs a dense "
+                f"method that was measured ({' or '.join(sorted(dense))}) and one that compresses "
+                f"({', '.join(name for name in MEASURED.values() if name not in dense)}); "
+                "laconic bench step --methods bf16-adamw,recommended measures them"
+            )
+    return cells
 
 
 def validate(rows: Sequence[Mapping[str, Any]], note: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -30,11 +87,10 @@ def validate(rows: Sequence[Mapping[str, Any]], note: Callable[[str], None]) -> 
         For each cell: what :func:`compare` returns, and "probe", the constants of the prediction.
 
     Raises:
+        ValueError: where a cell lacks a dense method or one that compresses, before any probe.
         RuntimeError: where a rank failed.
     """
-    cells: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["model"], row["rate"], row["delay_ms"], row["nodes"]), []).append(row)
+    cells = _cells(rows)
     found = isolation()
     compared = []
     for (model, rate, delay_ms, nodes), measured in cells.items():

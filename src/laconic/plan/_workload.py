@@ -1,10 +1,12 @@
 """The model that is to be trained: shapes of its parameters, and a training step where the user gives one."""
 
 import importlib
+import inspect
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -81,7 +83,9 @@ def load_workload(target: str) -> Workload:
     """Call ``module:function``, which returns a module, or a module and a function from it to a loss.
 
     Raises:
-        ValueError: for another form, a missing module or function, or another result.
+        ValueError: for another form, a missing module or function, one that needs arguments, or another
+            result.
+        RuntimeError: from what importing the module or calling the function raised.
     """
     module_name, colon, function_name = target.partition(":")
     if not colon or not module_name or not function_name:
@@ -89,17 +93,59 @@ def load_workload(target: str) -> Workload:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        build = getattr(importlib.import_module(module_name), function_name)
+        with of_user(f"importing {module_name}", ImportError):
+            module = importlib.import_module(module_name)
+        build = getattr(module, function_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"model {target!r}: {error}") from error
-    found = build()
+    if isinstance(build, nn.Module) or not callable(build):
+        raise ValueError(
+            f"model {target!r} is a {type(build).__name__}, not a function: name a function without "
+            f"arguments that returns the model, such as def build(): return {function_name}"
+        )
+    if problem := _cannot_take(build):
+        raise ValueError(
+            f"model {target!r} is called without arguments, but {problem}: name a function that needs none, "
+            f"such as def build(): return {function_name}(...)"
+        )
+    with of_user(f"{target}()"):
+        found = build()
     model, loss = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(model, nn.Module) or not (loss is None or callable(loss)):
         raise ValueError(
             f"model {target!r} returned {type(found).__name__}: return a torch.nn.Module, or one and "
             "a function from it to the loss of a batch"
         )
+    if loss is not None and (problem := _cannot_take(loss, model)):
+        raise ValueError(
+            f"the loss of model {target!r} is called with the module alone, but {problem}: return a function "
+            "that has its batch, such as lambda model: loss(model, batch)"
+        )
     return of_model(model, loss)
+
+
+def _cannot_take(function: Callable[..., object], *arguments: object) -> str:
+    """Why a function cannot be called with these arguments; empty where it can, or nobody knows."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some functions that are not written in Python
+        return ""
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def of_user(what: str, *passed: type[Exception]) -> Iterator[None]:
+    """Let what the user's code raises keep its traceback: the command shows a ValueError as one line."""
+    try:
+        yield
+    except passed:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
 def of_model(model: nn.Module, loss: Callable[[nn.Module], Tensor] | None) -> Workload:
