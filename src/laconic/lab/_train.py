@@ -167,8 +167,8 @@ class TrainingSimulation:
         estimates = self._nodes.mean([self._sent(own) for own in gradients])
         if estimates is None:
             return False
-        for parameter, estimate in estimates.items():
-            estimate = estimate.to(parameter.dtype)
+        for parameter, wide in estimates.items():
+            estimate = wide.to(parameter.dtype)
             used = any(own[parameter] is not None for own in gradients)
             # As DDP, which leaves a parameter that no node used without a gradient; but the hook writes what
             # the memory of one that is trained still holds.
