@@ -101,7 +101,20 @@ def bytes_above_dense(
     nodes: int,
     dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> tuple[float, float] | None:
-    """Bytes that a rank sends in a step, by all-gather and for the exact mean, where the former are more."""
+    """Bytes that a rank sends in a step, by all-gather and for the exact mean, where the former are more.
+
+    None where they are not, or where the sizes of messages are not known. Arguments are those of
+    :func:`choose_topology`.
+
+    Example:
+        >>> import laconic
+        >>> layout, feedback = laconic.Layout.flat(1_000_000), laconic.EF14("top-k:0.01 + cast:bf16")
+        >>> bytes_above_dense(layout, feedback, nodes=4) is None
+        True
+        >>> sent, dense = bytes_above_dense(layout, feedback, nodes=1024)
+        >>> sent > dense
+        True
+    """
     messages, vectors = _step_bytes(layout, feedback, dtypes)
     if messages is None:
         return None
