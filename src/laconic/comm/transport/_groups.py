@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
@@ -37,8 +38,8 @@ def make_group(
 
 
 def _level_groups(process_group: dist.ProcessGroup | None) -> None:
-    """Let all ranks know as many groups, for PyTorch derives a group's name from the number known before."""
-    own = group_count()
+    """Let all ranks have the same count of groups, for PyTorch derives the name of a group from it."""
+    own = _group_count()
     counts: list[int] = [0] * dist.get_world_size(process_group)
     dist.all_gather_object(counts, own, group=process_group)
     for _ in range(max(counts) - own):
@@ -46,6 +47,11 @@ def _level_groups(process_group: dist.ProcessGroup | None) -> None:
         dist.new_group([dist.get_rank()], backend="gloo", use_local_synchronization=True)
 
 
-def group_count() -> int:
-    """How many process groups this process knows; PyTorch has no public name for it."""
-    return len(distributed_c10d._world.pg_names)
+def _group_count() -> int:
+    """The number that tells groups of the same ranks apart; PyTorch has no public name for it."""
+    world = distributed_c10d._world
+    # Of the groups that this process belongs to; since 2.14 of those whose creation it took part in.
+    return world.group_count if _VERSION >= (2, 14) else len(world.pg_names)
+
+
+_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
