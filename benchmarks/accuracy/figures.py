@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from page import is_rate
 from recipes import LINES
-from report import LABELS, MINIMISERS, Row, Run, best, is_usual, rows_of, spec_of, tuning_order
-from stages import LR
+from report import LABELS, MINIMISERS, Row, Run, best, is_rate, is_usual, rows_of, spec_of, tuning_order
+from stages import LR, SHARE
 
 GAP = "percent above dense AdamW of the same seed"
 
@@ -90,7 +89,7 @@ def nodes(figure: Any, _: Sequence[Run], rows: Sequence[Row]) -> bool:
     """Gaps of CompressedAdamW by learning rate and number of nodes."""
     points: dict[int, list[tuple[float, Row]]] = defaultdict(list)
     for row in rows:
-        if is_rate(row) and row.spec.method == "adamw" and row.gaps:
+        if is_rate(row.spec) and row.spec.method == "adamw" and row.gaps:
             points[row.spec.nodes].append((row.spec.lr / LR / row.spec.nodes**0.5, row))
     if not points:
         return False
@@ -113,11 +112,11 @@ def nodes(figure: Any, _: Sequence[Run], rows: Sequence[Row]) -> bool:
 def batches(figure: Any, runs: Sequence[Run], rows: Sequence[Row]) -> bool:
     """Training losses of EF14 and EF21 without momentum by the size of the batch."""
     axes = figure.subplots()
-    whole, found = 359, False
+    found = False
     for number, method in enumerate(MINIMISERS):
         own = [row for row in best(rows) if row.spec.method == method]
-        own.sort(key=lambda row: row.spec.batch or whole)
-        sizes = [row.spec.batch or whole for row in own]
+        own.sort(key=lambda row: row.spec.batch or SHARE)
+        sizes = [row.spec.batch or SHARE for row in own]
         axes.plot(sizes, [row.training for row in own], color=f"C{number}", label=LABELS[method])
         for size, row in zip(sizes, own, strict=True):
             losses = [run["training"] for run in runs if replace(spec_of(run), seed=0) == row.spec]
@@ -125,7 +124,7 @@ def batches(figure: Any, runs: Sequence[Run], rows: Sequence[Row]) -> bool:
         found = found or bool(own)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xticks([4, 16, 64, 256, whole], ["4", "16", "64", "256", "all 359"])
+    axes.set_xticks([4, 16, 64, 256, SHARE], ["4", "16", "64", "256", f"all {SHARE}"])
     axes.set(xlabel="images a node and step", ylabel="loss on all training images")
     axes.set_title("Top-k 1 %, digits, 1,000 steps: lines are means, points seeds")
     axes.legend()

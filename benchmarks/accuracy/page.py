@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from recipes import LINES
-from report import LABELS, MINIMISERS, Row, Run, best, rows_of
-from stages import LR
+from report import LABELS, MINIMISERS, Row, Run, best, is_rate, rows_of
+from stages import LR, SHARE
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-choose.md"
 BLOCK = re.compile(r"(<!-- study (\w+) -->\n\n).*?(\n\n<!-- /study -->)", re.DOTALL)
@@ -34,7 +34,7 @@ def nodes(rows: Sequence[Row]) -> str:
     heads = ("nodes", "dense AdamW", "half of root n", "root n", "twice root n")
     lines = []
     for count in (2, 4, 8, 16):
-        own = [row for row in rows if row.spec.nodes == count and is_rate(row)]
+        own = [row for row in rows if row.spec.nodes == count and is_rate(row.spec)]
         dense = [row for row in own if row.spec.method == "dense" and row.spec.lr == LR]
         if not dense:
             continue
@@ -45,14 +45,6 @@ def nodes(rows: Sequence[Row]) -> str:
             cells.append(_gap(found[0]) if found else "")
         lines.append((str(count), *cells))
     return _table(heads, lines)
-
-
-def is_rate(row: Row) -> bool:
-    """Whether it belongs to the comparison of learning rates at 16 sequences a step in all."""
-    spec = row.spec
-    usual = (spec.task, spec.steps, spec.density, spec.selection, spec.weight_decay, spec.split)
-    same = usual == ("text", 1000, 0.01, "chunks", 0.0, "same") and spec.nodes * spec.batch == 16
-    return same and spec.method in ("dense", "adamw") and spec.beta2 == 0.99
 
 
 def digits(rows: Sequence[Row]) -> str:
@@ -77,7 +69,7 @@ def batches(rows: Sequence[Row]) -> str:
             f"{row.training:.4g} ({row.spec.lr:g})" if (row := found.get((size, method))) else ""
             for method in MINIMISERS
         ]
-        lines.append((str(size) if size else "all 359", *cells))
+        lines.append((str(size) if size else f"all {SHARE}", *cells))
     return _table(heads, lines)
 
 

@@ -191,3 +191,10 @@ def is_usual(spec: Spec) -> bool:
     settings = ("task", "nodes", "density", "first", "selection", "weight_decay", "split", "every")
     dense = spec.method == "dense" or spec.beta2 == usual.beta2
     return dense and all(getattr(spec, name) == getattr(usual, name) for name in settings)
+
+
+def is_rate(spec: Spec) -> bool:
+    """Whether a run belongs to the comparison of learning rates at 16 sequences a step in all."""
+    on_as_many = replace(spec, nodes=Spec(0, "", 0.0).nodes)
+    compared = spec.method in ("dense", "adamw") and spec.steps == 1000 and spec.nodes * spec.batch == 16
+    return compared and is_usual(on_as_many)

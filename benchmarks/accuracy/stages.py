@@ -65,6 +65,8 @@ LR, LONG_LR = 0.004, 0.002
 """Of dense AdamW, the best of the grids in runs of 1,000 and of 3,000 steps, which are part of the study."""
 INNER = {"beta1": 0.9, "beta2": 0.95, "density": 0.03}
 """Of local steps: without momentum inside they end far behind."""
+SHARE = 359
+"""Images of a node, of four."""
 DIGITS = {"task": "digits", "steps": 1000, "batch": 16, "width": 256}
 
 
