@@ -88,6 +88,7 @@ def squared_norms(vectors: torch.Tensor) -> Array:
 
 def squared_norms_of_means(gradients: torch.Tensor) -> Array:
     """``|v|^2`` of the means over nodes of gradients (..., nodes, d) on the CPU, (...,); see above."""
+    # Not by mean_over_nodes, whose operation for each node makes a round of short vectors 15 % longer.
     with np.errstate(over="ignore", invalid="ignore"):
         return _squared_norms(np.ascontiguousarray(gradients.numpy()).mean(axis=-2))
 
